@@ -22,7 +22,7 @@ demo: setup ## run ds01d with a private Docker engine and a simulated GPU
 test: setup ## run every test, in parallel; ARGS= is for pytest, ARGS=-n0: one by one; PROOFS=yes: with the whole proofs
 	@$(if $(PROOFS),DS01D_PROOFS=1) $(PYTEST) $(ARGS)
 
-proofs: setup ## run the whole proofs, of which `make test` runs a part: random hosts, crash points, a campaign
+proofs: setup ## run the whole proofs, of which `make test` runs a part: random hosts, a campaign
 	@DS01D_PROOFS=1 $(PYTEST) -m 'hypothesis or proof' $(ARGS)
 
 check: setup ## check format, lint, types, imports and words, as CI does
@@ -61,7 +61,7 @@ soak: setup ## run a fault campaign with its oracle, as root: SEED=7 MINUTES=10;
 soak-bugs: setup ## plant fourteen bugs, one at a time: the oracle has to detect each (25 minutes)
 	@$(BIN)/python -m tests.verification.campaign.bugs $(ARGS)
 
-crash-points: setup ## kill ds01d at every call that changes a file: no change may stay incomplete (minutes)
+crash-points: setup ## look at the disk at every call that changes a file: no change may stay incomplete
 	@$(BIN)/python -m tests.verification.crash.points $(ARGS)
 
 test-pythons: setup ## run the unit tests on each installed Python from 3.10 to 3.13; EXCEPT= excludes versions

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.support.preload import preloadable
-from tests.verification.crash.killing import library
+from tests.verification.crash.stepping import library
 
 
 def test_a_library_in_a_path_with_blanks_and_colons_is_preloaded(tmp_path: Path) -> None:

@@ -18,16 +18,15 @@ import os
 import tests.conftest
 from hypothesis import settings
 from tests.verification.campaign.test_campaign import MINUTES
-from tests.verification.crash.test_crash_points import WORDS
 from tests.reconcile.test_properties import ALL_EXAMPLES
 inherited = bool(os.environ.get("DS01D_PROOFS"))  # by pytest's workers
-print(json.dumps([settings().max_examples, ALL_EXAMPLES, MINUTES, WORDS == (), inherited]))
+print(json.dumps([settings().max_examples, ALL_EXAMPLES, MINUTES, inherited]))
 """
 
 
 @pytest.mark.parametrize(
     ("proofs", "amounts"),
-    [("", [200, 200, 0.5, False, False]), ("1", [300, 2000, 2.0, True, True])],
+    [("", [200, 200, 0.5, False]), ("1", [300, 2000, 2.0, True])],
 )
 def test_how_much_is_tried(proofs: str, amounts: list[float]) -> None:
     chosen = ("DS01D_PROOFS", "DS01D_HYPOTHESIS", "DS01D_SOAK_MINUTES", "PYTEST_XDIST_WORKER")

@@ -1,18 +1,15 @@
-"""Every crash point of every kind of change: kill there, look, go on, look again.
+"""Every crash point of every kind of change: what a kill there leaves behind, and what follows.
 
     make crash-points                 all of them, with a line for each change
     make crash-points ARGS=undo       only the changes named so
 
-Prints how many points there are and how many are inconsistent; exits with 1 if one is. A process
-dies before and after each call that changes a file, and in the midst of each write. The tests leave
-out what finds the disk as the point before: "after" is before the next, a sync changes no byte.
+Prints how many points there are and how many are inconsistent; exits with 1 if one is. The points
+are before and after each call that changes a file, and in the midst of each write.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +21,6 @@ from pathlib import Path
 
 import msgspec
 
-from tests.verification.crash.killing import AFTER, BEFORE, HALF, Call, Victim, environment
 from tests.verification.crash.power import unsynced
 from tests.verification.crash.scenes import (
     Scene,
@@ -37,6 +33,7 @@ from tests.verification.crash.scenes import (
     rest,
     undos,
 )
+from tests.verification.crash.stepping import Call, Stepper, environment
 
 ROOT = Path(__file__).parents[3]
 MEMORY = Path("/dev/shm")
@@ -56,47 +53,43 @@ class _Enumeration:
     """One change, at all its points. Disks that are alike are judged once."""
 
     scene: Scene
-    victim: Victim
+    stepper: Stepper
     saved: Path
-    brief: bool
 
     def run(self) -> Found:
         scene, disk = self.scene, self.scene.disk
-        disk.save(self.saved)
         scene.before, scene.known = disk.books(), frozenset(e["id"] for e in begun(disk))
-        calls = self.victim.calls(scene.act)
+        calls, points = self._follow()
         scene.after = disk.books()
         clock = self._clock()
         quiet(disk)
         scene.rest = rest(disk)
         wrong = [f"power: {what}" for what in unsynced(calls, disk)]
-        judged: dict[str, list[str]] = {}
-        points = 0
-        for number, call in enumerate(calls, start=1):
-            for when in self._moments(calls, number):
-                self._restart(clock)
-                other = self.victim.dies(scene.act, number, when)
-                if other is not None:
-                    wrong.append(f"call {number} was not made: {_compare(calls, other, disk.root)}")
-                    continue
-                disk.life.host.pass_time(0.01)  # as long as a restart takes, at least
-                points += 1
-                seen = disk.fingerprint()
-                if seen not in judged:
-                    judged[seen] = self._judge()
-                where = f"{when.decode()} call {number} of {len(calls)}, {_told(call, disk.root)}"
-                wrong += [f"{where}: {what}" for what in judged[seen]]
-        return Found(scene.name, len(calls), points, wrong)
+        judged: dict[Path, list[str]] = {}
+        for where, copy in points:
+            if copy not in judged:
+                self._restart(clock, copy)
+                judged[copy] = self._judge()
+            wrong += [f"{where}: {what}" for what in judged[copy]]
+        return Found(scene.name, len(calls), len(points), wrong)
 
-    def _moments(self, calls: Sequence[Call], number: int) -> Iterator[bytes]:
-        """When to die; in brief not where the disk is as it was at the point before."""
-        before = calls[number - 2].name if number > 1 else ""
-        if not self.brief or before not in ("fsync", "fdatasync", "fchown"):
-            yield BEFORE
-        if "write" in calls[number - 1].name:
-            yield HALF
-        if number == len(calls) or not self.brief:
-            yield AFTER
+    def _follow(self) -> tuple[list[Call], list[tuple[str, Path]]]:
+        """Make the change. Its calls, and each point with a copy of the disk as it was there."""
+        calls: list[Call] = []
+        points: list[tuple[str, Path]] = []
+        for moment, call in self.stepper.steps(self.scene.act):
+            if moment == "before":
+                calls.append(call)
+            where = f"{moment} call {len(calls)}, {_describe(call, self.scene.disk.root)}"
+            points.append((where, self._save()))
+        points.append(("after the last call", self._save()))
+        return calls, points
+
+    def _save(self) -> Path:
+        copy = self.saved / self.scene.disk.fingerprint()
+        if not copy.exists():
+            self.scene.disk.save(copy)
+        return copy
 
     def _judge(self) -> list[str]:
         disk = self.scene.disk
@@ -114,22 +107,16 @@ class _Enumeration:
         host = self.scene.disk.life.host
         return host.wall, host.boot
 
-    def _restart(self, clock: tuple[float, float]) -> None:
+    def _restart(self, clock: tuple[float, float], copy: Path) -> None:
         host = self.scene.disk.life.host
         host.wall, host.boot = clock
-        self.scene.disk.restore(self.saved)
+        self.scene.disk.restore(copy)
+        host.pass_time(0.01)  # as long as a restart takes, at least
 
 
-def _told(call: Call, root: Path) -> str:
+def _describe(call: Call, root: Path) -> str:
     paths = [path.removeprefix(f"{root}/") for path in call[1:] if path]
     return f"{call.name} {' '.join(paths)}"
-
-
-def _compare(calls: Sequence[Call], other: Sequence[Call], root: Path) -> str:
-    """Where the same change, made twice, changed files in another way."""
-    random = re.compile("[0-9a-f]{8,}")
-    once, twice = ([random.sub("*", _told(call, root)) for call in made] for made in (calls, other))
-    return "\n".join(difflib.unified_diff(once, twice, "once", "twice", lineterm="", n=2))
 
 
 def scenes(root: Path, words: Sequence[str]) -> Iterator[Unbuilt]:
@@ -141,29 +128,28 @@ def scenes(root: Path, words: Sequence[str]) -> Iterator[Unbuilt]:
             yield name, build
 
 
-def enumerate_all(words: Sequence[str], part: int, parts: int, *, brief: bool) -> Iterator[Found]:
+def enumerate_all(words: Sequence[str], part: int, parts: int) -> Iterator[Found]:
     """Each change that is named so; of several parts, one."""
-    victim = Victim()
+    stepper = Stepper()
     folder = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="ds01d-crash-", dir=folder) as made:
         root = Path(made)
         for _, build in islice(scenes(root, words), part, None, parts):
             scene = build()
-            yield _Enumeration(scene, victim, root / "saved", brief).run()
-            shutil.rmtree(root / "saved")
+            saved = root / "saved"
+            saved.mkdir()
+            yield _Enumeration(scene, stepper, saved).run()
+            shutil.rmtree(saved)
             shutil.rmtree(scene.disk.root)
 
 
-def run(
-    words: Sequence[str] = (), parts: Sequence[int] = (0, 1), of: int = 2, *, brief: bool = True
-) -> list[Found]:
+def run(words: Sequence[str] = (), parts: Sequence[int] = (0, 1), of: int = 2) -> list[Found]:
     """These of so many parts, each in a process in which the library is loaded."""
-    how = "brief" if brief else "all"
     command = [sys.executable, "-m", "tests.verification.crash.points", "--part"]
     env = {**environment(), "PYTHONPATH": str(ROOT)}
     running = [
         subprocess.Popen(
-            [*command, f"{part}/{of}", how, *words], env=env, cwd=ROOT, stdout=subprocess.PIPE
+            [*command, f"{part}/{of}", *words], env=env, cwd=ROOT, stdout=subprocess.PIPE
         )
         for part in parts
     ]
@@ -184,12 +170,11 @@ def main(words: list[str]) -> int:
     out = sys.stdout
     if words[:1] == ["--part"]:
         part, _, parts = words[1].partition("/")
-        brief = words[2] == "brief"
-        for found in enumerate_all(words[3:], int(part), int(parts), brief=brief):
+        for found in enumerate_all(words[2:], int(part), int(parts)):
             out.write(msgspec.json.encode(found).decode() + "\n")
             out.flush()
         return 0
-    all_found = run(words, brief=False)
+    all_found = run(words)
     for one in all_found:
         out.write(f"{one.name:40} {one.calls:4} calls {one.points:5} points {len(one.wrong):3}\n")
         for what in one.wrong[:5]:

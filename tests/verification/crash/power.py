@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from tests.verification.crash.disk import Disk
-from tests.verification.crash.killing import Call
+from tests.verification.crash.stepping import Call
 
 _CHANGES = ("write", "pwrite", "pwrite64", "writev", "ftruncate", "ftruncate64", "truncate")
 _SYNCS = ("fsync", "fdatasync")

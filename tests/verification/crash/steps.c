@@ -1,15 +1,16 @@
-/* Preloaded into a process, it counts every call by which that process changes a file, and kills
- * the process (SIGKILL, so that nothing of it runs any more) at one of them.
+/* Preloaded into a process, it stops that process at every call by which it changes a file, so that
+ * another one can look at the disk: what is there is what a process that dies there leaves behind.
  *
- * dies_arm(n, when) begins the count: at the n-th call the process dies before it ('b'), after it
- * ('a'), or with half of its bytes written ('h'; a call that writes none: before). n = 0 only
- * counts. dies_log(fd) has each counted call told to fd, a line each: its name, then the path.
+ * steps_arm(out, in) begins: before each call a line goes to `out` ("before", the call's name, its
+ * paths, by tabs), and the call is made once a byte came from `in`. A write stops once more with half
+ * of its bytes written ("half"). One call at a time, whatever thread makes it.
  *
  * Only calls through libc are seen. Python makes no others. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,22 +22,13 @@
 #include <time.h>
 #include <unistd.h>
 
-static int armed, log_fd = -1;
-static long count, at;
-static char when;
+static int armed, out_fd, in_fd;
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
-__attribute__((visibility("default"))) void dies_arm(long n, char w) {
-    count = 0;
-    at = n;
-    when = w;
+__attribute__((visibility("default"))) void steps_arm(int out, int in) {
+    out_fd = out;
+    in_fd = in;
     armed = 1;
-}
-
-__attribute__((visibility("default"))) void dies_log(int fd) { log_fd = fd; }
-
-static void die(void) {
-    syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
-    for (;;) pause();
 }
 
 static void path_of(int fd, char *out, size_t size) {
@@ -56,25 +48,24 @@ static void path_at(int dir, const char *name, char *out, size_t size) {
     strncat(out, name ? name : "", size - strlen(out) - 1);
 }
 
-static void told(const char *call, const char *first, const char *second) {
-    char line[9000];
-    if (log_fd < 0) return;
-    int n = snprintf(line, sizeof line, "%s\t%s\t%s\n", call, first, second);
-    syscall(SYS_write, log_fd, line, (size_t)n);
-}
-
-/* 1: this is the call at which to die. */
-static int counted(const char *call, const char *first, const char *second) {
-    if (!armed) return 0;
-    count++;
-    told(call, first, second);
-    if (count != at) return 0;
-    if (when == 'b') die();
-    return 1;
+static void stop(const char *moment, const char *call, const char *first, const char *second) {
+    char line[9000], go;
+    int n = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\n", moment, call, first, second);
+    syscall(SYS_write, out_fd, line, (size_t)n);
+    while (syscall(SYS_read, in_fd, &go, (size_t)1) < 0 && errno == EINTR) {
+    }
 }
 
 #define REAL(name) static __typeof__(&name) real; if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
-#define AFTER(hit) do { if (hit) die(); } while (0)
+#define BEFORE(call, first, second) \
+    pthread_mutex_lock(&turn); \
+    stop("before", call, first, second)
+#define MADE() \
+    do { \
+        int error = errno; \
+        pthread_mutex_unlock(&turn); \
+        errno = error; \
+    } while (0)
 #define EXPORT __attribute__((visibility("default")))
 
 static int regular(int fd) {
@@ -88,10 +79,9 @@ static int regular(int fd) {
         if (!armed || !regular(fd)) return real args; \
         char path[4200]; \
         path_of(fd, path, sizeof path); \
-        int hit = counted(#name, path, ""); \
-        if (hit && when == 'h') die(); \
+        BEFORE(#name, path, ""); \
         result back = real args; \
-        AFTER(hit); \
+        MADE(); \
         return back; \
     }
 
@@ -105,28 +95,30 @@ ON_FD(futimens, int, (int fd, const struct timespec times[2]), (fd, times))
 ON_FD(fsetxattr, int, (int fd, const char *n, const void *v, size_t s, int f), (fd, n, v, s, f))
 ON_FD(writev, ssize_t, (int fd, const struct iovec *v, int n), (fd, v, n))
 
-#define WRITES(name, params, args, half) \
+#define WRITES(name, params, args, first, rest) \
     EXPORT ssize_t name params { \
         REAL(name); \
         if (!armed || !regular(fd)) return real args; \
         char path[4200]; \
         path_of(fd, path, sizeof path); \
-        int hit = counted(#name, path, ""); \
-        if (hit && when == 'h') { \
-            size_t part = size / 2; \
-            if (part) (void)!real half; \
-            die(); \
+        BEFORE(#name, path, ""); \
+        size_t part = size / 2; \
+        ssize_t back = part ? real first : 0; \
+        if (part) stop("half", #name, path, ""); \
+        if (back == (ssize_t)part) { \
+            ssize_t more = real rest; \
+            back = more < 0 && !part ? more : back + (more < 0 ? 0 : more); \
         } \
-        ssize_t back = real args; \
-        AFTER(hit); \
+        MADE(); \
         return back; \
     }
 
-WRITES(write, (int fd, const void *data, size_t size), (fd, data, size), (fd, data, part))
+WRITES(write, (int fd, const void *data, size_t size), (fd, data, size), (fd, data, part),
+       (fd, (const char *)data + part, size - part))
 WRITES(pwrite, (int fd, const void *data, size_t size, off_t o), (fd, data, size, o),
-       (fd, data, part, o))
+       (fd, data, part, o), (fd, (const char *)data + part, size - part, o + (off_t)part))
 WRITES(pwrite64, (int fd, const void *data, size_t size, off64_t o), (fd, data, size, o),
-       (fd, data, part, o))
+       (fd, data, part, o), (fd, (const char *)data + part, size - part, o + (off64_t)part))
 
 #define ON_PATH(name, call, dir, first, dir2, second, params, args) \
     EXPORT int name params { \
@@ -135,10 +127,9 @@ WRITES(pwrite64, (int fd, const void *data, size_t size, off64_t o), (fd, data, 
         char one[4200], two[4200]; \
         path_at(dir, first, one, sizeof one); \
         path_at(dir2, second, two, sizeof two); \
-        int hit = counted(call, one, two); \
-        if (hit && when == 'h') die(); \
+        BEFORE(call, one, two); \
         int back = real args; \
-        AFTER(hit); \
+        MADE(); \
         return back; \
     }
 #define HERE AT_FDCWD
@@ -184,10 +175,9 @@ ON_PATH(lsetxattr, "setxattr", HERE, a, HERE, "",
         if (!armed || !(flags & (O_CREAT | O_TRUNC))) return real plain; \
         char one[4200]; \
         path_at(dir, path, one, sizeof one); \
-        int hit = counted("open", one, flags & O_TRUNC ? "truncate" : "create"); \
-        if (hit && when == 'h') die(); \
+        BEFORE("open", one, flags & O_TRUNC ? "truncate" : "create"); \
         int back = real plain; \
-        AFTER(hit); \
+        MADE(); \
         return back; \
     }
 
