@@ -117,6 +117,36 @@ def has_ds01_labels(labels: Mapping[str, str]) -> bool:
     return managed.strip().lower() != "false"
 
 
+class ContainerType(Word):
+    """Who made a container, by its labels. Limits and the end of its hold depend on it."""
+
+    DEVCONTAINER = "devcontainer"
+    COMPOSE = "compose"
+    DOCKER = "docker"  # docker run
+    ATOMIC = "atomic"  # a command for containers
+    ORCHESTRATION = "orchestration"  # a command that deploys one
+    API = "api"  # a service for jobs
+    UNKNOWN = "unknown"
+
+
+_TYPE_LABELS = ("ds01.interface", "ds01.container_type")
+_TYPES = frozenset(type_.value for type_ in ContainerType)
+
+
+def find_container_type(labels: Mapping[str, str]) -> ContainerType:
+    """The type that the first of its labels names which are understood."""
+    for label in _TYPE_LABELS:
+        word = labels.get(label, "").strip().lower()
+        if word in _TYPES:
+            return ContainerType(word)
+    if "com.docker.compose.project" in labels:
+        return ContainerType.COMPOSE
+    # Not any key that begins so: the lab's own commands write "devcontainer.workspaceFolder".
+    if "devcontainer.local_folder" in labels:
+        return ContainerType.DEVCONTAINER
+    return ContainerType.UNKNOWN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """One container as the engine describes it.
@@ -142,6 +172,11 @@ class Container:
     def labelled(self) -> bool:
         """Carries the labels of a finished DS01 creation."""
         return has_ds01_labels(self.labels)
+
+    @property
+    def type(self) -> ContainerType:
+        """Who made it, by its labels."""
+        return find_container_type(self.labels)
 
     @property
     def claimed_booking(self) -> BookingId | None:

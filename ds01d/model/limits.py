@@ -6,8 +6,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
+from ds01d.model.containers import ContainerType
 from ds01d.model.primitives import UserName, Wall
 
 
@@ -22,6 +25,48 @@ class HoldRule:
     seconds: float | None
     source: str
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuQuota:
+    """How much of the GPUs a user may hold, in GPU-equivalents. None: any amount.
+
+    `gpus`: in all; `aggregate`: the same by `aggregate.gpu_limit`; `slots_per_container`: slots of
+    one container; `whole_gpus`: whether a GPU that is not divided may be theirs.
+    """
+
+    gpus: Fraction | None = None
+    aggregate: Fraction | None = None
+    slots_per_container: int | None = None
+    whole_gpus: bool = True
+
+
+NO_GPU_QUOTA: Final = GpuQuota()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """When the lab's scripts stop and remove a container, in seconds; None: never.
+
+    ds01d stops and removes nothing: it only shows them.
+    """
+
+    idle_timeout_s: float | None = None
+    max_runtime_s: float | None = None
+    removal_after_stop_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemption:
+    """A user whose containers one of the lab's scripts leaves alone, until `expires` (None: ever).
+
+    `key`: of what they are exempt, `idle_timeout_h` or `max_runtime_h`.
+    """
+
+    user: UserName
+    key: str
+    expires: Wall | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +102,17 @@ class ResourceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """resource-limits.yaml, resolved: one rule, priority and quota for every user it names.
+    """resource-limits.yaml with the files beside it, resolved for every user they name.
 
     `unnamed`: the rule for users without one; `unknown_user`: for containers whose user is not
-    known. `quotas`: how many slots a user may hold; None: any number. `unclear`: invalid keys of
-    reservations; `passed_over`: unread keys that look like one that is read (decision 109).
-    `version` and `size` (bytes) of the file; `is_part`: the file is the beginning of the one before
-    (decision 129).
+    known. `quotas`: how many slots a user may hold; None: any number. `ranks`: whom an override
+    (-1) or a group, by its place in the file, names by their login or its sanitized form; empty:
+    only logins count. `groups`: the group of each. `types`: lifecycles by the type of a container.
+    `freed_types`: which are free as soon as they stop. `unclear`: invalid keys of reservations;
+    `passed_over`: unread keys that look like one that is read (decision 109), and values that are
+    not what they look like (decision 221). `version` and `size` (bytes) of the files; `is_part`:
+    one is the beginning of what stood there before (decision 129). `problem`: why the files cannot
+    be read now; then these are the last good limits, and end no hold (decision 220).
     """
 
     holds: Mapping[UserName, HoldRule]
@@ -73,8 +122,18 @@ class Limits:
     default_priority: int = 0
     quotas: Mapping[UserName, int | None] = field(default_factory=dict)
     default_quota: int | None = 1
+    gpu_quotas: Mapping[UserName, GpuQuota] = field(default_factory=dict)
+    default_gpu_quota: GpuQuota = NO_GPU_QUOTA
     resources: Mapping[UserName, ResourceLimits] = field(default_factory=dict)
     default_resources: ResourceLimits = field(default_factory=ResourceLimits)
+    lifecycles: Mapping[UserName, Lifecycle] = field(default_factory=dict)
+    default_lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    groups: Mapping[UserName, str] = field(default_factory=dict)
+    default_group: str = ""
+    ranks: Mapping[UserName, int] = field(default_factory=dict)
+    types: Mapping[ContainerType, Lifecycle] = field(default_factory=dict)
+    freed_types: frozenset[ContainerType] = frozenset()
+    exemptions: tuple[Exemption, ...] = ()
     reservations: tuple[Reservation, ...] = ()
     unclear: tuple[str, ...] = ()
     # Decision 109: the key that somebody believes to be read has another value.
@@ -83,36 +142,78 @@ class Limits:
     size: int = 0
     # Decision 129: within one process the bytes show that a file was cut short.
     is_part: bool = False
+    problem: str = ""
 
-    def find_hold(self, user: UserName | None) -> HoldRule:
+    def find_hold(self, user: UserName | None, type_: ContainerType | None = None) -> HoldRule:
+        """How long a stopped container of a user keeps its slots."""
+        if self.problem:
+            return HoldRule(seconds=None, source="last good limits", problem=self.problem)
+        if type_ in self.freed_types:
+            return HoldRule(seconds=0.0, source=f"containers of type {type_}")
         if user is None:
             return self.unknown_user
-        return self.holds.get(user) or self.unnamed or self.unknown_user
+        return self.holds.get(self.find_entry(user)) or self.unnamed or self.unknown_user
 
     def find_priority(self, user: UserName | None) -> int:
-        return (
-            self.default_priority
-            if user is None
-            else self.priorities.get(user, self.default_priority)
-        )
+        if user is None:
+            return self.default_priority
+        return self.priorities.get(self.find_entry(user), self.default_priority)
 
     def find_quota(self, user: UserName) -> int | None:
         """How many slots they may hold; None = any number."""
-        return self.quotas.get(user, self.default_quota)
+        return self.quotas.get(self.find_entry(user), self.default_quota)
+
+    def find_gpu_quota(self, user: UserName) -> GpuQuota:
+        """How much of the GPUs they may hold."""
+        return self.gpu_quotas.get(self.find_entry(user), self.default_gpu_quota)
 
     def find_resources(self, user: UserName) -> ResourceLimits:
         """What each of their containers may use."""
-        limits = self.resources.get(user, self.default_resources)
-        return replace(limits, slice=limits.slice.replace("{user}", _sanitize_login(user)))
+        limits = self.resources.get(self.find_entry(user), self.default_resources)
+        return replace(limits, slice=limits.slice.replace("{user}", sanitize_login(user)[0]))
+
+    def find_lifecycle(self, user: UserName, type_: ContainerType | None = None) -> Lifecycle:
+        """When the lab's scripts stop and remove a container of theirs."""
+        own = self.lifecycles.get(self.find_entry(user), self.default_lifecycle)
+        of_type = None if type_ is None else self.types.get(type_)
+        if of_type is None:
+            return own
+        return replace(of_type, removal_after_stop_s=own.removal_after_stop_s)
+
+    def find_group(self, user: UserName) -> str:
+        """The group whose limits are theirs; "override" for an override."""
+        return self.groups.get(self.find_entry(user), self.default_group)
+
+    def find_exemption(self, user: UserName, key: str, now: Wall) -> Exemption | None:
+        """Why one of the lab's scripts leaves their containers alone; None if it does not."""
+        for exemption in self.exemptions:
+            if (exemption.user, exemption.key) == (user, key) and (
+                exemption.expires is None or now < exemption.expires
+            ):
+                return exemption
+        return None
+
+    def find_entry(self, user: UserName) -> UserName:
+        """The name under which the files list a user: the login, or its sanitized form."""
+        if not self.ranks:
+            return user
+        names = [name for name in (user, *sanitize_login(user)) if name in self.ranks]
+        return min(names, key=self.ranks.__getitem__, default=user)
 
 
-_MAX_SLICE_LOGIN: Final = 32
+_MAX_SANITIZED: Final = 32
+_CUT: Final = 27
 
 
-def _sanitize_login(login: str) -> str:
-    """A login as a part of a slice's name, as the server's other tools write it."""
-    plain = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9_-]", "_", login.partition("@")[0]))
-    if len(plain) <= _MAX_SLICE_LOGIN:
-        return plain
-    digest = hashlib.md5(login.encode(), usedforsecurity=False).hexdigest()
-    return f"{plain[:27]}_{digest[:4]}"
+@lru_cache(maxsize=4096)
+def sanitize_login(login: str) -> tuple[UserName, ...]:
+    """A login as a part of a slice's name, as the server's other tools write it.
+
+    Of a long one there is a second form: the lab's shell scripts join the digest with a hyphen.
+    """
+    # No hyphens: systemd takes each for a slice within a slice.
+    plain = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9_:]", "_", login.partition("@")[0])).strip("_")
+    if len(plain) <= _MAX_SANITIZED:
+        return (UserName(plain or "_"),)
+    digest = hashlib.md5(login.encode(), usedforsecurity=False).hexdigest()[:4]
+    return UserName(f"{plain[:_CUT].rstrip('_')}_{digest}"), UserName(f"{plain[:_CUT]}-{digest}")
