@@ -19,6 +19,7 @@ from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
 from ds01d.adapters.docker.sessions import DockerSessions
 from ds01d.adapters.host.clocks import HostClock, read_boottime
+from ds01d.adapters.host.owners_file import OwnersFile
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.run_as_owner import act_as_owner
 from ds01d.adapters.nvml.sampler import NvmlSampler
@@ -128,6 +129,7 @@ def open_parts(
         actor=books.actor,
         limits=books.limits,
         passwd=passwd,
+        owners=OwnersFile(config.books.owners),
         state_dir=own_dir,
         published=PublishedStatus(config),
         # With a watch, its events tell what lives; a command lists.

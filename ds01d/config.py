@@ -53,6 +53,7 @@ class BooksConfig(ConfigTable, frozen=True):
     state: Path = Path("/var/lib/ds01/gpu-state.json")
     metadata: Path = Path("/var/lib/ds01/container-metadata")
     limits: Path = Path("/opt/ds01-infra/config/resource-limits.yaml")
+    owners: Path = Path("/var/lib/ds01/opa/container-owners.json")
     writers: Literal["group", "service"] = "group"
     whole_gpus: Literal["without-mig", "always"] = "without-mig"
     lock_timeout_s: Seconds = _duration("lock_timeout", 5)

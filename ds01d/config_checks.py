@@ -70,6 +70,7 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "books.metadata": config.books.metadata,
         "books.state": config.books.state,
         "books.limits": config.books.limits,
+        "books.owners": config.books.owners,
         "logs.operations": config.logs.operations,
         "logs.allocations": config.logs.allocations,
         "daemon.state_dir": config.daemon.state_dir,

@@ -63,11 +63,19 @@ def _build_holder(
     container = index.containers.get(name)
     state = container.state.value if container is not None else "absent"
     until = verdict.until if isinstance(verdict, Holds) else None
+    owner = index.find_owner(name)
+    user = index.find_user(name) if moved else index.find_booker(name)
+    if user is None and owner is not None:
+        user = owner.user
+    # A booking of another container under this name is not what `owner` is about.
+    known = owner if owner is not None and owner.user == user else None
     return Holder(
         container=name,
-        user=index.find_user(name) if moved else index.find_booker(name),
+        user=user,
         state=state if index.engine is not None else "unknown",
         until=now.to_wall(until),
+        user_by=None if known is None else known.source,
+        is_guess=known is not None and known.is_guess,
     )
 
 

@@ -169,7 +169,7 @@ class StatusBuilder:
         for source, answer in self.status.sources.items():
             yield f"source {source}", "ok" if answer.ok else answer.reason
         for slot in self.status.slots:
-            holders = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
+            holders = ", ".join(f"{h.container} ({h.shown_user}, {h.state})" for h in slot.holders)
             yield f"slot {slot.id}", holders or "free"
         for gated in self._list_drifts():
             drift, why = gated.drift, f": {gated.reason}" if gated.reason else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, BadRecord, Record, Slot
 from ds01d.model.primitives import ContainerName, SlotId, UserName
@@ -19,11 +20,24 @@ def find_owners(names: Iterable[ContainerName], records: Records) -> list[UserNa
 
 
 def count_bookings(user: UserName, state: AllocatorState, records: Records) -> int:
-    """How many bookings a user has: by the records, else by the counters of a slot."""
+    """How many bookings a user has: by the records, else by the counters of a slot.
+
+    What is theirs by a guess does not count.
+    """
     return sum(
-        recount_users(slot.users, find_owners(slot.containers, records)).get(user, 0)
+        recount_users(slot.users, _find_charged(slot.containers, records)).get(user, 0)
         for slot in state.slots.values()
     )
+
+
+def _find_charged(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
+    """Who pays for these containers; for a guess nobody does."""
+    # Decision 225: else a stranger could fill somebody's quota with a label.
+    matches = [records.get(name) for name in dict.fromkeys(names)]
+    return [
+        (NOBODY if record.is_guess else record.user) if isinstance(record, Record) else None
+        for record in matches
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

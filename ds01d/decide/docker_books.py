@@ -12,13 +12,15 @@ from dataclasses import replace
 from ds01d.config import Config
 from ds01d.decide.device_resolution import DeviceIndex, index_devices
 from ds01d.decide.docker_slots import list_slots
-from ds01d.decide.ownership import NOBODY, choose_owner
+from ds01d.decide.owner_guess import identify_owner
+from ds01d.decide.ownership import NOBODY
 from ds01d.decide.usage import find_requested_devices
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, Slot, SlotType, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container, Engine, State
 from ds01d.model.limits import Limits
+from ds01d.model.ownership import Owner
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 
@@ -170,19 +172,24 @@ def _recall_holding(container: Container, checkpoint: Checkpoint) -> Holding | N
 # --- whose they are
 
 
-def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> UserName | None:
+def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> Owner | None:
     record = records.get(name)
     container = snapshot.docker.by_name.get(name) if isinstance(snapshot.docker, Engine) else None
-    labels = {} if container is None or container.is_unnamed else container.labels
     readable = record if isinstance(record, Record) else None
-    return choose_owner(name, readable, labels, snapshot.passwd, snapshot.logins)
+    return identify_owner(name, readable, container, snapshot)
 
 
 def _count_users(
     slot: Slot, names: list[ContainerName], snapshot: Snapshot, records: Records
 ) -> Mapping[str, int]:
     """By owner; of a reservation that lost its record, by what the file counts."""
-    return recount_users(slot.users, [_find_owner(name, snapshot, records) for name in names])
+    users: list[UserName | None] = []
+    for name in names:
+        owner = _find_owner(name, snapshot, records)
+        # Decision 225: a guess counts for nobody, not even for whom the file counts.
+        users.append(None if owner is None else NOBODY if owner.is_guess else owner.user)
+    counts = recount_users(slot.users, users)
+    return {user: count for user, count in counts.items() if user != NOBODY}
 
 
 def _make_records(
@@ -195,7 +202,8 @@ def _make_records(
     for name, slot in first.items():
         if name in stored:
             continue
-        container, user = containers.get(name), _find_owner(name, snapshot, stored)
+        container, owner = containers.get(name), _find_owner(name, snapshot, stored)
+        user = None if owner is None else owner.user
         has_ended = container is not None and container.state in (State.EXITED, State.DEAD)
         limits = snapshot.limits
         records[name] = Record(
@@ -205,5 +213,6 @@ def _make_records(
             priority=limits.find_priority(user) if isinstance(limits, Limits) else 0,
             allocated_at=container.created if container is not None else None,
             stopped_at=container.finished if container is not None and has_ended else None,
+            is_guess=owner is not None and owner.is_guess,
         )
     return records

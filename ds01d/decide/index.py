@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.config import Config, Policy
+from ds01d.decide.owner_guess import identify_owner
 from ds01d.decide.ownership import choose_owner, has_user, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
@@ -17,6 +18,7 @@ from ds01d.model.books import AllocatorState, BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine
 from ds01d.model.limits import Limits
+from ds01d.model.ownership import Owner
 from ds01d.model.primitives import BookingId, Boot, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 
@@ -85,8 +87,8 @@ class BooksIndex:
         record, container = self.find_record(name), self.containers.get(name)
         if record is None or not record.digest:
             return False
-        labels = {} if container is None or container.is_unnamed else container.labels
-        return has_user(record) and self._choose_user(name, None, labels) != record.user
+        owner = identify_owner(name, None, container, self.snapshot)
+        return has_user(record) and (owner is None or owner.is_guess or owner.user != record.user)
 
     def count_bookings(self) -> int:
         return sum(map(len, self.booked_slots.values()))
@@ -127,6 +129,11 @@ class BooksIndex:
         # Decision 134: its name may have ended in any uid, so no label names its user.
         labels = {} if container is None or container.is_unnamed else container.labels
         return self._choose_user(name, self.find_record(name), labels)
+
+    def find_owner(self, name: ContainerName) -> Owner | None:
+        """As `find_user`, with what says so, and a guess where nothing else is known."""
+        container = self.containers.get(name)
+        return identify_owner(name, self.find_record(name), container, self.snapshot)
 
     def find_booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""

@@ -1,6 +1,7 @@
 """Whose container a name is: by its booking, by the uid in its name, by its labels.
 
-Pure. What a user can write (a label, a name) never makes a container somebody else's.
+Pure. What a user can write (a label, a name) never makes a container somebody else's. What is
+beyond, and only a guess, is in `owner_guess`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from ds01d.model.books import Record
+from ds01d.model.ownership import Owner, OwnerSource
 from ds01d.model.primitives import ContainerName, UserName
 
 NOBODY = UserName("unknown")  # the user in metadata whose owner is unknown
@@ -70,24 +72,38 @@ def choose_owner(
 
     `passwd`: uid → login, `logins`: login → uid, as far as they are known.
     """
-    recorded_user = record.user if record is not None else None
-    if record is not None and has_user(record):
-        return recorded_user
+    owner = find_owner(name, record, labels, passwd, logins)
+    return None if owner is None else owner.user
+
+
+def find_owner(
+    name: ContainerName,
+    record: Record | None,
+    labels: Mapping[str, str],
+    passwd: Mapping[int, str],
+    logins: Mapping[str, int],
+) -> Owner | None:
+    """As `choose_owner`, with what says so. A derived record that is a guess says nothing."""
+    recorded_user = record.user if record is not None and not record.is_guess else None
+    if record is not None and recorded_user is not None and has_user(record):
+        return Owner(user=recorded_user, source=OwnerSource.BOOKING)
     uid = parse_uid(name)
     labelled = (labels.get(key) for key in USER_LABELS)
-    claims = (
-        recorded_user,
-        find_named_user(name, passwd),
+    claims = [
+        (OwnerSource.BOOKING, recorded_user),
+        (OwnerSource.NAME, find_named_user(name, passwd)),
         *(
-            label
+            (OwnerSource.LABEL, label)
             for label in labelled
             if label and not is_label_refuted(name, label, passwd, logins)
         ),
-    )
+    ]
     # Decision 1: sudo leaves `root` in labels and metadata, so it is believed only of names
     # that end in 0.
-    believed = [claim for claim in claims if claim != "root" or uid in (None, 0)]
-    for claim in (*believed, *claims):
-        if claim and claim != NOBODY:
-            return UserName(claim)
+    believed = [claim for claim in claims if claim[1] != "root" or uid in (None, 0)]
+    for source, user in (*believed, *claims):
+        if user and user != NOBODY:
+            # A label that the uid in the name does not refute is more than anybody's word.
+            is_guess = source is OwnerSource.LABEL and uid is None
+            return Owner(user=UserName(user), source=source, is_guess=is_guess)
     return None

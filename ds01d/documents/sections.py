@@ -11,6 +11,7 @@ from ds01d.model.books import Attempt, BadRecord, Record
 from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.ownership import Owner
 from ds01d.model.primitives import Boot, ContainerName, Now, Unknown
 from ds01d.text import format_span
 
@@ -115,6 +116,13 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
                 "stopped_at": record.stopped_text,
                 "booking": record.booking,
             }
+
+
+def owner_facts(owner: Owner | None) -> Section:
+    """Whose a container is, what says so, and whether that is a guess."""
+    if owner is None:
+        return {"user": None, "user_by": None, "user_is_guess": False}
+    return {"user": owner.user, "user_by": owner.source.value, "user_is_guess": owner.is_guess}
 
 
 def process_rows(processes: Iterable[GpuProcess], index: BooksIndex) -> list[Document]:

@@ -112,7 +112,7 @@ class SubjectIndex:
             "holders": [
                 {
                     "container": holder,
-                    "user": index.find_user(holder),
+                    "user": None if (owner := index.find_owner(holder)) is None else owner.shown,
                     "verdict": self._describe_verdict(holder),
                 }
                 for holder in holders
@@ -164,7 +164,7 @@ class SubjectIndex:
         return {
             "booked_in": sorted(self.index.booked_slots.get(name, ())),
             "added_meanwhile": sorted(self.index.slots_to_merge.get(name, ())),
-            "user": self.index.find_user(name),
+            **sections.owner_facts(self.index.find_owner(name)),
         }
 
     def _process_section(self, container: Container | None, booked: Iterable[SlotId]) -> Document:

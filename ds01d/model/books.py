@@ -119,7 +119,8 @@ class Record:
 
     Times both as written (naive local ISO) and as understood; None where missing or unreadable.
     `booking`: the ID of the allocation; None for a booking of another writer, or of ds01d's own.
-    `digest` identifies the bytes; "" for a record that is yet to be written.
+    `digest` identifies the bytes; "" for a record that is yet to be written. `is_guess`: derived,
+    and its user is a guess.
     """
 
     container: ContainerName
@@ -132,6 +133,7 @@ class Record:
     stopped_text: str | None = None
     booking: BookingId | None = None
     digest: Digest = Digest("")
+    is_guess: bool = False
 
 
 _RECORDED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")

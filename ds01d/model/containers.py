@@ -152,7 +152,8 @@ class Container:
     """One container as the engine describes it.
 
     `request` is Unknown if the engine lists the container and its inspect failed.
-    `image`: the reference that the container was created with.
+    `image`: the reference that the container was created with. `cgroup_parent`: as it was asked
+    for, "" if it was not. `homes`: whose home folders it mounts, or was made from, by their names.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     """
 
@@ -164,6 +165,8 @@ class Container:
     request: Request | Unknown = NO_REQUEST
     privileged: bool = False
     image: str = ""
+    cgroup_parent: str = ""
+    homes: tuple[str, ...] = ()
     created: Wall | None = None
     started: Wall | None = None
     finished: Wall | None = None

@@ -10,7 +10,7 @@ from ds01d.model.checkpoint import Holding
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown, UserName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Snapshot:
     `gpu`: None with `gpu.source = "none"`: then the slots in the state are the inventory.
     `metadata`: every record of the folder, also outside `names`.
     `passwd`: uid → user name, for the uids at the end of DS01 names that the host knows.
-    `logins`: user name → uid, for names in labels whose uid is not in `passwd`.
+    `logins`: user name → uid, for names in labels whose uid is not in `passwd`, and of those whose
+    a container may be. `owners`: what the owners file says, as far as it was read.
     `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
     `holdings`: with Docker as the books, what each container has (`derive_books`).
     `living`: container → pid of a living process, whatever Docker's state is; searched only for
@@ -40,6 +41,7 @@ class Snapshot:
     looked: Boot | None = None
     passwd: Mapping[int, str] = field(default_factory=dict)
     logins: Mapping[str, int] = field(default_factory=dict)
+    owners: Mapping[ContainerId, UserName] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     holdings: Mapping[ContainerId, Holding] = field(default_factory=dict)
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)

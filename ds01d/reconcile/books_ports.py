@@ -15,7 +15,17 @@ from ds01d.model.actor import Actor
 from ds01d.model.books import AllocatorState, Attempt, BadRecord, LogLine, Record, Slot, Unreadable
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import Boot, ContainerName, Digest, Now, SlotId, Unknown, Wall
+from ds01d.model.primitives import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    Digest,
+    Now,
+    SlotId,
+    Unknown,
+    UserName,
+    Wall,
+)
 from ds01d.model.usage import PublishedUse, Running
 
 # A default that nobody can change.
@@ -142,6 +152,13 @@ class LimitsPort(Protocol):
 
     def read(self) -> Limits | Unknown:
         """The limits, parsed again only when the file changed."""
+
+
+class OwnersPort(Protocol):
+    """container-owners.json of the server's other tools: hints."""
+
+    def read(self) -> Mapping[ContainerId, UserName]:
+        """Whose each container is, as last said. Never raises; nothing where nothing is known."""
 
 
 class Published(Protocol):

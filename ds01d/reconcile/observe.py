@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
+from ds01d.decide.owner_guess import list_guessed_logins
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
@@ -31,6 +32,7 @@ def observe_host(
     # that is what makes it short.
     metadata = world.metadata.read(names)
     passwd, logins = _find_users(world, docker)
+    owners = world.owners.read() if world.owners is not None else {}
     state, operations, limits = world.state.read(), world.operations.read(), world.limits.read()
     return Snapshot(
         now=now,
@@ -45,6 +47,7 @@ def observe_host(
         looked=world.clock.now().boot,
         passwd=passwd,
         logins=logins,
+        owners=owners,
         # Only findings need them, and only a sweep has findings.
         faults=world.gpu.read_faults() if sweep and world.gpu is not None else {},
     )
@@ -81,18 +84,24 @@ def _needs_resolving(container: Container, checkpoint: Checkpoint) -> bool:
 def _find_users(
     world: World, docker: Engine | Unknown
 ) -> tuple[Mapping[int, str], Mapping[str, int]]:
-    """Logins of the uids in names; where a uid has none, the uids of the logins in labels."""
+    """Logins of the uids in names, and uids of the logins that something else names.
+
+    Of labels where the uid in the name has no login; of folders and slices.
+    """
     # Of every container, also in a pass over a few names: users of shared slots count as well.
     if isinstance(docker, Unknown):
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}
     logins = world.passwd.find_logins(frozenset(uids.values()))
-    claims = frozenset(
+    claims = {
         claim
         for name, uid in uids.items()
         # Decision 71: a label counts only where no login is known for the uid in the name.
         if uid not in logins
         for key in USER_LABELS
         if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)
-    )
-    return logins, world.passwd.find_uids(claims) if claims else {}
+    }
+    for container in docker.containers.values():
+        if container.homes or container.cgroup_parent:
+            claims.update(list_guessed_logins(container))
+    return logins, world.passwd.find_uids(frozenset(claims)) if claims else {}

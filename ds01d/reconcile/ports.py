@@ -17,6 +17,7 @@ from ds01d.reconcile.books_ports import (
     LimitsPort,
     MetadataBook,
     OperationsPort,
+    OwnersPort,
     Passwd,
     Published,
     RunningPort,
@@ -89,8 +90,8 @@ class StateDir(Protocol):
 class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
-    `published` and `running` are for the allocator; a pass observes by itself. `actor`: the user
-    who makes the changes (decision 123).
+    `published` and `running` are for the allocator; a pass observes by itself. `owners` None: there
+    is no such file. `actor`: the user who makes the changes (decision 123).
     """
 
     clock: Clock
@@ -106,4 +107,5 @@ class World:
     state_dir: StateDir
     published: Published | None = None
     running: RunningPort | None = None
+    owners: OwnersPort | None = None
     actor: Actor | None = None

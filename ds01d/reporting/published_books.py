@@ -48,6 +48,7 @@ def read_published_books(
                     user=holder.user or NOBODY,
                     gpu_id=slot.id,
                     priority=priority,
+                    is_guess=holder.is_guess,
                 ),
             )
     state = AllocatorState(

@@ -16,6 +16,7 @@ from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.containers import EngineWarning
 from ds01d.model.drift import Action, DriftKey, Finding, Kind, Outcome, WaitReason, drift_key
+from ds01d.model.ownership import OwnerSource
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.public_files import publish_file, withdraw_file
@@ -40,12 +41,22 @@ class SourceStatus(_StatusPart, frozen=True):
 
 
 class Holder(_StatusPart, frozen=True):
-    """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold."""
+    """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold.
+
+    `user_by`: what says whose it is. `is_guess`: that is a guess, and counts for no quota.
+    """
 
     container: ContainerName
     user: UserName | None
     state: str
     until: Wall | None = None
+    user_by: OwnerSource | None = None
+    is_guess: bool = False
+
+    @property
+    def shown_user(self) -> str | None:
+        """As `Owner.shown`."""
+        return f"{self.user} (guess)" if self.user is not None and self.is_guess else self.user
 
 
 class GpuStatus(_StatusPart, frozen=True):

@@ -69,6 +69,7 @@ class Host:
     attempts: dict[ContainerName, Attempt] = field(default_factory=dict)
     limits: Limits = ALWAYS
     passwd: dict[int, str] = field(default_factory=dict)
+    owners: dict[ContainerId, UserName] = field(default_factory=dict)
     identity: EngineIdentity = IDENTITY
     warnings: tuple[EngineWarning, ...] = ()
     since: float = 0.0
@@ -140,6 +141,7 @@ class Host:
             allocations=_Allocations(self),
             limits=_Limits(self),
             passwd=_Passwd(self),
+            owners=_Owners(self),
             state_dir=_Own(self),
             actor=self.actor,
         )
@@ -363,6 +365,11 @@ class _Passwd(_Port):
 
     def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
         return {name: uid for uid, name in self.host.passwd.items() if name in names}
+
+
+class _Owners(_Port):
+    def read(self) -> Mapping[ContainerId, UserName]:
+        return self.host.owners
 
 
 class _Own(_Port):

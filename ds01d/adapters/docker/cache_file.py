@@ -13,7 +13,7 @@ from ds01d.adapters.docker.listing import ClockReading
 from ds01d.model.containers import Container, Request, State
 from ds01d.model.primitives import ContainerId, ContainerName, Wall
 
-_VERSION = 2  # 2: requests in more forms, and the image
+_VERSION = 3  # 3: what may say whose a container is
 
 
 class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,6 +25,8 @@ class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     request: Request
     privileged: bool = False
     image: str = ""
+    cgroup_parent: str = ""
+    homes: tuple[str, ...] = ()
     created: Wall | None = None
     started: Wall | None = None
     finished: Wall | None = None
@@ -38,6 +40,8 @@ class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
             request=self.request,
             privileged=self.privileged,
             image=self.image,
+            cgroup_parent=self.cgroup_parent,
+            homes=self.homes,
             created=self.created,
             started=self.started,
             finished=self.finished,
@@ -60,6 +64,8 @@ def encode_cache(listed: ClockReading, containers: Iterable[Container]) -> bytes
             request=container.request,
             privileged=container.privileged,
             image=container.image,
+            cgroup_parent=container.cgroup_parent,
+            homes=container.homes,
             created=container.created,
             started=container.started,
             finished=container.finished,

@@ -35,6 +35,8 @@ class MountPoint(msgspec.Struct, frozen=True, rename="pascal"):
     """One entry of `Mounts`."""
 
     destination: str | None = None
+    source: str | None = None
+    type: str | None = None
 
 
 def find_swarm_resources(env: Sequence[str]) -> Iterator[Claim]:

@@ -14,6 +14,7 @@ import msgspec
 from ds01d.adapters.docker.decoding import decode_answer, parse_time
 from ds01d.adapters.docker.gpu_claims import MountPoint
 from ds01d.adapters.docker.gpu_request import HostConfig, read_request
+from ds01d.adapters.docker.home_folders import find_homes
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerId, ContainerName, Wall
@@ -96,11 +97,12 @@ def read_container(
     """
     answer = decode_answer(body, _Inspect, "inspect")
     container_id = _parse_id(answer.id)
+    labels, parent = answer.config.labels or {}, answer.host_config.cgroup_parent or ""
     return Container(
         id=container_id,
         name=_parse_name(answer.name, container_id) or ContainerName(container_id),
         state=_parse_state(answer.state.status),
-        labels=_drop_long_labels(answer.config.labels or {}),
+        labels=_drop_long_labels(labels),
         request=read_request(
             answer.host_config,
             answer.config.env or (),
@@ -110,6 +112,8 @@ def read_container(
         ),
         privileged=bool(answer.host_config.privileged),
         image=answer.config.image or "",
+        cgroup_parent=parent if len(parent) <= _MAX_LABEL_LENGTH else "",
+        homes=find_homes(answer.mounts or (), labels),
         created=parse_time(answer.created),
         started=parse_time(answer.state.started_at),
         finished=parse_time(answer.state.finished_at),
@@ -164,6 +168,10 @@ class _State(msgspec.Struct, rename="pascal"):
     finished_at: str | None = None
 
 
+class _HostConfig(HostConfig, frozen=True, rename="pascal"):
+    cgroup_parent: str | None = None
+
+
 class _Config(msgspec.Struct, rename="pascal"):
     env: list[str] | None = None
     labels: dict[str, str] | None = None
@@ -175,7 +183,7 @@ class _Inspect(msgspec.Struct, rename="pascal"):
     name: str
     state: _State
     config: _Config
-    host_config: HostConfig
+    host_config: _HostConfig
     mounts: list[MountPoint] | None = None
     created: str | None = None
 

@@ -154,6 +154,8 @@ def _slot_document(slot: SlotStatus) -> Document:
             {
                 "container": holder.container,
                 "user": holder.user,
+                "user_by": None if holder.user_by is None else holder.user_by.value,
+                "user_is_guess": holder.is_guess,
                 "state": holder.state,
                 "until": display_time(holder.until),
             }

@@ -86,7 +86,7 @@ def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
             rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.foreign])
         for holder in slot.holders:
             until = display_time(holder.until)
-            holder_cells: list[Cell] = [holder.container, holder.user]
+            holder_cells: list[Cell] = [holder.container, holder.shown_user]
             rows.append(
                 [slot.id, kind, *holder_cells, state_cell(holder.state), until, slot.foreign]
             )

@@ -141,7 +141,11 @@ def _slots_table(state: DashboardState) -> Table:
             rows.append([*first, None, None, unbooked_cell(slot), None, *last])
         for holder in slot.holders:
             left = None if holder.until is None else format_span(holder.until - state.now)
-            holder_cells: list[Cell] = [holder.container, holder.user, state_cell(holder.state)]
+            holder_cells: list[Cell] = [
+                holder.container,
+                holder.shown_user,
+                state_cell(holder.state),
+            ]
             rows.append([*first, *holder_cells, left, *last])
     columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")
     return Table(columns, rows)
@@ -159,5 +163,5 @@ def _containers_by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
     containers: dict[str, dict[str, None]] = {}
     for slot in slots:
         for holder in slot.holders:
-            containers.setdefault(holder.user or "unknown", {})[holder.container] = None
+            containers.setdefault(holder.shown_user or "unknown", {})[holder.container] = None
     return {user: sorted(names) for user, names in sorted(containers.items())}

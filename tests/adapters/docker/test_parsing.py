@@ -81,3 +81,26 @@ def test_a_label_may_say_that_a_container_is_none_of_ours(
     labels: dict[str, str], *, ours: bool
 ) -> None:
     assert has_ds01_labels(labels) is ours
+
+
+def test_whose_home_folders_it_mounts_or_was_made_from() -> None:
+    inspected = {
+        "Id": ID,
+        "Name": "/web",
+        "State": {"Status": "running"},
+        "Config": {"Labels": {"com.docker.compose.project.working_dir": "/home/bob/../alice/app"}},
+        "HostConfig": {"CgroupParent": "ds01-student-alice.slice"},
+        "Mounts": [
+            {"Type": "bind", "Source": "/home/alice/data", "Destination": "/data"},
+            {"Type": "bind", "Source": "/home", "Destination": "/home"},
+            {"Type": "bind", "Source": "/srv/home/carol", "Destination": "/srv"},
+            {"Type": "volume", "Source": "/home/carol/v", "Destination": "/v"},
+            {"Type": "bind", "Destination": "/x"},
+        ],
+    }
+    seen = read_container(json.dumps(inspected).encode(), default_runtime="runc")
+    assert (seen.homes, seen.cgroup_parent) == (("alice",), "ds01-student-alice.slice")
+    folders = [{"Type": "bind", "Source": f"/home/u{n}", "Destination": f"/{n}"} for n in range(99)]
+    many = {**inspected, "Mounts": folders, "HostConfig": {"CgroupParent": "/" * 2000}}
+    seen = read_container(json.dumps(many).encode(), default_runtime="runc")
+    assert (len(seen.homes), seen.cgroup_parent) == (4, "")

@@ -1,0 +1,83 @@
+"""Whose a container may be where neither a booking nor its name says so. Pure.
+
+Whoever makes a container can write a label, a cgroup and a folder, and the owners file is made of
+them. So a guess is shown, marked as one, and that is all: it gives no right and counts for nobody's
+quota (decision 225). A label is none where the container runs in the slice of the user it names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ds01d.decide.ownership import find_owner, is_login
+from ds01d.model.books import Record
+from ds01d.model.containers import Container
+from ds01d.model.limits import Limits, sanitize_login
+from ds01d.model.ownership import Owner, OwnerSource
+from ds01d.model.primitives import ContainerName, UserName
+from ds01d.model.snapshot import Snapshot
+
+_SLICE = re.compile(r"ds01-[^-/]+-([^/]+)\.slice")
+
+
+def identify_owner(
+    name: ContainerName, record: Record | None, container: Container | None, snapshot: Snapshot
+) -> Owner | None:
+    """The user of a container, and whether that is a guess; None: nothing says whose it is."""
+    # Decision 134: its name may have ended in any uid, so nothing else names its user.
+    is_unnamed = container is None or container.is_unnamed
+    labels = {} if container is None or is_unnamed else container.labels
+    # A record without a digest is derived from what is looked at here.
+    stored = record if record is not None and record.digest else None
+    owner = find_owner(name, stored, labels, snapshot.passwd, snapshot.logins)
+    if container is None or is_unnamed or not (owner is None or owner.is_guess):
+        return owner
+    if owner is not None:
+        in_slice = parse_slice_user(container.cgroup_parent) in sanitize_login(owner.user)
+        return replace(owner, is_guess=not in_slice)
+    return next(_list_guesses(container, snapshot), None)
+
+
+def parse_slice_user(cgroup_parent: str) -> str | None:
+    """The user's part of `ds01-GROUP-USER.slice`, as the login was made fit for it; else None."""
+    match = _SLICE.fullmatch(cgroup_parent.rpartition("/")[2])
+    return match[1] if match else None
+
+
+def list_guessed_logins(container: Container) -> Iterator[str]:
+    """What may be a login in its folders and its slice: to be looked up."""
+    names = (*container.homes, parse_slice_user(container.cgroup_parent))
+    return (name for name in names if name is not None and is_login(name))
+
+
+def _list_guesses(container: Container, snapshot: Snapshot) -> Iterator[Owner]:
+    hints = (
+        (OwnerSource.OWNERS_FILE, snapshot.owners.get(container.id)),
+        (OwnerSource.SLICE, _find_slice_login(container, snapshot)),
+        (OwnerSource.FOLDER, _find_home_login(container, snapshot.logins)),
+    )
+    for source, user in hints:
+        if user is not None and is_login(user):
+            yield Owner(user=UserName(user), source=source, is_guess=True)
+
+
+def _find_slice_login(container: Container, snapshot: Snapshot) -> str | None:
+    """The one login that fits the slice; several logins may be written alike in a slice."""
+    written = parse_slice_user(container.cgroup_parent)
+    if written is None:
+        return None
+    limits = snapshot.limits
+    logins = {*snapshot.passwd.values(), *snapshot.logins}
+    if isinstance(limits, Limits):
+        logins |= {*limits.holds, *limits.ranks}
+    fitting = [login for login in logins if written in sanitize_login(login)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _find_home_login(container: Container, logins: Mapping[str, int]) -> str | None:
+    """The user of the one home folder; of a folder that is no user's, nobody."""
+    return (
+        container.homes[0] if len(container.homes) == 1 and container.homes[0] in logins else None
+    )

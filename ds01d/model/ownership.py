@@ -1,0 +1,35 @@
+"""Whose a container is, and how that is known. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.model.primitives import UserName, Word
+
+
+class OwnerSource(Word):
+    """What says whose a container is, in order of trust."""
+
+    BOOKING = "booking"
+    NAME = "name"  # the uid at its end
+    LABEL = "label"
+    OWNERS_FILE = "owners-file"
+    SLICE = "slice"  # its cgroup's parent
+    FOLDER = "folder"  # a home folder that it mounts, or that it was made from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A user, and what says so.
+
+    `is_guess`: whoever made the container can have written it down, as anybody's (decision 225).
+    """
+
+    user: UserName
+    source: OwnerSource
+    is_guess: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The user for people: a guess is called one."""
+        return f"{self.user} (guess)" if self.is_guess else self.user
