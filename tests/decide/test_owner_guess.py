@@ -87,13 +87,13 @@ def owner(life: Life, name: str) -> tuple[str, str, bool] | None:
         pytest.param(
             {
                 "labels": {"ds01.user": LONG},
-                "cgroup_parent": "/ds01.slice/ds01-s-a-very-long-login-of-a-gues_e6ac.slice",
+                "cgroup_parent": "/ds01.slice/ds01-s-a_very_long_login_of_a_gues_e6ac.slice",
             },
             (LONG, "label", False),
             id="a long login, as Python writes it",
         ),
         pytest.param(
-            {"cgroup_parent": "ds01-s-a-very-long-login-of-a-gues-e6ac.slice"},
+            {"cgroup_parent": "ds01-s-a_very_long_login_of_a_gues-e6ac.slice"},
             (LONG, "slice", True),
             id="a long login, as the shell writes it",
         ),

@@ -20,7 +20,7 @@ def written(*owners: tuple[str, object]) -> bytes:
     for ident, owner in owners:
         entry = {"owner": owner, "owner_uid": 1001, "name": "x", "detection_method": "ds01_label"}
         containers |= {ident[:12]: entry, ident: entry, f"name-{ident[0]}": entry}
-    other = {"admins": [], "service_users": [], "flagged_gpu_containers": []}
+    other: dict[str, object] = {"admins": [], "service_users": [], "flagged_gpu_containers": []}
     return json.dumps({"containers": containers, **other}, indent=2).encode()
 
 
