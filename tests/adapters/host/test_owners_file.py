@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 def put(path: Path, data: bytes) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_bytes(data)
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def test_owners_by_full_id() -> None:
