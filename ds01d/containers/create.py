@@ -28,7 +28,7 @@ class Creation:
 
     def __init__(self, order: Order, context: CommandContext) -> None:
         self._order, self._context = order, context
-        self.container = PlannedContainer(context.engine, order.name)
+        self.container = PlannedContainer(context.engine, order.name, context.warn)
         self._booked: list[Allocated] = []
 
     def run(self) -> Created:

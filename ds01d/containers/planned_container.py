@@ -6,6 +6,7 @@ Whether it exists may be unknown: then it counts as left until Docker says that 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 
 from ds01d.containers.labels import CREATION
@@ -19,8 +20,10 @@ from ds01d.model.primitives import ContainerId, ContainerName
 class PlannedContainer:
     """`is_left`: it exists, or may exist. `token`: no other container of that name has it."""
 
-    def __init__(self, engine: ContainerEngine, name: ContainerName) -> None:
-        self._engine, self._name = engine, name
+    def __init__(
+        self, engine: ContainerEngine, name: ContainerName, warn: Callable[[str], None]
+    ) -> None:
+        self._engine, self._name, self._warn = engine, name, warn
         self.token = secrets.token_hex(16)
         self.is_left = False
         self._id: ContainerId | None = None
@@ -30,7 +33,7 @@ class PlannedContainer:
         """Create it. Raises `EngineFailed`, or `Refused` if Docker did not confine it."""
         try:
             self.is_left = True
-            self._id = self._engine.create_container(plan)
+            self._id, warnings = self._engine.create_container(plan)
         except EngineRefused as refusal:
             # On a server error Docker may have created the container before it failed.
             if refusal.status >= 500:  # Docker cleans up after a failure; make sure that it did
@@ -42,6 +45,9 @@ class PlannedContainer:
             raise
         if plan.confinement is not None:
             self._require_confined(self._id, plan.confinement)
+        # A kernel without a memory controller discards a limit, and Docker only says so here.
+        for warning in warnings:
+            self._warn(f"Docker warns: {warning}")
         return self._id
 
     def _require_confined(self, container: ContainerId, confinement: Confinement) -> None:

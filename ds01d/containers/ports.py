@@ -50,7 +50,8 @@ class ContainerEngine(Protocol):
     def cancel_pull(self) -> None:
         """Abort a pull in progress, and every later one. For any thread."""
 
-    def create_container(self, plan: Plan) -> ContainerId: ...
+    def create_container(self, plan: Plan) -> tuple[ContainerId, list[str]]:
+        """Its ID, and what Docker warns of."""
 
     def start_container(self, container: ContainerId) -> None: ...
 

@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from ds01d.errors import Ds01Error
-from ds01d.reporting.message_ids import Event
 from ds01d.service.client import STOPPING
+from ds01d.service.dispatch import fail_unexpectedly
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import unavailable
 from ds01d.service.varlink import VarlinkError
@@ -36,7 +34,6 @@ class CallThreads:
 
     def __init__(self, describe_error: Callable[[Ds01Error], VarlinkError]) -> None:
         self._describe_error = describe_error
-        self._log = structlog.get_logger()
         self._lock = threading.Lock()
         self._is_stopping = False
         self._short: dict[threading.Thread, PendingCall] = {}
@@ -94,13 +91,7 @@ class CallThreads:
         except Ds01Error as error:
             request.fail(self._describe_error(error))
         except Exception as error:  # noqa: BLE001 - a bug ends this call only
-            self._log.error(
-                Event.SERVICE_FAILED,
-                reason=f"{request.call.method}: {type(error).__name__}: {error}",
-                exc_info=True,
-            )
-            internal = unavailable("internal error: see the journal of ds01d")
-            request.fail(self._describe_error(internal))
+            fail_unexpectedly(request, error, self._describe_error)
         finally:
             with self._lock:
                 self._short.pop(threading.current_thread(), None)

@@ -31,23 +31,36 @@ def answer_call(request: PendingCall, handler: Handler) -> None:
     """Send what a handler gives, or its error; nothing yet if it gives None."""
     try:
         reply = handler(request)
+    except Ds01Error as error:
+        request.fail(_describe_error(error))
     except Exception as error:  # noqa: BLE001 - a bug must not end the worker
-        request.fail(_describe_error(request.call.method, error))
+        fail_unexpectedly(request, error, _describe_error)
     else:
         if reply is not None:
             request.finish(reply)
 
 
-def _describe_error(method: str, error: Exception) -> VarlinkError:
+def fail_unexpectedly(
+    request: PendingCall, error: Exception, describe_error: Callable[[Ds01Error], VarlinkError]
+) -> None:
+    """Answer a call whose handler failed with what it should not raise, and log that."""
+    reason = "internal error: see the journal of ds01d"
+    if isinstance(error, OSError):  # of the machine: too many open files, no memory, a full disk
+        reason = f"ds01d: {error.strerror}"
+    # The answer first: what ended the handler may end the logging as well.
+    request.fail(describe_error(unavailable(reason)))
+    structlog.get_logger().error(
+        Event.SERVICE_FAILED,
+        reason=f"{request.call.method}: {type(error).__name__}: {error}",
+        exc_info=error,
+    )
+
+
+def _describe_error(error: Ds01Error) -> VarlinkError:
     if isinstance(error, VarlinkError):
         return error
     if isinstance(error, Malformed):
         return rules.refused("INVALID_NAME", str(error))
     if isinstance(error, Refused):
         return rules.refused(NOT_POSSIBLE, str(error))
-    if isinstance(error, Ds01Error):
-        return unavailable(str(error))
-    structlog.get_logger().error(
-        Event.SERVICE_FAILED, reason=f"{method}: {type(error).__name__}: {error}", exc_info=error
-    )
-    return unavailable("internal error: see the journal of ds01d")
+    return unavailable(str(error))

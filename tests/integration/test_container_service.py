@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.containers.labels import CREATION
+from ds01d.model.creation import Plan
 from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
@@ -91,7 +94,11 @@ def test_a_container_from_its_creation_to_its_removal(
     assert config["WorkingDir"] == f"{amy.home}/work"
     assert host["GroupAdd"] == ["4100"]
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
-    assert (host["Memory"], host["MemorySwap"], host["ShmSize"]) == (256 << 20, 256 << 20, 32 << 20)
+    if engine.client.info()["MemoryLimit"]:
+        assert (host["Memory"], host["MemorySwap"]) == (256 << 20, 256 << 20)
+    else:  # dockerd runs in a control group without this controller
+        assert any("memory limit capabilities" in one for one in reply["parameters"]["warnings"])
+    assert host["ShmSize"] == 32 << 20
     assert (host["CpuQuota"], host["CpuPeriod"], host["PidsLimit"]) == (200_000, 100_000, 100)
     assert [(m["Source"], m["Destination"]) for m in seen["Mounts"]] == [(amy.home, amy.home)]
     rows = desk.call("amy", "List")["parameters"]["containers"]
@@ -123,6 +130,21 @@ def test_a_command_that_ends_at_once(desk: ContainerDesk, engine: PrivateEngine)
 
 def create(desk: ContainerDesk, caller: str = "amy", **parameters: Any) -> dict[str, Any]:
     return desk.call(caller, "Create", **{"name": "train", "framework": "pytorch", **parameters})
+
+
+def test_what_docker_warns_of_is_shown(
+    desk: ContainerDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_container = DockerCommands.create_container
+
+    def create_with_a_warning(
+        commands: DockerCommands, plan: Plan
+    ) -> tuple[ContainerId, list[str]]:
+        container, warnings = create_container(commands, plan)
+        return container, [*warnings, "Limitation discarded."]
+
+    monkeypatch.setattr(DockerCommands, "create_container", create_with_a_warning)
+    assert "Docker warns: Limitation discarded." in create(desk)["parameters"]["warnings"]
 
 
 def test_a_dry_run_changes_nothing(desk: ContainerDesk, engine: PrivateEngine) -> None:
@@ -462,6 +484,44 @@ class TestAnEnd:
         hold.go.set()
         desk.service.join()
         nothing_left(desk, engine)
+
+
+@contextmanager
+def few_descriptors(number: int) -> Iterator[None]:
+    """Let this process open so many more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    try:
+        # Also those below the highest one have to be taken.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 300, hard))
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        for _ in range(number):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_end_by_descriptors_that_are_exhausted(
+    desk: ContainerDesk, engine: PrivateEngine
+) -> None:
+    """At each step: with one more from time to time, until they suffice."""
+    errors = []
+    for number in range(40):
+        with capture_logs(), few_descriptors(number):
+            reply = create(desk)
+        if "error" not in reply:
+            break
+        errors.append(error_of(reply))
+        nothing_left(desk, engine)
+        assert desk.creations == []
+    assert {kind for kind, _ in errors} == {"Unavailable"}
+    assert errors[0][1] == "ds01d: Too many open files"
+    assert engine.client.inspect_container(NAME)["State"]["Running"]
 
 
 def test_how_many_creations_of_a_user_are_served_at_once(desk: ContainerDesk) -> None:

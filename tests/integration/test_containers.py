@@ -113,9 +113,14 @@ def test_the_limits_hold_for_every_container(yard: Yard) -> None:
     limits = yard.site.limits.read_text(encoding="utf-8")
     ours = "max_cpus: 64, memory: 128m, memory_swap: 256m, shm_size: 16m, pids_limit: 50"
     yard.site.limits.write_text(limits.replace("priority: 1", f"priority: 1, {ours}", 1), "utf-8")
-    assert yard.call("create", "test-workflow", "pytorch-2.5.0").returncode == 0
+    done = yard.call("create", "test-workflow", "pytorch-2.5.0")
+    assert done.returncode == 0
     host = yard.engine.client.inspect_container(NAME)["HostConfig"]
-    assert (host["Memory"], host["MemorySwap"], host["ShmSize"]) == (128 << 20, 256 << 20, 16 << 20)
+    if yard.engine.client.info()["MemoryLimit"]:
+        assert (host["Memory"], host["MemorySwap"]) == (128 << 20, 256 << 20)
+    else:  # dockerd runs in a control group without this controller
+        assert "memory limit capabilities" in done.stderr
+    assert host["ShmSize"] == 16 << 20
     assert (host["CpuQuota"] / host["CpuPeriod"], host["PidsLimit"]) == (64, 50)
     yard.site.limits.write_text(limits.replace("priority: 1", "priority: 1, memory: x", 1), "utf-8")
     done = yard.call("create", "other", "pytorch-2.5.0")

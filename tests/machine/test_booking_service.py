@@ -152,8 +152,9 @@ ATTACKS: Final = {
     "ds01ctl freeze job": OPERATORS_ONLY,
     "ds01ctl thaw --engine": OPERATORS_ONLY,
     "ds01ctl history": "/var/lib/ds01d/history.jsonl cannot be read: permission denied",
-    "systemctl stop ds01d.socket": "Interactive authentication required",
-    "systemctl reload ds01d": "Interactive authentication required",
+    # 1 and "Interactive authentication required", or 4 and "Access denied", by the version.
+    "systemctl stop ds01d.socket || exit 1": "Failed to stop ds01d.socket: ",
+    "systemctl reload ds01d || exit 1": "Failed to reload ds01d.service: ",
     "kill -HUP $(systemctl show -P MainPID ds01d)": "Operation not permitted",
 }
 """What the user sees, who has exit code 1 each time."""

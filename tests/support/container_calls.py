@@ -83,7 +83,8 @@ class ContainerDesk:
     @property
     def creations(self) -> list[dict[str, Any]]:
         """What is noted as under way."""
-        found: list[dict[str, Any]] = json.loads(self._file.read_bytes() or b"[]")
+        data = self._file.read_bytes() if self._file.exists() else b""
+        found: list[dict[str, Any]] = json.loads(data or b"[]")
         return found
 
     def note_creations(self, *creations: Mapping[str, object]) -> None:

@@ -124,8 +124,8 @@ class DockerCommands:
         if not self.has_image(reference):
             raise self._client.make_error("pull ended without the image and without an error")
 
-    def create_container(self, plan: Plan) -> ContainerId:
-        """Create a container; its ID. Raises `EngineFailed`."""
+    def create_container(self, plan: Plan) -> tuple[ContainerId, list[str]]:
+        """Create a container; its ID, and what Docker warns of. Raises `EngineFailed`."""
         _, body = self._client.send(
             "POST",
             "/containers/create",
@@ -133,7 +133,8 @@ class DockerCommands:
             msgspec.json.encode(build_create_body(plan)),
             timeout_s=self._change_timeout_s,
         )
-        return ContainerId(self._client.decode_answer(body, _Created, "create").id)
+        created = self._client.decode_answer(body, _Created, "create")
+        return ContainerId(created.id), created.warnings or []
 
     def start_container(self, container: ContainerId) -> None:
         """Start a container; no change if it runs."""
@@ -204,3 +205,4 @@ class _InspectBinds(msgspec.Struct):
 
 class _Created(msgspec.Struct):
     id: str = msgspec.field(name="Id")
+    warnings: list[str] | None = msgspec.field(name="Warnings", default=None)
