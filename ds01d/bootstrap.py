@@ -30,7 +30,6 @@ from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
-from ds01d.reporting.operations_journal import OperationsJournal
 from ds01d.reporting.published_status import PublishedStatus
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def open_parts(
             pid_max=lambda: processes.pid_max,
             faults=KernelFaults().read,
         )
-    operations = OperationsLog(config.logs.operations, _syslog(config, patience_s))
+    operations = books.open_operations_log(patience_s)
     world = World(
         clock=HostClock(),
         engine=engine,
@@ -155,10 +154,6 @@ def may_be_rootless(url: str) -> bool:
         return True
     folders = Path(path).resolve().parts[1:]  # a link may lead to a user's
     return folders[:1] != ("run",) or folders[:2] == ("run", "user")
-
-
-def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:
-    return OperationsJournal(patience_s=patience_s) if config.logs.syslog else None
 
 
 @contextmanager

@@ -82,12 +82,18 @@ class BooksOnly:
 
     @cached_property
     def operations(self) -> OperationsLog:
+        return self.open_operations_log(SYSLOG_PATIENCE_S)
+
+    def open_operations_log(self, patience_s: float) -> OperationsLog:
+        """The operations log with its copies; a line may wait so long for a busy syslog."""
+        from ds01d.adapters.books.events_file import EventsFile  # noqa: PLC0415 - see above
         from ds01d.adapters.books.operations_log import OperationsLog  # noqa: PLC0415
         from ds01d.reporting.operations_journal import OperationsJournal  # noqa: PLC0415
 
         logs = self._config.logs
-        syslog = OperationsJournal(patience_s=SYSLOG_PATIENCE_S) if logs.syslog else None
-        return OperationsLog(logs.operations, syslog)
+        journal = (OperationsJournal(patience_s=patience_s),) if logs.syslog else ()
+        events = (EventsFile(logs.events_path),) if logs.events_path is not None else ()
+        return OperationsLog(logs.operations, *journal, *events)
 
     @property
     def actor(self) -> Actor:

@@ -60,12 +60,18 @@ class BooksConfig(ConfigTable, frozen=True):
 
 
 class LogsConfig(ConfigTable, frozen=True):
-    """[logs]: the two logs that ds01d adds lines to, and the level of its own log."""
+    """[logs]: the logs that ds01d adds lines to, and the level of its own log."""
 
     operations: Path = Path("/var/log/ds01/container-operations.log")
     allocations: Path = Path("/var/log/ds01/gpu-allocations.log")
+    events: str = ""
     syslog: bool = True
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def events_path(self) -> Path | None:
+        """`events` as a path, None if it is off."""
+        return Path(self.events) if self.events else None
 
 
 class DaemonConfig(ConfigTable, frozen=True):

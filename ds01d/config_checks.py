@@ -83,6 +83,11 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
             yield "service.socket", str(error)
         if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
             yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
+    if config.logs.events:
+        try:
+            paths["logs.events"] = config_text.parse_path(config.logs.events)
+        except ValueError as error:
+            yield "logs.events", str(error)
     if config.metrics.textfile:
         try:
             paths["metrics.textfile"] = config_text.parse_path(config.metrics.textfile)

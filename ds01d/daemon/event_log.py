@@ -7,11 +7,12 @@ other writer has logged it. Events that the stream missed are added after a swee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final, Protocol
 
+from ds01d.daemon.copies_flush import CopiesFlush
 from ds01d.daemon.logged_lines import LoggedLines
 from ds01d.daemon.missed_events import (
     CREATE_COMMAND,
@@ -21,7 +22,6 @@ from ds01d.daemon.missed_events import (
     MissingLine,
 )
 from ds01d.daemon.pending_events import PendingEvent, PendingEvents, select_due
-from ds01d.daemon.syslog_flush import SyslogFlush
 from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
@@ -54,7 +54,7 @@ class LogPort(Protocol):
 
     def follow(self, listener: LoggedLines) -> None: ...
     def append_all(self, lines: Iterable[LogLine]) -> None: ...
-    def flush(self) -> tuple[bool, int]: ...
+    def flush(self) -> tuple[bool, Sequence[str]]: ...
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown: ...
 
 
@@ -78,7 +78,7 @@ class EventLog:
         self._lines = LoggedLines(wall)
         self._pending = PendingEvents()
         self._retry_at = Boot(0.0)
-        self._syslog = SyslogFlush(log.flush, boot)
+        self._copies = CopiesFlush(log.flush, boot)
         self._index: BooksIndex | None = None
         self._booked: frozenset[ContainerName] = frozenset()
         self._missed_events = MissedEventFinder(self._lines, wall, boot)
@@ -113,14 +113,14 @@ class EventLog:
             raise failed
         self._log.read()
         self._log.append_all([self._keep_order(line)])
-        self._syslog.request()
+        self._copies.request()
 
     # --- writing
 
     def wait_s(self) -> float:
         """How long `write` may wait to be called."""
         due = max(self._pending.next_due(), self._retry_at)
-        return max(0.0, min(due, self._syslog.next_at) - self._boot())
+        return max(0.0, min(due, self._copies.next_at) - self._boot())
 
     def write_due(self, *, at_once: bool = False) -> str:
         """Write the lines that are due, or all of them; gives the failure, or "".
@@ -131,7 +131,7 @@ class EventLog:
         problems = [] if failed is None else [str(failed)]
         if lost := self._pending.take_dropped():
             problems.append(f"{lost} events missing in the operations log: too many at once")
-        problems += self._syslog.run_if_due()
+        problems += self._copies.run_if_due()
         return "; ".join(problems)
 
     def _write_due(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
@@ -187,7 +187,7 @@ class EventLog:
             lines.append(line)
         if lines:
             self._log.append_all(lines)
-            self._syslog.request()
+            self._copies.request()
 
     def _build_line(self, event: ContainerEvent, labels: Labels, details: str) -> LogLine:
         return LogLine(

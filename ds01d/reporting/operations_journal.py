@@ -37,6 +37,7 @@ class OperationsJournal:
         self, *, patience_s: float = 0.0, journal: Path = JOURNAL, syslog: Path = SYSLOG
     ) -> None:
         self.lost = 0
+        self._reported_lost = 0
         self._patience_s = patience_s
         self._journal, self._syslog = journal, syslog
         self._waiting: deque[tuple[LogLine, str]] = deque()
@@ -72,6 +73,11 @@ class OperationsJournal:
                     continue
                 self._waiting.popleft()
         return True
+
+    def take_problem(self) -> str:
+        """How many lines were lost since the last call; "" for none."""
+        lost, self._reported_lost = self.lost - self._reported_lost, self.lost
+        return f"{lost} lines of the operations log are missing in syslog" if lost else ""
 
 
 def _send(sender: socket.socket, data: bytes, path: Path) -> int:

@@ -56,8 +56,8 @@ class _Operations:
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
         return self.host.world().operations.read()
 
-    def flush(self) -> tuple[bool, int]:
-        return True, 0
+    def flush(self) -> tuple[bool, tuple[str, ...]]:
+        return True, ()
 
     def append_all(self, lines: Iterable[LogLine]) -> None:
         for line in lines:

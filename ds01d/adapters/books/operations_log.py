@@ -47,12 +47,8 @@ class LineListener(Protocol):
         """The next line."""
 
 
-class Syslog(Protocol):
+class LineCopy(Protocol):
     """Where each line goes besides the file. Never waits for long, and never fails."""
-
-    @property
-    def lost(self) -> int:
-        """How many lines it has not taken and never will."""
 
     def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
         """Send lines: what each means, and its text as in the file."""
@@ -60,14 +56,17 @@ class Syslog(Protocol):
     def flush(self) -> bool:
         """Try again with what it has not taken; whether that is all."""
 
+    def take_problem(self) -> str:
+        """What went wrong since the last call; "" for nothing."""
+
 
 class OperationsLog:
     """The log. One that was never there is an empty one."""
 
-    def __init__(self, path: Path, syslog: Syslog | None = None) -> None:
+    def __init__(self, path: Path, *copies: LineCopy) -> None:
         self._listener: LineListener | None = None
         self._path = path
-        self._syslog = syslog
+        self._copies = copies
         self._rotated_path = path.with_name(f"{path.name}.1")
         self._position: _ReadPosition | None = None
         self._attempts: OrderedDict[ContainerName, Attempt] = OrderedDict()
@@ -101,16 +100,17 @@ class OperationsLog:
         self.append_all((line,))
 
     def append_all(self, lines: Iterable[LogLine]) -> None:
-        """Some lines, in one write, and to syslog. Raises `WriteFailed`: then to neither."""
+        """Some lines, in one write, and to the copies. Raises `WriteFailed`: then to none."""
         # Formatted once: syslog gets the same line as the file.
         texts = [(line, format_line(line)) for line in lines]
         append_line(self._path, "\n".join(text for _, text in texts))
-        if self._syslog is not None:
-            self._syslog.send(texts)
+        for copy in self._copies:
+            copy.send(texts)
 
-    def flush(self) -> tuple[bool, int]:
-        """Give syslog what it has not taken yet; whether that is all, and how many were lost."""
-        return (True, 0) if self._syslog is None else (self._syslog.flush(), self._syslog.lost)
+    def flush(self) -> tuple[bool, tuple[str, ...]]:
+        """Give the copies what they have not taken; whether that is all, and what went wrong."""
+        done = [copy.flush() for copy in self._copies]
+        return all(done), tuple(filter(None, (copy.take_problem() for copy in self._copies)))
 
     def _read_added(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
