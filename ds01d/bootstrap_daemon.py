@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds01d import config_file
+from ds01d.adapters.alerts_folder import AlertsFolder
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
@@ -47,6 +48,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             persist=opened.save_cache,
             close=opened.close,
             stream=opened.engine,
+            notices=None if (folder := config.notify.folder) is None else AlertsFolder(folder),
             take_over_books=lambda: take_over_books(config, opened.world.state),
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)

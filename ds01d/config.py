@@ -138,6 +138,18 @@ class ServiceConfig(ConfigTable, frozen=True):
         return Path(self.socket) if self.socket else None
 
 
+class NotifyConfig(ConfigTable, frozen=True):
+    """[notify]: how users get to know what becomes of their GPUs; off unless set."""
+
+    alerts: str = ""
+    hold_warning_s: Seconds = _duration("hold_warning", 600)
+
+    @property
+    def folder(self) -> Path | None:
+        """`alerts` as a path, None if it is off."""
+        return Path(self.alerts) if self.alerts else None
+
+
 class MetricsConfig(ConfigTable, frozen=True):
     """[metrics]: off unless one of them is set."""
 
@@ -163,6 +175,7 @@ class Config(ConfigTable, frozen=True):
     exempt: ExemptConfig = ExemptConfig()
     containers: ContainersConfig = ContainersConfig()
     service: ServiceConfig = ServiceConfig()
+    notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     def __post_init__(self) -> None:

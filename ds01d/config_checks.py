@@ -76,25 +76,22 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "daemon.state_dir": config.daemon.state_dir,
         "containers.frameworks": config.containers.frameworks,
     }
-    if config.service.path is not None:
-        try:
-            paths["service.socket"] = config_text.parse_path(config.service.socket)
-        except ValueError as error:
-            yield "service.socket", str(error)
-        if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
-            yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
-    if config.logs.events:
-        try:
-            paths["logs.events"] = config_text.parse_path(config.logs.events)
-        except ValueError as error:
-            yield "logs.events", str(error)
-    if config.metrics.textfile:
-        try:
-            paths["metrics.textfile"] = config_text.parse_path(config.metrics.textfile)
-        except ValueError as error:
-            yield "metrics.textfile", str(error)
-        if not config.metrics.textfile.endswith(".prom"):
-            yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
+    optional = {
+        "service.socket": config.service.socket,
+        "logs.events": config.logs.events,
+        "notify.alerts": config.notify.alerts,
+        "metrics.textfile": config.metrics.textfile,
+    }
+    for key, text in optional.items():
+        path = _parse_optional(text)
+        if isinstance(path, Path):
+            paths[key] = path
+        elif path:
+            yield key, path
+    if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
+        yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
+    if config.metrics.textfile and not config.metrics.textfile.endswith(".prom"):
+        yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
     # Two roles for one file: each writer would destroy the other's.
     keys: dict[Path, str] = {}
     for key, path in paths.items():
@@ -103,6 +100,14 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         elif config.books.metadata in path.parents:
             yield key, "lies in books.metadata, where every file is a record: choose another place"
         keys.setdefault(path, key)
+
+
+def _parse_optional(text: str) -> Path | str:
+    """The path; "" for none, or why the text is none."""
+    try:
+        return config_text.parse_path(text) if text else ""
+    except ValueError as error:
+        return str(error)
 
 
 def describe_risks(config: Config) -> tuple[str, ...]:

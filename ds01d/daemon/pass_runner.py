@@ -85,6 +85,7 @@ class PassRunner:
         self._report_log.log_report(report, session.config.policy)
         self._metrics.count_pass(work, report)
         self.log_failure(session, session.add_missing_events(report))
+        session.notices.add_report(report)
         self._schedule_next(session, report)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)

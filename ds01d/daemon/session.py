@@ -12,11 +12,13 @@ from typing import Final
 from ds01d.config import Config
 from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
+from ds01d.daemon.notices import Notices, NoticeTarget
 from ds01d.daemon.pass_metrics import StreamCounters
 from ds01d.daemon.sample_prefetch import SamplePrefetch
 from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
+from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.primitives import Boot, ContainerName, Wall
 from ds01d.model.usage import PublishedUse
 from ds01d.reconcile.docker_books import with_current_books
@@ -45,6 +47,7 @@ class SessionParts:
     `stream`: counters of Docker's event stream, None without one.
     `take_over_books`: make ds01d their only writer, where that is configured; gives what failed.
     `views`: what ds01d prints for commands, those of the configuration in `file`.
+    `notices`: where notices to users go, None for nowhere.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
 
@@ -54,6 +57,7 @@ class SessionParts:
     persist: Callable[[], None]
     close: Callable[[], None]
     stream: StreamCounters | None = None
+    notices: NoticeTarget | None = None
     views: Mapping[str, View] = field(default_factory=dict)
     file: Path | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
@@ -101,7 +105,10 @@ class Session:
         current = with_current_books(world, config)
         # What is published is in this process: no file has to be read for a booking.
         booking_world = replace(current, published=_OwnUse(self.status_builder))
-        self.bookings = BookingService(config, booking_world, lambda: read_status(self), waiting)
+        self.notices = Notices(parts.notices, config.notify.hold_warning_s, self._clock.now)
+        self.bookings = BookingService(
+            config, booking_world, lambda: read_status(self), waiting, self._notice_answer
+        )
         self.reconciles = ReconcileCalls(config, self._clock)
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
@@ -127,6 +134,9 @@ class Session:
 
     def read_boot(self) -> Boot:
         return self._clock.now().boot
+
+    def _notice_answer(self, answer: Allocated | Rejected) -> None:
+        self.notices.add_answer(answer, self.bookings.find_quota)
 
     def wait_s(self) -> float:
         """How long the worker may wait before one of these parts has something to do."""

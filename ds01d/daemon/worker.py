@@ -172,6 +172,7 @@ class Worker:
         if session.is_ready:
             self._serve_calls(session)
         self._write_events(session)
+        self._passes.log_failure(session, session.notices.take_failure())
         if self._dump_requested.is_set():
             self._dump_requested.clear()
             self._dump_status(session)

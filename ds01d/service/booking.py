@@ -79,10 +79,16 @@ class BookingService:
     """Serves calls on the books of one configuration. `queue` outlives it."""
 
     def __init__(
-        self, config: Config, world: World, read_status: ReadStatus, queue: WaitingQueue
+        self,
+        config: Config,
+        world: World,
+        read_status: ReadStatus,
+        queue: WaitingQueue,
+        note_answer: Callable[[Allocated | Rejected], None] = lambda _: None,
     ) -> None:
+        """`note_answer`: gets what came of an allocation, but not of one that still waits."""
         self._config, self._world, self._read_status = config, world, read_status
-        self._queue = queue
+        self._queue, self._note_answer = queue, note_answer
         self._transactions = Transactions(world)
         # inf: nothing has changed since those who wait were served.
         self._retry_at, self._tried_at = time.monotonic(), -math.inf
@@ -203,6 +209,8 @@ class BookingService:
                 reason=waiter.reason_given,
                 log_refusal=log_refusal,
             )
+        if log_refusal or isinstance(answer, Allocated):
+            self._note_answer(answer)
         if isinstance(answer, Rejected):
             can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
             if not is_waiting or not can_end:
@@ -272,15 +280,21 @@ class BookingService:
         limits = self._world.limits.read()
         if isinstance(limits, Unknown):
             raise rules.refused("LIMITS_UNREADABLE", limits.reason)
-        books = self._transactions.read_books()
+        booked, quota = self.find_quota(user)
         return {
             "quota": {
                 "user": user,
-                "max_slots": limits.find_quota(user),
+                "max_slots": quota,
                 "priority": limits.find_priority(user),
-                "booked": count_bookings(user, books.state, books.records),
+                "booked": booked,
             }
         }
+
+    def find_quota(self, user: UserName) -> tuple[int, int | None]:
+        """How much a user holds, and may hold at most; None: any amount, or that is unknown."""
+        limits, books = self._world.limits.read(), self._transactions.read_books()
+        quota = limits.find_quota(user) if isinstance(limits, Limits) else None
+        return count_bookings(user, books.state, books.records), quota
 
     @contextmanager
     def _open_allocator(

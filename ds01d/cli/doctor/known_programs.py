@@ -72,7 +72,7 @@ PROGRAMS: Final = (
     _program(
         r"gpu[-_]queue",
         Effect.REDUNDANT,
-        "notifies nobody; ds01ctl allocate --wait waits for a GPU",
+        "its notifications never arrive; ds01ctl allocate --wait waits for a GPU",
         _REMOVE_LINE,
     ),
     _program(
@@ -91,7 +91,7 @@ PROGRAMS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allocator:
+class LabAllocator:
     """An allocator of a lab at the path that its callers know.
 
     `harmless`: what the file contains if it may stay; `ours`: what to put in its place.
@@ -104,13 +104,13 @@ class Allocator:
 
 
 ALLOCATORS: Final = (
-    Allocator(
+    LabAllocator(
         path=Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),
         harmless=re.compile(rb"ds01-allocator|gpu-state\.json\.lock|flock"),
         problem="writes the books without their lock",
         ours="/usr/share/ds01d/gpu_allocator.py",
     ),
-    Allocator(
+    LabAllocator(
         path=Path("/opt/ds01-infra/scripts/docker/gpu_allocator_v2.py"),
         # It takes a lock, but only for itself; what ds01d books it does not know.
         harmless=re.compile(rb"ds01d"),

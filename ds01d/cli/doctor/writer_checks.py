@@ -16,8 +16,8 @@ from ds01d.cli.doctor.known_programs import (
     ALLOCATORS,
     DOCKER_ON_PATH,
     WRAPPER,
-    Allocator,
     Effect,
+    LabAllocator,
     Program,
     find_program,
 )
@@ -99,7 +99,7 @@ def _describe(where: str, line: str, program: Program) -> Check:
             return ok("cron", f"{where} {program.why}")
 
 
-def check_allocators(allocators: Iterable[Allocator] = ALLOCATORS) -> Iterator[Check]:
+def check_allocators(allocators: Iterable[LabAllocator] = ALLOCATORS) -> Iterator[Check]:
     """An allocator of the lab that stands where ds01d's has to be."""
     checks = [
         _check_allocator(allocator)
@@ -109,7 +109,7 @@ def check_allocators(allocators: Iterable[Allocator] = ALLOCATORS) -> Iterator[C
     yield from checks or [ok("allocator", "no allocator that ignores the lock of the books found")]
 
 
-def _check_allocator(allocator: Allocator) -> Check:
+def _check_allocator(allocator: LabAllocator) -> Check:
     path = allocator.path
     # Decision 235: the copy that docs/migrating.md keeps shows that ours was there.
     if path.with_name(f"{path.name}.before-ds01d").exists():

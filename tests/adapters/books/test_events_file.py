@@ -1,4 +1,4 @@
-"""events.jsonl: what a lab's reports read, written beside the operations log, by whatever happens."""
+"""events.jsonl: what a lab's reports read, beside the operations log, whatever happens to it."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def test_the_jobs_of_the_present_lab_are_told_apart(tmp_path: Path) -> None:
     assert "may kill every process on the first GPU and reset it" in found[0].detail
     warned = {one.detail.split()[0]: one.detail for one in found if one.health is Health.WARN}
     assert warned.keys() == {f"{file}:{number}" for number in (1, 8, 10)}
-    assert "is not needed beside ds01d: notifies nobody" in warned[f"{file}:8"]
+    assert "is not needed beside ds01d: its notifications never arrive" in warned[f"{file}:8"]
     assert "with --fix it fails at each run" in warned[f"{file}:10"]
     policy = [one.detail for one in found if "removes or stops containers" in one.detail]
     assert [text.split()[0] for text in policy] == [f"{file}:{number}" for number in (3, 4, 5)]

@@ -1,0 +1,92 @@
+"""Which notices follow: from a decision and its repairs, from the answer to a booking. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TypeGuard
+
+from ds01d.decide.decision import Decision
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.ownership import NOBODY
+from ds01d.model.allocation import Allocated, Refusal, Rejected
+from ds01d.model.drift import GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.holding import Holds, VerdictReason
+from ds01d.model.notice import Notice, NoticeKind
+from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+
+# What only settles is released in a moment, and then says so.
+_LASTING_WAITS = frozenset(
+    {WaitReason.FREEZE, WaitReason.ENGINE, WaitReason.BLOCKED, WaitReason.UNDONE}
+)
+
+
+def find_notices(
+    decision: Decision, drifts: Iterable[GatedDrift], hold_warning_s: float
+) -> Iterator[Notice]:
+    """The notices of one pass; of a pass over some names, those about them.
+
+    `drifts`: as their repairs ended.
+    """
+    index = decision.index
+    if index is None:
+        return
+    yield from _find_ending_holds(decision, index, hold_warning_s)
+    yield from _find_ended_holds(drifts, index)
+
+
+def explain_answer(answer: Allocated | Rejected, booked: int, quota: int | None) -> Notice | None:
+    """The notice of an answer that is about the user's quota; `booked`: how much they have now."""
+    if isinstance(answer, Rejected):
+        if answer.refusal is not Refusal.USER_AT_LIMIT:
+            return None
+        return Notice(kind=NoticeKind.QUOTA_REFUSED, user=answer.user, reason=answer.reason)
+    if answer.already or quota is None or booked < quota:
+        return None
+    numbers = f"{booked} of {quota} GPUs"
+    return Notice(kind=NoticeKind.QUOTA_REACHED, user=answer.user, reason=numbers)
+
+
+def _find_ending_holds(
+    decision: Decision, index: BooksIndex, hold_warning_s: float
+) -> Iterator[Notice]:
+    now = index.snapshot.now
+    for name, verdict in decision.verdicts.items():
+        if (
+            isinstance(verdict, Holds)
+            and verdict.why is VerdictReason.HOLD
+            and verdict.slots
+            and verdict.until is not None
+            and verdict.until - now.boot <= hold_warning_s
+            and _is_user(verdict.user)
+        ):
+            yield Notice(
+                kind=NoticeKind.HOLD_ENDING,
+                user=verdict.user,
+                subject=name,
+                slots=verdict.slots,
+                until=Wall(now.wall + (verdict.until - now.boot)),
+            )
+
+
+def _find_ended_holds(drifts: Iterable[GatedDrift], index: BooksIndex) -> Iterator[Notice]:
+    """Released slots of stopped containers, and those whose release waits for somebody."""
+    slots: defaultdict[tuple[NoticeKind, ContainerName, str], set[SlotId]] = defaultdict(set)
+    for gated in drifts:
+        drift = gated.drift
+        if drift.kind is not Kind.EXPIRED_HOLD or drift.container is None or drift.slot is None:
+            continue
+        if gated.outcome is Outcome.DONE:
+            slots[NoticeKind.SLOT_RELEASED, drift.container, ""].add(drift.slot)
+        elif gated.outcome is Outcome.WAITING and gated.gate in _LASTING_WAITS:
+            slots[NoticeKind.HOLD_ENDED, drift.container, gated.reason].add(drift.slot)
+    for (kind, name, reason), of_container in slots.items():
+        user = index.find_booker(name)
+        if _is_user(user):
+            yield Notice(
+                kind=kind, user=user, subject=name, slots=frozenset(of_container), reason=reason
+            )
+
+
+def _is_user(user: UserName | None) -> TypeGuard[UserName]:
+    return user is not None and user != NOBODY
