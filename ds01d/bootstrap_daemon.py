@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ds01d import config_file
 from ds01d.adapters.alerts_folder import AlertsFolder
-from ds01d.adapters.books.exclusive_access import take_over
+from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
 from ds01d.config import Config
@@ -49,7 +49,10 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             close=opened.close,
             stream=opened.engine,
             notices=None if (folder := config.notify.folder) is None else AlertsFolder(folder),
-            take_over_books=lambda: take_over_books(config, opened.world.state),
+            take_over_books=ExclusiveAccess(
+                lambda: take_over_books(config, opened.world.state),
+                _list_places(config) if config.is_only_writer else (),
+            ),
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
             ),
@@ -67,14 +70,20 @@ def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
     return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
 
 
-def take_over_books(config: Config, state: StateBook) -> list[str]:
-    """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
-    if not config.is_only_writer:
-        return []
+def _list_places(config: Config) -> dict[Path, list[str]]:
+    """The folders of books and logs, with how the names of their files begin."""
     books, logs = config.books, config.logs
     places: dict[Path, list[str]] = {books.metadata: [""]}
     for file in (books.state, logs.operations, logs.allocations):  # and what is kept beside them
         places.setdefault(file.parent, []).append(file.name)
+    return places
+
+
+def take_over_books(config: Config, state: StateBook) -> list[str]:
+    """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
+    if not config.is_only_writer:
+        return []
+    books, places = config.books, _list_places(config)
     lock = f"{books.state.name}.lock"
     # The lock first: whoever holds that of before holds nothing.
     problems = take_over({books.state.parent: [lock]}, frozenset({lock}))

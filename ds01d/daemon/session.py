@@ -45,7 +45,8 @@ class SessionParts:
     """The adapters of one configuration, and how to start, persist and close them.
 
     `stream`: counters of Docker's event stream, None without one.
-    `take_over_books`: make ds01d their only writer, where that is configured; gives what failed.
+    `take_over_books`: make ds01d their only writer, where that is configured, and again after each
+    sweep if they were given away; gives what is to be logged.
     `views`: what ds01d prints for commands, those of the configuration in `file`.
     `notices`: where notices to users go, None for nowhere.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.

@@ -50,6 +50,7 @@ class Worker:
         self._stopping = threading.Event()
         self._session: Session | None = None
         self._next_config: Config | None = None
+        self._logged_risks: set[str] = set()
         self._dump_requested = threading.Event()
         self._metrics = PassMetrics(dirty.counters)
         self._passes = PassRunner(dirty, timers, supervisor, self._metrics, self._stopping)
@@ -121,8 +122,8 @@ class Worker:
         self._metrics.apply_config(session.config, session.parts.stream)
         if self._service is not None:
             self._service.apply_config(session.config)
-        for problem in session.parts.take_over_books():
-            self._log.warning(Event.CONFIG_RISK, reason=problem)
+        self._logged_risks.clear()
+        self._take_over_books(session)
         session.parts.start()
         self._timers.schedule_sweeps(
             daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron
@@ -167,6 +168,8 @@ class Worker:
         self._write_events(session)
         if work is not None:
             self._passes.run_pass(session, work)
+            if work.everything:
+                self._take_over_books(session)
             session.is_ready = True
             session.bookings.note_change()
         if session.is_ready:
@@ -205,6 +208,12 @@ class Worker:
             names = session.books_watch.find_changes(session.status_builder.list_bookings)
             if names:
                 self._dirty.mark(names)
+
+    def _take_over_books(self, session: Session) -> None:
+        for problem in session.parts.take_over_books():
+            if problem not in self._logged_risks:
+                self._logged_risks.add(problem)
+                self._log.warning(Event.CONFIG_RISK, reason=problem)
 
     def _write_events(self, session: Session, *, at_once: bool = False) -> None:
         """Write the lines of events that no wrapper logged; `at_once`: also those not due yet."""

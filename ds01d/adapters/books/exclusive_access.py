@@ -10,20 +10,57 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ds01d.adapters.files.atomic_write import TEMPORARY
 from ds01d.adapters.files.permissions import ACCESS_LISTS, is_private
-from ds01d.folders import open_folder
+from ds01d.folders import open_folder, owner_of
 from ds01d.logins import find_login
 
 _FOLDER_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_MODE: Final = 0o660  # who may read a lock may hold it for ever
 _MAX_COPY: Final = 1 << 30
+
+
+class ExclusiveAccess:
+    """Takes folders over at the first call, and at later ones if somebody gave them away since."""
+
+    def __init__(self, take_over: Callable[[], list[str]], folders: Iterable[Path]) -> None:
+        self._take_over, self._folders = take_over, tuple(folders)
+        self._rights: dict[Path, tuple[int, int]] | None = None
+
+    def __call__(self) -> list[str]:
+        """What has to be reported: what could not be taken over, and what was given away."""
+        before, rights = self._rights, self._read_rights()
+        given_away = [
+            str(folder)
+            for folder, (owner, mode) in rights.items()
+            if before is not None
+            and before.get(folder) != (owner, mode)
+            and (owner != os.geteuid() or mode & _OTHERS_WRITE)
+        ]
+        if before is not None and not given_away:
+            self._rights = rights
+            return []
+        problems = self._take_over()
+        self._rights = self._read_rights()
+        # Decision 237: a script does it every quarter of an hour, so the text is always the same.
+        if given_away and not problems:
+            return [f"{', '.join(given_away)}: a script let others write there; taken back"]
+        return problems
+
+    def _read_rights(self) -> dict[Path, tuple[int, int]]:
+        statuses = ((folder, owner_of(folder)) for folder in self._folders)
+        return {
+            folder: (status.st_uid, stat.S_IMODE(status.st_mode))
+            for folder, status in statuses
+            if status is not None
+        }
 
 
 def take_over(places: Mapping[Path, Iterable[str]], locks: frozenset[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.books.exclusive_access import take_over
+from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
 from ds01d.adapters.books.state_file import StateFile
 from ds01d.bootstrap_daemon import take_over_books
 from ds01d.config import BooksConfig, Config, DaemonConfig, LogsConfig
@@ -173,3 +173,45 @@ def test_who_holds_the_lock_of_before_holds_nothing(tmp_path: Path, books: Path)
         take_over({books: [LOCK]}, frozenset({LOCK}))
         with StateFile(books / "gpu-state.json", tmp_path, 1.0).lock():
             pass
+
+
+def test_what_a_script_gives_away_again_is_taken_back_and_said_in_the_same_words(
+    books: Path,
+) -> None:
+    calls: list[int] = []
+
+    def take() -> list[str]:
+        calls.append(1)
+        return take_over({books: NAMES}, frozenset({LOCK}))
+
+    access = ExclusiveAccess(take, (books, books / "no such folder"))
+    assert access() == []
+    assert mode_of(books) == 0o755
+    assert access() == []
+    reports = set()
+    for _ in range(3):
+        books.chmod(0o775)
+        reports.add(tuple(access()))
+        assert mode_of(books) == 0o755
+        assert access() == []
+    assert reports == {(f"{books}: a script let others write there; taken back",)}
+    assert len(calls) == 4
+
+
+@needs_root
+def test_a_folder_that_a_script_gave_to_another_user_is_named_and_not_tried_again(
+    books: Path,
+) -> None:
+    calls: list[int] = []
+
+    def take() -> list[str]:
+        calls.append(1)
+        return take_over({books: NAMES}, frozenset({LOCK}))
+
+    access = ExclusiveAccess(take, (books,))
+    access()
+    os.chown(books, 4242, 4242)
+    (problem,) = access()
+    assert f"{books} belongs to uid 4242" in problem
+    assert access() == []
+    assert len(calls) == 2
