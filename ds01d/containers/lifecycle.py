@@ -121,7 +121,8 @@ class ContainerLifecycle:
         rule = None
         limits = self.context.world.limits.read()
         if isinstance(limits, Limits):
-            rule = limits.find_hold(UserName(self.rebooking.booked_user(container)))
+            user = UserName(self.rebooking.booked_user(container))
+            rule = limits.find_hold(user, container.type)
         slots: frozenset[SlotId] = frozenset()
         with suppress(Ds01Error):
             slots = self.context.booked_slots(name)

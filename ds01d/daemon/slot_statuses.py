@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ds01d.daemon.device_readings import index_devices_by_uuid
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.usage import users_by_slot
+from ds01d.decide.usage import uses_by_slot
 from ds01d.model.drift import GatedDrift
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Now, SlotId
@@ -33,7 +33,7 @@ def build_slot_statuses(
     # The index is from before the repairs: there the books still have it under its old name.
     moved = frozenset().union(*(drift.names for drift in repaired if drift.renamed_to))
     slots = {id_: (table.device_of.get(id_), tuple(names)) for id_, names in bookings.items()}
-    foreign = users_by_slot(uses, slots, gpu)
+    foreign = uses_by_slot(uses, slots, gpu)
     devices_by_uuid = index_devices_by_uuid(gpu)
     return tuple(
         SlotStatus(
@@ -45,7 +45,12 @@ def build_slot_statuses(
                 _build_holder(name, index, verdicts.get(name), now, moved=name in moved)
                 for name in holders
             ),
-            foreign=foreign.get(slot.id, ()),
+            foreign=tuple(dict.fromkeys(use.user for use in foreign.get(slot.id, ()))),
+            foreign_holders=tuple(
+                _build_holder(name, index, verdicts.get(name), now, moved=False)
+                for name in dict.fromkeys(use.container for use in foreign.get(slot.id, ()))
+                if name is not None
+            ),
             memory_used=device.memory_used if device is not None else None,
             memory_total=device.memory_total if device is not None else None,
             drifts=tuple(_describe_slot_drifts(slot.id, holders, drifts.by_key.values())),

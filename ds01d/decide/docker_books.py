@@ -38,9 +38,10 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     state, metadata = _strip_derived(snapshot)
     if not isinstance(state, AllocatorState):
         return snapshot
-    slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus)
-    slot_of = {slot.uuid: slot.id for slot in slots.values()}
     holdings = _find_holdings(snapshot, checkpoint, config)
+    held = frozenset().union(*(holding.devices or () for holding in holdings.values()))
+    slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus, held)
+    slot_of = {slot.uuid: slot.id for slot in slots.values()}
     derived = frozenset(
         (holding.name, slot_of[device])
         for holding in holdings.values()

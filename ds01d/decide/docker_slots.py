@@ -18,8 +18,13 @@ def list_slots(
     gpu: Inventory | Unknown | None,
     checkpoint: Checkpoint,
     whole_gpus: WholeGpus,
+    held: frozenset[DeviceUuid] = frozenset(),
 ) -> Mapping[SlotId, Slot]:
-    """The slots of the devices there are, with the reservations; without NVML as remembered."""
+    """The slots of the devices there are, with the reservations; without NVML as remembered.
+
+    `held`: the devices that containers have. A GPU among them keeps its slot where MIG mode was
+    switched on and there is no MIG device yet, as one with a reservation does.
+    """
     remembered = checkpoint.slots
     base = {
         slot.id: slot
@@ -46,6 +51,11 @@ def list_slots(
             if free is not None:
                 index = _make_slot(free, DeviceUuid("")).gpu_index
                 slots[free] = replace(slot, id=free, gpu_index=index)
+        with_parts = {mig.gpu for mig in gpu.migs}
+        for whole in gpu.gpus:
+            if whole.mig and whole.uuid in held and whole.uuid not in with_parts:
+                id_ = slot_id_at((whole.index, None))
+                slots.setdefault(id_, _make_slot(id_, whole.uuid))
         profiles = {mig.uuid: mig.profile for mig in gpu.migs}
     complete = {}
     for slot in sorted(slots.values(), key=_sort_key):

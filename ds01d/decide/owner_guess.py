@@ -40,6 +40,21 @@ def identify_owner(
     return next(_list_guesses(container, snapshot), None)
 
 
+def describe_guess(owner: Owner | None) -> str:
+    """The end of a sentence about a container: ", perhaps of alice (by its label)"; "" for none."""
+    if owner is None or not owner.is_guess:
+        return ""
+    return f", perhaps of {owner.user} (by its {_SOURCES[owner.source]})"
+
+
+_SOURCES = {
+    OwnerSource.LABEL: "label",
+    OwnerSource.OWNERS_FILE: "line in the owners file",
+    OwnerSource.SLICE: "cgroup",
+    OwnerSource.FOLDER: "folder",
+}
+
+
 def parse_slice_user(cgroup_parent: str) -> str | None:
     """The user's part of `ds01-GROUP-USER.slice`, as the login was made fit for it; else None."""
     match = _SLICE.fullmatch(cgroup_parent.rpartition("/")[2])

@@ -37,7 +37,7 @@ def decide_stopped(
     if isinstance(index.limits, Unknown):
         unread = f"limits: {index.limits.reason}: its hold does not end"
         return subject.make_holds(subject.slots, why, evidence, unread)
-    rule = index.limits.find_hold(subject.user)
+    rule = index.limits.find_hold(subject.user, container.type)
     rule_text = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
     if rule.seconds is None:
         return subject.make_holds(subject.slots, why, evidence, f"{rule_text}: held for ever")

@@ -158,7 +158,8 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
     if isinstance(index.limits, Unknown):
         return {"unknown": index.limits.reason}
     user = index.find_user(name)
-    rule = index.limits.find_hold(user)
+    container = index.containers.get(name)
+    rule = index.limits.find_hold(user, None if container is None else container.type)
     return {
         "user": user,
         "hold_after_stop": "for ever" if rule.seconds is None else format_span(rule.seconds),

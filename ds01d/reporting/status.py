@@ -81,6 +81,7 @@ class SlotStatus(_StatusPart, frozen=True):
     """A slot, who holds it, and who else uses its device.
 
     `foreign`: containers that are not booked there, whose they ever are, and processes of the host.
+    `foreign_holders`: those containers, with whose they are.
     `drifts`: the kind of each that is open there, with where it stands. Memory in bytes.
     """
 
@@ -90,9 +91,18 @@ class SlotStatus(_StatusPart, frozen=True):
     profile: str | None = None
     holders: tuple[Holder, ...] = ()
     foreign: tuple[str, ...] = ()
+    foreign_holders: tuple[Holder, ...] = ()
     memory_used: int | None = None
     memory_total: int | None = None
     drifts: tuple[str, ...] = ()
+
+    @property
+    def shown_foreign(self) -> tuple[str, ...]:
+        """`foreign` for people: "web of alice (guess)" where something says whose it is."""
+        users = {str(holder.container): holder.shown_user for holder in self.foreign_holders}
+        return tuple(
+            f"{name} of {user}" if (user := users.get(name)) else name for name in self.foreign
+        )
 
 
 class DriftCount(_StatusPart, frozen=True):

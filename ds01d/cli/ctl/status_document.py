@@ -10,6 +10,7 @@ from ds01d.documents.values import DisplayTime, Document, display_time
 from ds01d.model.checkpoint import Freeze, Undone
 from ds01d.reporting.status import (
     GpuStatus,
+    Holder,
     SlotStatus,
     Status,
 )
@@ -144,24 +145,26 @@ def _gpu_document(gpu: GpuStatus) -> Document:
     }
 
 
+def _holder_document(holder: Holder) -> Document:
+    return {
+        "container": holder.container,
+        "user": holder.user,
+        "state": holder.state,
+        "until": display_time(holder.until),
+        "user_by": None if holder.user_by is None else holder.user_by.value,
+        "user_is_guess": holder.is_guess,
+    }
+
+
 def _slot_document(slot: SlotStatus) -> Document:
     return {
         "slot": slot.id,
         "type": slot.type.value,
         "uuid": slot.uuid,
         "profile": slot.profile,
-        "holders": [
-            {
-                "container": holder.container,
-                "user": holder.user,
-                "user_by": None if holder.user_by is None else holder.user_by.value,
-                "user_is_guess": holder.is_guess,
-                "state": holder.state,
-                "until": display_time(holder.until),
-            }
-            for holder in slot.holders
-        ],
+        "holders": [_holder_document(holder) for holder in slot.holders],
         "foreign": slot.foreign,
+        "foreign_holders": [_holder_document(holder) for holder in slot.foreign_holders],
         "memory_used": slot.memory_used,
         "memory_total": slot.memory_total,
         "drifts": slot.drifts,

@@ -83,12 +83,12 @@ def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
     for slot in slots:
         kind = slot.profile or slot.type.value
         if not slot.holders:
-            rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.foreign])
+            rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.shown_foreign])
         for holder in slot.holders:
             until = display_time(holder.until)
             holder_cells: list[Cell] = [holder.container, holder.shown_user]
             rows.append(
-                [slot.id, kind, *holder_cells, state_cell(holder.state), until, slot.foreign]
+                [slot.id, kind, *holder_cells, state_cell(holder.state), until, slot.shown_foreign]
             )
     return rows
 

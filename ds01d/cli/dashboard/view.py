@@ -135,7 +135,7 @@ def _slots_table(state: DashboardState) -> Table:
         first: list[Cell] = [slot.id, slot.profile or slot.type.value]
         last: list[Cell] = [
             Toned(slot.drifts, Tone.WARN) if slot.drifts else None,
-            Toned(slot.foreign, Tone.WARN) if slot.foreign else None,
+            Toned(slot.shown_foreign, Tone.WARN) if slot.foreign else None,
         ]
         if not slot.holders:
             rows.append([*first, None, None, unbooked_cell(slot), None, *last])

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.owner_guess import describe_guess
 from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdicts
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.primitives import ContainerName, SlotId, Unknown
 
 
 def broad_request(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
@@ -27,13 +28,15 @@ def broad_request(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
             continue
         if isinstance(container.request, Unknown) or not container.request.is_broad:
             continue
-        booked = index.find_booked_slots(name)
+        booked, used = index.find_booked_slots(name), _list_used_slots(container, index)
         reason = f"asks for {container.request.describe()}"
         if index.is_managed(container):
             reason += f", booked is {', '.join(sorted(booked)) or 'nothing'}"
+            reason += f", computes on {', '.join(used)}" if not booked.issuperset(used) else ""
         else:
-            use = _describe_use(container, index)
+            use = f"computes on {', '.join(used)}" if used else _describe_idle(container, index)
             reason = f"foreign container {name} ({container.id[:12]}) {reason}, {use}"
+        reason += describe_guess(index.find_owner(name))
         yield Finding(
             kind=FindingKind.BROAD_REQUEST,
             container=name,
@@ -47,19 +50,15 @@ def _list_foreign(index: BooksIndex) -> Iterator[ContainerName]:
     return (name for name, container in index.containers.items() if not index.is_managed(container))
 
 
-def _describe_use(container: Container, index: BooksIndex) -> str:
-    """What it takes away from others."""
-    slots = {
-        index.table.slot_of.get(device)
-        for device in index.processes.find_computing_devices(container)
-    }
-    slot_list = ", ".join(sorted(slot for slot in slots if slot is not None))
-    if slot_list:
-        return f"computes on {slot_list}"
-    return f"computes on none{_describe_idle(container, index)}"
+def _list_used_slots(container: Container, index: BooksIndex) -> list[SlotId]:
+    """What its processes take away from others."""
+    devices = index.processes.find_computing_devices(container)
+    slots = {index.table.slot_of.get(device) for device in devices}
+    return sorted(slot for slot in slots if slot is not None)
 
 
 def _describe_idle(container: Container, index: BooksIndex) -> str:
     request = container.request
     takes_all = not isinstance(request, Unknown) and request.ask is GpuRequestKind.ALL
-    return ", takes none" if takes_all and index.config.allocator.all_gpus == "when-used" else ""
+    takes_none = takes_all and index.config.allocator.all_gpus == "when-used"
+    return "computes on none, takes none" if takes_none else "computes on none"

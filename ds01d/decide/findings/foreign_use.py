@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.owner_guess import describe_guess
 from ds01d.decide.usage import find_uses, uses_by_slot
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdicts
@@ -28,11 +29,13 @@ def foreign_use(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
         # Decision 81: one finding for each slot, so that containers which come and go on it are one
         # condition.
         for use in slot_uses:
+            owner = None if use.container is None else index.find_owner(use.container)
+            whose = describe_guess(owner)
             yield Finding(
                 kind=FindingKind.FOREIGN_USE,
                 container=use.container,
                 slot=slot,
-                reason=f"foreign container {use.user} ({(use.id or '')[:12]}) uses {slot}",
+                reason=f"foreign container {use.user} ({(use.id or '')[:12]}) uses {slot}{whose}",
             )
 
 

@@ -9,12 +9,13 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import find_named_user, is_label_refuted, is_login, parse_uid
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.books import Record
-from ds01d.model.containers import Container
+from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown
 
 _MOST_SHOWN = 80
+_DEVICE_LABELS = ("ds01.gpu.uuids", "ds01.gpu.uuid", "ds01.gpu_slot")
 
 
 def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
@@ -32,6 +33,7 @@ def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Findi
         for reason in (
             _check_user(container, index),
             _check_slot(container, booked),
+            _check_device(container, booked, index),
             _check_claim(container, holders, index),
             _check_pinned(container, verdict, index),
         ):
@@ -73,6 +75,28 @@ def _check_slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     if slots & booked:
         return None
     return f"label names slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
+
+
+def _check_device(container: Container, booked: frozenset[SlotId], index: BooksIndex) -> str | None:
+    """Labels that name a device by UUID, as the server's wrapper writes them; they only confirm."""
+    claimed = {
+        part
+        for key in _DEVICE_LABELS
+        for text in container.labels.get(key, "").split(",")
+        if (part := text.strip()).startswith(("GPU-", "MIG-"))
+    }
+    request = container.request
+    if not claimed or isinstance(request, Unknown):
+        return None
+    claim = f"label names device {', '.join(sorted(claimed))[:_MOST_SHOWN]}"
+    if not booked:
+        # Nobody gave it anything, and it can reach nothing.
+        asks_nothing = request.ask is GpuRequestKind.NONE and container.state.alive
+        return f"{claim}, but the container requests no GPU" if asks_nothing else None
+    devices = {index.table.device_of[slot] for slot in booked if slot in index.table.device_of}
+    if not devices or claimed & devices:
+        return None
+    return f"{claim}, booked is {', '.join(sorted(booked))} ({', '.join(sorted(devices))})"
 
 
 def _check_claim(
@@ -121,7 +145,7 @@ def _check_pinned_stopped(container: Container, index: BooksIndex) -> str | None
     )
     if not booked or stopped is None or isinstance(index.limits, Unknown):
         return None
-    rule = index.limits.find_hold(index.find_user(container.name))
+    rule = index.limits.find_hold(index.find_user(container.name), container.type)
     # Anybody who can run containers can pin one: an admin should see what stays booked by it alone.
     if rule.seconds is None or index.snapshot.now.wall < stopped + rule.seconds:
         return None

@@ -44,11 +44,11 @@ def _explain_unclear(
     if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < index.limits_settled:
         left = index.limits_settled - now
         return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
-    problem = limits.find_hold(user).problem
+    container = index.containers.get(name)
+    problem = limits.find_hold(user, None if container is None else container.type).problem
     # Decision 109: a key that is passed over is one finding for the key, not one for each
     # container.
     if not problem or problem.startswith(limits.passed_over):
         return ""
-    container = index.containers.get(name)
     stopped = container is not None and not container.state.alive
     return f"{whose}: {problem}" if user is not None or stopped else ""

@@ -1,4 +1,4 @@
-"""GPUs that the driver or the kernel complains about."""
+"""GPUs that the driver or the kernel complains about, and those that nobody can use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ds01d.model.primitives import SlotId
 def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Failed, lost, reset required, ECC, an XID that is the GPU's fault, or a blind process list.
 
+    Also one in MIG mode without a MIG device: it is offered to nobody, in whole or in part.
+
     One finding for each reason, also where it is that of several devices.
     """
     inventory = index.snapshot.gpu
@@ -25,6 +27,8 @@ def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
         reasons: dict[str, SlotId | None] = dict.fromkeys(gpu.health, slot)
         if gpu.pci and gpu.pci in index.snapshot.faults:
             reasons[index.snapshot.faults[gpu.pci]] = slot
+        if gpu.mig and not gpu.failed and not index.processes.migs.get(gpu.uuid):
+            reasons[_WITHOUT_INSTANCES] = slot
         for device in index.processes.list_parts(gpu.uuid):
             blind = inventory.blind.get(device)
             # The blind process list of a failed GPU is no second problem.
@@ -35,6 +39,12 @@ def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     for gpu_index, reason in inventory.incomplete.items():
         slot_ids = (slot.id for slot in index.table.slots.values() if slot.gpu_index == gpu_index)
         yield _make_finding(f"GPU {gpu_index}: {reason}", next(slot_ids, None))
+
+
+_WITHOUT_INSTANCES = (
+    "it is in MIG mode and has no MIG device, so nobody gets it:"
+    " create instances (nvidia-smi mig -cgi), or leave MIG mode (nvidia-smi -mig 0)"
+)
 
 
 def _make_finding(reason: str, slot: SlotId | None) -> Finding:
