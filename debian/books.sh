@@ -7,14 +7,23 @@ is_only_writer() {
     grep -Eqs "^[[:space:]]*writers[[:space:]]*=[[:space:]]*[\"']service[\"']" /etc/ds01/ds01d.toml
 }
 
-# choose_books VERSION: at the first installation (no VERSION configured before), on a host without an
-# allocator and its files, Docker is the books, and there is nothing that ds01d could only observe.
-choose_books() {
-    if [ -n "$1" ] || [ -e /opt/ds01-infra ] || [ -e /var/lib/ds01/gpu-state.json ]; then
+# make_config VERSION: the configuration, at the first installation (no VERSION configured before) and if
+# there is none yet. It is no conffile: what was chosen here would make dpkg ask at each upgrade that
+# brings a changed one, and an unattended upgrade fail. On a host without an allocator and its files,
+# Docker is the books, and there is nothing that ds01d could only observe.
+make_config() {
+    config=${DPKG_ROOT:-}/etc/ds01/ds01d.toml
+    if [ -n "$1" ] || [ -e "$config" ] || [ -L "$config" ]; then
         return
     fi
-    sed -i -e 's/^kind = "files"$/kind = "docker"/' -e 's/^mode = "observe"$/mode = "repair"/' \
-        /etc/ds01/ds01d.toml
+    set -- files observe
+    if [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
+        set -- docker repair
+    fi
+    mkdir -p "${config%/*}"
+    sed -e "s/^kind = \"files\"$/kind = \"$1\"/" -e "s/^mode = \"observe\"$/mode = \"$2\"/" \
+        "${DPKG_ROOT:-}/usr/share/ds01d/ds01d.toml" >"$config.dpkg-new"
+    mv "$config.dpkg-new" "$config"
 }
 
 # With other writers of the books: ds01d and they have to be able to write each other's files.

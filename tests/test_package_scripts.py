@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,29 +31,52 @@ def test_they_know_who_writes_the_books(tmp_path: Path, line: str, *, is_only_wr
 
 
 @pytest.mark.parametrize(
-    ("before", "there", "kind"),
+    ("there", "kind"),
     [
-        ("", (), "docker"),
-        ("0.0.9", (), "files"),
-        ("", ("opt/ds01-infra/scripts",), "files"),
-        ("", ("var/lib/ds01/gpu-state.json",), "files"),
-        ("", ("var/lib/ds01/container-metadata",), "docker"),
+        ((), "docker"),
+        (("opt/ds01-infra/scripts",), "files"),
+        (("var/lib/ds01/gpu-state.json",), "files"),
+        (("var/lib/ds01/container-metadata",), "docker"),
     ],
 )
 def test_docker_is_the_books_of_a_new_host_alone(
-    tmp_path: Path, before: str, there: tuple[str, ...], kind: str
+    tmp_path: Path, there: tuple[str, ...], kind: str
 ) -> None:
-    for name in (*there, "etc/ds01"):
+    for name in (*there, "usr/share/ds01d"):
         (tmp_path / name).mkdir(parents=True)
-    config = tmp_path / "etc/ds01/ds01d.toml"
     shipped = (ROOT / "etc/ds01d.toml").read_text(encoding="utf-8")
-    config.write_text(shipped.replace('mode = "repair"', 'mode = "observe"'), encoding="utf-8")
-    script = (ROOT / "debian/books.sh").read_text(encoding="utf-8")
-    for folder in ("/opt/", "/var/lib/", "/etc/ds01/"):
-        script = script.replace(f" {folder}", f" {tmp_path}{folder}")
-    subprocess.run(["sh", "-euc", f'{script}\nchoose_books "{before}"'], check=True)
-    settings = parse_config(config.read_text(encoding="utf-8"), origin="test")
+    template = tmp_path / "usr/share/ds01d/ds01d.toml"
+    template.write_text(shipped.replace('mode = "repair"', 'mode = "observe"'), encoding="utf-8")
+    make_config(tmp_path)
+    settings = parse_config(config_of(tmp_path).read_text(encoding="utf-8"), origin="test")
     assert (settings.books.kind, settings.daemon.mode) == (
         kind,
         "repair" if kind == "docker" else "observe",
+    )
+
+
+@pytest.mark.parametrize("there", ["", "a file", "a link"])
+def test_a_configuration_is_made_once(tmp_path: Path, there: str) -> None:
+    """Not in the place of one that was there before, nor again after somebody removed it."""
+    config = config_of(tmp_path)
+    config.parent.mkdir(parents=True)
+    if there == "a file":
+        config.write_text("ours", encoding="utf-8")
+    elif there:
+        config.symlink_to("nowhere")
+    make_config(tmp_path, "" if there else "0.0.9")
+    assert [config.is_file(), config.is_symlink()] == [there == "a file", there == "a link"]
+    assert there != "a file" or config.read_text(encoding="utf-8") == "ours"
+
+
+def config_of(root: Path) -> Path:
+    return root / "etc/ds01/ds01d.toml"
+
+
+def make_config(root: Path, before: str = "") -> None:
+    script = (ROOT / "debian/books.sh").read_text(encoding="utf-8")
+    subprocess.run(
+        ["sh", "-euc", f'{script}\nmake_config "{before}"'],
+        env={**os.environ, "DPKG_ROOT": str(root)},
+        check=True,
     )

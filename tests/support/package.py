@@ -67,7 +67,7 @@ def make_older(package: Path, older: Path) -> None:
         control.write_text(
             "".join(f"Version: {OLDER}\n" if x.startswith("Version:") else x for x in lines)
         )
-        for name in ("etc/ds01/ds01d.toml", "usr/lib/systemd/system/ds01d.service"):
+        for name in ("usr/share/ds01d/ds01d.toml", "usr/lib/systemd/system/ds01d.service"):
             path = tree / name
             path.write_text(f"# As {OLDER} had it.\n{path.read_text()}")
         module = next(tree.glob("usr/lib/ds01d/venv/lib/python3*/site-packages/ds01d"))
