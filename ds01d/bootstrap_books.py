@@ -66,7 +66,11 @@ class BooksOnly:
     def metadata(self) -> MetadataBook:
         from ds01d.adapters.books.metadata_dir import MetadataDirectory  # noqa: PLC0415
 
-        return MetadataDirectory(self._config.books.metadata, self._config.daemon.state_dir)
+        return MetadataDirectory(
+            self._config.books.metadata,
+            self._config.daemon.state_dir,
+            is_shared=not self._config.is_only_writer,
+        )
 
     @cached_property
     def clock(self) -> HostClock:

@@ -146,11 +146,14 @@ class _Walk:
         self._trusted = set(self._ourselves)
         self._links = 0
         self._pending = deque(path.parts)
-        self._shown = PurePath()
-        # Not from ".", which those we act as may not be allowed to pass.
-        self.place = os.open("/" if path.is_absolute() else ".", _WALK | os.O_DIRECTORY)
+        self._names: list[str] = []  # of what was passed, for messages
         self._open_to_others = self._open_to_trusted = False
-        if not path.is_absolute():
+        # Not from ".", which those we act as may not be allowed to pass.
+        if path.is_absolute():
+            self._names.append(self._pending.popleft())
+            self.place = os.open("/", _WALK | os.O_DIRECTORY)
+        else:
+            self.place = os.open(".", _WALK | os.O_DIRECTORY)
             self._note_rights(os.fstat(self.place))
 
     def to_the_end(self) -> None:
@@ -164,9 +167,12 @@ class _Walk:
     def _start_at_root(self) -> None:
         root = os.open("/", _WALK | os.O_DIRECTORY)
         os.close(self.place)
-        self.place, self._shown = root, PurePath("/")
+        self.place, self._names = root, ["/"]
         self._trusted = set(self._ourselves)
         self._open_to_others = self._open_to_trusted = False
+
+    def _show(self, name: str) -> PurePath:
+        return PurePath(*self._names, name)
 
     def _enter_component(self, name: str) -> None:
         descriptor = os.open(name, _WALK, dir_fd=self.place)
@@ -189,7 +195,7 @@ class _Walk:
         if self._open_to_trusted or status.st_uid not in self._ourselves:
             raise UntrustedFolder(
                 errno.ELOOP,
-                f"{self._shown / name} is a symbolic link of {find_login(status.st_uid)}"
+                f"{self._show(name)} is a symbolic link of {find_login(status.st_uid)}"
                 f" to {target[:200]!a}",
                 "it is not followed: remove it and put the folder itself there, or name the target"
                 " in the configuration",
@@ -207,7 +213,7 @@ class _Walk:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         owner = status.st_uid
         if self._open_to_others and owner not in self._trusted and owner != self._service_owner():
-            shown = self._shown / name
+            shown = self._show(name)
             raise UntrustedFolder(
                 errno.EPERM,
                 f"{shown} belongs to {find_login(owner)}, and others than root can put a folder"
@@ -217,7 +223,7 @@ class _Walk:
         # Below a folder that only trusted users can fill its owner is trusted too.
         if not self._open_to_others:
             self._trusted.add(owner)
-        self._shown /= name
+        self._names.append(name)
         self._note_rights(status)
 
     def _note_rights(self, status: os.stat_result) -> None:

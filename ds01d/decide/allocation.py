@@ -201,7 +201,7 @@ class _SlotSelection:
         """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
         neighbours = self._index.find_holders(slot)
         # Beside somebody of higher priority only where there is no other slot.
-        higher = sum(self._find_priority(name) > self._request.priority for name in neighbours)
+        higher = self._count_higher(neighbours)
         is_reserved = self._request.user in find_reservations(
             slot, self._pool.limits, self._pool.now
         )
@@ -216,9 +216,16 @@ class _SlotSelection:
             place,
         )
 
-    def _find_priority(self, name: ContainerName) -> int:
-        record = self._pool.records.get(name)
-        return (record.priority or 0) if isinstance(record, Record) else 0
+    def _count_higher(self, names: Iterable[ContainerName]) -> int:
+        """How many of them have a higher priority; one that is not known is 0."""
+        records, priority = self._pool.records, self._request.priority
+        return sum(
+            [
+                ((record.priority or 0) if isinstance(record := records.get(name), Record) else 0)
+                > priority
+                for name in names
+            ]
+        )
 
     def _summarize_rejections(
         self, taken: Sequence[Slot], rejections: Mapping[SlotId, SlotRejection]

@@ -15,8 +15,10 @@ Records = Mapping[ContainerName, Record | BadRecord]
 
 def find_owners(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
     """Whose containers these are, by their records; each name once."""
-    matches = [records.get(name) for name in dict.fromkeys(names)]
-    return [record.user if isinstance(record, Record) else None for record in matches]
+    return [
+        record.user if isinstance(record := records.get(name), Record) else None
+        for name in dict.fromkeys(names)
+    ]
 
 
 def count_bookings(user: UserName, state: AllocatorState, records: Records) -> int:
@@ -24,19 +26,25 @@ def count_bookings(user: UserName, state: AllocatorState, records: Records) -> i
 
     What is theirs by a guess does not count.
     """
-    return sum(
-        recount_users(slot.users, _find_charged(slot.containers, records)).get(user, 0)
-        for slot in state.slots.values()
-    )
+    return sum(_count_in_slot(user, slot, records) for slot in state.slots.values())
+
+
+def _count_in_slot(user: UserName, slot: Slot, records: Records) -> int:
+    owners = _find_charged(slot.containers, records)
+    # The counters say something only where a record does not, which is rare.
+    if None not in owners:
+        return owners.count(user)
+    return recount_users(slot.users, owners).get(user, 0)
 
 
 def _find_charged(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
     """Who pays for these containers; for a guess nobody does."""
     # Decision 225: else a stranger could fill somebody's quota with a label.
-    matches = [records.get(name) for name in dict.fromkeys(names)]
     return [
-        (NOBODY if record.is_guess else record.user) if isinstance(record, Record) else None
-        for record in matches
+        (NOBODY if record.is_guess else record.user)
+        if isinstance(record := records.get(name), Record)
+        else None
+        for name in dict.fromkeys(names)
     ]
 
 

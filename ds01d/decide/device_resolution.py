@@ -57,6 +57,13 @@ def is_lasting(request: Request) -> bool:
     )
 
 
+def names_devices(request: Request) -> bool:
+    """Whether a request means the same devices at any time, by whatever inventory."""
+    return request.ask is GpuRequestKind.NAMED and all(
+        ref.kind is RefKind.UUID for ref in request.devices
+    )
+
+
 def resolve_devices(
     request: Request, device_index: DeviceIndex | None
 ) -> tuple[frozenset[DeviceUuid] | None, bool]:

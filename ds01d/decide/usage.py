@@ -10,7 +10,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
-from ds01d.decide.device_resolution import DeviceIndex, index_devices, possible_devices
+from ds01d.decide.device_resolution import (
+    DeviceIndex,
+    index_devices,
+    names_devices,
+    possible_devices,
+)
 from ds01d.decide.exemptions import is_exempt
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
@@ -107,7 +112,8 @@ def find_requested_devices(
     ):
         return _make_use(container, resolved.devices)
     devices = possible_devices(request, device_index)
-    return _make_use(container, devices, exact=False)
+    # Decision 215: whole UUIDs mean the same at any time, so no booking has to look them up again.
+    return _make_use(container, devices, exact=names_devices(request))
 
 
 def is_living(container: Container, config: Config, now: Wall) -> bool:
@@ -136,11 +142,15 @@ def uses_by_slot(
         together.setdefault(mig.uuid, []).append(mig.gpu)
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
-        for device in {*use.devices, *(d for used in use.devices for d in together.get(used, ()))}:
+        devices = {*use.devices}
+        for device in use.devices:
+            devices.update(together.get(device, ()))
+        for device in devices:
             users.setdefault(device, []).append(use)
     others_by_slot: dict[SlotId, tuple[DeviceUse, ...]] = {}
-    for slot, (slot_device, holders) in slots.items():
+    for slot, (slot_device, booked) in slots.items():
         uses_of_device = users.get(slot_device, ()) if slot_device is not None else ()
+        holders = {*booked}  # a slot may be shared by dozens
         if other_uses := tuple(use for use in uses_of_device if use.container not in holders):
             others_by_slot[slot] = other_uses
     return others_by_slot

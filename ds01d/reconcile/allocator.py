@@ -89,14 +89,15 @@ class Allocator:
         profile: str | None = None,
         reason: str = "",
         log_refusal: bool = True,
+        asked: Now | None = None,
         on_waiting: object = None,
     ) -> Allocated | Rejected:
         """Book `slot`, or the `count` best ones. `container` None: under a name that is made up.
 
         `max_gpus`, `priority`: None = from the user's limits. `another`: in addition to the slots
         that the container already has. `profile`: of this one only. `reason`: for history and log.
-        `log_refusal`: False where a refusal is one of many attempts. `on_waiting`: only ds01d's
-        allocator can wait; raises `Refused`.
+        `log_refusal`: False where a refusal is one of many attempts. `asked`: when the caller began
+        the sample of the GPUs. `on_waiting`: only ds01d's allocator can wait; raises `Refused`.
         """
         if on_waiting is not None:
             raise Refused("cannot wait for a slot without ds01d (is it running?)")
@@ -106,9 +107,7 @@ class Allocator:
         _validate_request(user, container, reason)
         if count < 1 or (count > 1 and slot is not None):
             raise Malformed(f"invalid count {count}: expected 1 with a slot, else 1 or more")
-        asked = self._world.clock.now()
-        if self._world.gpu is not None:
-            self._world.gpu.prefetch()  # NVML works while the limits are read
+        asked = asked or self._pools.begin_sample()
         limits = self._world.limits.read()
         wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
@@ -164,7 +163,8 @@ class Allocator:
                 )
             return Released(container=name, user=user, slots=slots)
 
-        answer = self._transactions.apply_change(act)
+        names = None if container is None else frozenset({container})
+        answer = self._transactions.apply_change(act, names)
         if isinstance(answer, NotAllocated):
             return answer
         warnings = self._logs.append(
@@ -188,7 +188,7 @@ class Allocator:
         # Decision 24: one stop for each run of a container, or a repeated call would prolong the
         # hold.
         with self._world.state.lock():
-            record = self._transactions.read_records().get(container)
+            record = self._transactions.read_records(frozenset({container})).get(container)
             if record is None:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
@@ -240,6 +240,10 @@ class Allocator:
         def act(books: Bookings) -> Allocated | Rejected:
             pool, unsure = self._pools.build_pool(books, observed, limits)
             answer = choose_slot(wish, pool)
+            if isinstance(answer, Rejected) and answer.refusal is Refusal.USER_AT_LIMIT:
+                # Decision 213: a record as last read refuses nobody.
+                books = replace(books, records=self._transactions.read_records())
+                answer = choose_slot(wish, replace(pool, records=books.records))
             if isinstance(answer, Allocated) and not answer.already:
                 answer = replace(answer, warnings=(unsure,) if unsure else ())
                 return self._write_allocation(answer, wish, books, reason)
@@ -247,7 +251,7 @@ class Allocator:
                 return self._add_reservation(answer, books.records.get(wish.container))
             return answer
 
-        return self._transactions.apply_change(act)
+        return self._transactions.apply_change(act, frozenset({wish.container}))
 
     def _write_allocation(
         self, answer: Allocated, wish: AllocationRequest, books: Bookings, reason: str

@@ -95,6 +95,12 @@ class MetadataBook(Protocol):
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
         """Every record; with `names`, only those are read again, others are as last read."""
 
+    def is_current(self) -> bool:
+        """Whether no record was made, replaced or removed since the last reading but through this.
+
+        False also where that cannot be known.
+        """
+
     def read_text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Follows no link."""
 

@@ -37,6 +37,7 @@ class DerivedRecords:
         self._stored, self._read = stored, read
         self.read_text, self.render_record = stored.read_text, stored.render_record
         self.restore_text, self.remove_leftovers = stored.restore_text, stored.remove_leftovers
+        self.is_current = stored.is_current
 
     def read(
         self,

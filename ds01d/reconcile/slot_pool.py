@@ -38,6 +38,13 @@ class PoolBuilder:
     def __init__(self, world: BooksWorld, config: Config) -> None:
         self._world, self._config = world, config
 
+    def begin_sample(self) -> Now:
+        """Have NVML sampled while other things are read; the moment for `observe_use`."""
+        asked = self._world.clock.now()
+        if self._world.gpu is not None:
+            self._world.gpu.prefetch()
+        return asked
+
     def observe_use(self, asked: Now) -> ObservedUse:
         """Ask Docker and NVML; the sample of the GPUs is not older than `asked`."""
         # Decision 75: a device that a living container requests is taken, booked or not.

@@ -51,15 +51,20 @@ class Transactions:
             raise BooksUnreadable(records.reason)
         return dict(records)
 
-    def apply_change(self, act: Callable[[Bookings], T]) -> T:
-        """Call `act` with the books under their lock; again if another writer changed them."""
+    def apply_change(
+        self, act: Callable[[Bookings], T], names: frozenset[ContainerName] | None = None
+    ) -> T:
+        """Call `act` with the books under their lock; again if another writer changed them.
+
+        With `names` the records of others may be as last read, where nobody has changed any since.
+        """
         changed = ""
         # One lock for all attempts: a writer that takes it can no longer come in between, only the
         # old scripts, which know no lock.
         with self._world.state.lock():
             for _ in range(ATTEMPTS):
                 try:
-                    return act(self._read_merged())
+                    return act(self._read_merged(names))
                 except BooksChanged as error:  # noqa: PERF203 - five times at most
                     changed = str(error)
         raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
@@ -82,9 +87,10 @@ class Transactions:
         if isinstance(record, Record) or (record is not None and record.replaceable):
             self._world.metadata.remove(record.container, onto=record.digest)
 
-    def _read_merged(self) -> Bookings:
+    def _read_merged(self, names: frozenset[ContainerName] | None) -> Bookings:
         """The books, with bookings merged that others wrote into a file replaced meanwhile."""
-        books = self.read_books()
+        # Decision 216: the folder shows whether another record was changed.
+        books = self.read_books(names if self._world.metadata.is_current() else None)
         if not books.state.merge:
             return books
         # Invariant 8: bookings of a writer without a lock would be lost with the next write.

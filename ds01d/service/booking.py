@@ -25,6 +25,7 @@ from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile.allocator import Allocator, reserve_name
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.status import Status
 from ds01d.service import rules
@@ -194,6 +195,8 @@ class BookingService:
         log_refusal: bool = False,
     ) -> object | None:
         """Book; None if it is refused for a reason that waiting can end."""
+        # The slowest of all that a booking waits for begins first.
+        asked = PoolBuilder(self._world, self._config).begin_sample()
         peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
         with self._open_allocator(peer, waiter.container) as (allocator, container):
@@ -208,6 +211,7 @@ class BookingService:
                 profile=waiter.profile,
                 reason=waiter.reason_given,
                 log_refusal=log_refusal,
+                asked=asked,
             )
         if log_refusal or isinstance(answer, Allocated):
             self._note_answer(answer)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ds01d.decide.device_resolution import (
     DeviceIndex,
     index_devices,
+    names_devices,
     possible_devices,
     resolve_devices,
 )
@@ -120,3 +123,48 @@ def test_an_index_of_thousands_of_digits_is_no_device(kind: RefKind, text: str) 
     index = index_devices(HOST, STATE)
     assert possible_devices(ref(kind, text), index) == frozenset()
     assert meaning(ref(kind, text), index) == (None, False)
+
+
+# --- what needs no second look ------------------------------------------------------------------
+
+KINDS_AND_TEXTS = st.one_of(
+    st.tuples(st.just(RefKind.UUID), st.sampled_from(["GPU-8f3c0000", "MIG-41aa", "MIG-gone"])),
+    st.tuples(st.just(RefKind.SHORT_UUID), st.sampled_from(["GPU-8f", "MIG-41"])),
+    st.tuples(st.just(RefKind.INDEX), st.sampled_from(["0", "1"])),
+    st.tuples(st.just(RefKind.MIG_INDEX), st.sampled_from(["0:0", "0:1"])),
+    st.tuples(st.just(RefKind.MINOR), st.just("0")),
+    st.tuples(st.just(RefKind.PCI), st.just("3b:00.0")),
+)
+ASKS = st.builds(
+    lambda ask, refs, number: Request(
+        ask=ask,
+        devices=tuple(DeviceRef(kind=kind, text=text) for kind, text in refs),
+        count=number if ask in (GpuRequestKind.COUNT, GpuRequestKind.UNCLEAR) else 0,
+    ),
+    st.sampled_from(list(GpuRequestKind)),
+    st.lists(KINDS_AND_TEXTS, max_size=3),
+    st.integers(0, 2),
+)
+RENUMBERED = inventory(
+    gpu(0, uuid="GPU-8a000000", pci="0000:3b:00"),
+    gpu(1, uuid="GPU-8f3c0000", mig=True, pci="0001:3b:00"),
+    mig(1, 0, "MIG-41bb", "GPU-8f3c0000"),
+)
+
+
+@given(ASKS)
+def test_what_is_published_for_good_means_the_same_by_every_inventory(request: Request) -> None:
+    """A booking does not resolve it again (decision 215)."""
+    meanings = {
+        possible_devices(request, index)
+        for index in (None, index_devices(HOST, STATE), index_devices(RENUMBERED, STATE))
+    }
+    if names_devices(request):
+        assert len(meanings) == 1
+
+
+def test_only_whole_uuids_mean_the_same_by_every_inventory() -> None:
+    assert names_devices(ref(RefKind.UUID, "MIG-41aa"))
+    assert not names_devices(ref(RefKind.SHORT_UUID, "MIG-41"))
+    assert not names_devices(ref(RefKind.INDEX, "0"))
+    assert not names_devices(replace(ref(RefKind.UUID, "GPU-8f3c0000"), ask=GpuRequestKind.UNCLEAR))

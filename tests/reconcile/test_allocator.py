@@ -153,6 +153,21 @@ def test_the_limit_is_told_without_a_look_at_the_gpus(host: Host) -> None:
     assert unknown.refusal is Refusal.INVENTORY_UNKNOWN
 
 
+def test_a_record_as_last_read_refuses_nobody(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted for alice when it was read last; since then it is somebody else's."""
+    host.state = four_slots(_0_0="first")
+    host.records[ContainerName("first")] = record("first", "0.0", user=UserName("bob"))
+    outdated = {ContainerName("first"): record("first", "0.0")}
+    world = host.world()
+    real = world.metadata.read
+    monkeypatch.setattr(
+        world.metadata, "read", lambda names=None: real() if names is None else dict(outdated)
+    )
+    monkeypatch.setattr(world.metadata, "is_current", lambda: True)
+    answer = Allocator(world, Config()).allocate(ALICE, NAME, 1, 10)
+    assert isinstance(answer, Allocated)
+
+
 @pytest.mark.parametrize("source", [Source.STATE, Source.METADATA])
 def test_books_that_are_not_known_are_an_error(host: Host, source: Source) -> None:
     host.failing.add(source)

@@ -271,6 +271,9 @@ class MetadataInMemory(_Port):
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
         return self.failure(Source.METADATA) or dict(self.host.records)
 
+    def is_current(self) -> bool:
+        return False
+
     def read_text(self, name: ContainerName) -> str | None:
         record = self.host.records.get(name)
         return None if record is None else self._told(record)

@@ -205,6 +205,7 @@ INVARIANTS = (
             "ds01d.service.rules:require_own",
             "ds01d.service.rules:lower_limits",
             "ds01d.service.rules:require_no_use",
+            "ds01d.adapters.books.metadata_dir:is_current",
             "ds01d.containers.confinement:confine_container",
             "ds01d.service.admission:open_connection",
             "ds01d.adapters.books.exclusive_access:_take_file",
@@ -624,6 +625,38 @@ MUTATIONS = (
         old="self._is_shared or not is_private(descriptor, 0o644)",
         new="self._is_shared",
         tests=(f"{LATE}::test_a_file_that_others_can_still_write_is_linked",),
+    ),
+    Mutation(
+        invariant=19,
+        name="records that others may write count as last read",
+        file="ds01d/adapters/books/metadata_dir.py",
+        old="        if self._is_shared:\n",
+        new="        if False:\n",
+        tests=(f"{METADATA}::test_where_others_may_write_the_records_are_never_known",),
+    ),
+    Mutation(
+        invariant=19,
+        name="a change of our own hides one of others",
+        file="ds01d/adapters/books/metadata_reader.py",
+        old="_sign_folder(folder) if was_current else None",
+        new="_sign_folder(folder)",
+        tests=(f"{METADATA}::test_after_changes_of_our_own_the_records_are_still_known",),
+    ),
+    Mutation(
+        invariant=19,
+        name="what we have written is as it was read before",
+        file="ds01d/adapters/books/metadata_reader.py",
+        old="            self._changed.add(name)\n",
+        new="",
+        tests=(f"{METADATA}::test_records_as_last_read_are_those_of_a_reading_afresh",),
+    ),
+    Mutation(
+        invariant=19,
+        name="a record as last read refuses a booking",
+        file="ds01d/reconcile/allocator.py",
+        old="if isinstance(answer, Rejected) and answer.refusal is Refusal.USER_AT_LIMIT:",
+        new="if False:",
+        tests=("tests/reconcile/test_allocator.py::test_a_record_as_last_read_refuses_nobody",),
     ),
     Mutation(
         invariant=8,
@@ -1121,6 +1154,16 @@ MUTATIONS = (
         new="ContainerName(name)",
         tests=(
             "tests/adapters/docker/test_parsing.py::test_a_name_that_is_no_use_gives_way_to_the_id",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="what an index meant before a renumbering is known for good",
+        file="ds01d/decide/device_resolution.py",
+        old="ref.kind is RefKind.UUID for ref",
+        new="True for ref",
+        tests=(
+            "tests/decide/test_device_resolution.py::test_only_whole_uuids_mean_the_same_by_every_inventory",
         ),
     ),
     Mutation(

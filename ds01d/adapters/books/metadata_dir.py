@@ -17,6 +17,7 @@ from ds01d.adapters.books.metadata_format import parse_record, render_record
 from ds01d.adapters.books.metadata_reader import SUFFIX, MetadataReader, TooManyFiles, is_file_name
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import keep_copy
+from ds01d.adapters.files.permissions import is_private
 from ds01d.adapters.files.safe_read import (
     NotRead,
     ReadFailure,
@@ -34,10 +35,13 @@ _ENCODED = "base64:"  # of a file that is no UTF-8
 
 
 class MetadataDirectory:
-    """The folder of records. `keep_dir` takes copies of broken records that were replaced."""
+    """The folder of records. `keep_dir` takes copies of broken records that were replaced.
 
-    def __init__(self, path: Path, keep_dir: Path) -> None:
-        self._path = path
+    `is_shared`: others may write in it, too.
+    """
+
+    def __init__(self, path: Path, keep_dir: Path, *, is_shared: bool = True) -> None:
+        self._path, self._is_shared = path, is_shared
         self._folder = Folder(path, service=keep_dir)
         self._keep_dir = keep_dir / "metadata-broken"
         self._reader = MetadataReader(path)
@@ -58,6 +62,20 @@ class MetadataDirectory:
             fix = f"; {error.fix}" if isinstance(error, UntrustedFolder) else ""
             reason = f"{self._path} could not be read: {error.strerror or error}{fix}"
             return Unknown(source=Source.METADATA, reason=reason)
+
+    def is_current(self) -> bool:
+        """Whether what was read last is still so, by this process and by the folder itself.
+
+        Records that others write in place do not show there; so never where others may write.
+        """
+        if self._is_shared:
+            return False
+        try:
+            with self._folder.to_read() as folder:
+                # As of decision 212: taking it over may have failed.
+                return is_private(folder, 0o755) and self._reader.is_current(folder)
+        except OSError:
+            return False
 
     def read_text(self, name: ContainerName) -> str | None:
         """The file as text that `restore_text` takes; None if there is no regular file."""
@@ -87,7 +105,7 @@ class MetadataDirectory:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
         if text is not None:
             path = self._reader.build_path(name)
-            with self._open_to_change(path) as folder:
+            with self._open_to_change(path, name) as folder:
                 self._replace_file(folder, path, name, as_bytes(text), onto)
         elif onto is not None:
             self.remove(name, onto=onto)
@@ -101,7 +119,7 @@ class MetadataDirectory:
         path = self._reader.build_path(name)
         if not is_recordable(name):
             raise WriteFailed(f"{self._path}: invalid container name {make_printable(name)}")
-        with self._open_to_change(path) as folder:
+        with self._open_to_change(path, name) as folder:
             # The file as it is now: unknown fields that a script added meanwhile are kept.
             base = None if onto is None else self._read_expected(folder, name, onto)
             # Nothing is thrown away unseen: somebody may still read what was meant.
@@ -114,11 +132,9 @@ class MetadataDirectory:
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record. Raises `BooksChanged` if its digest is not `onto`."""
         path = self._reader.build_path(name)
-        with self._open_to_change(path) as folder:
+        with self._open_to_change(path, name) as folder:
             self._read_expected(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
-            # The next partial reading must not find the record again.
-            self._reader.drop_cached(name)
             os.fsync(folder)
 
     def remove_leftovers(self) -> None:
@@ -138,8 +154,12 @@ class MetadataDirectory:
             )
 
     @contextmanager
-    def _open_to_change(self, path: Path) -> Iterator[int]:
-        with atomic_write.wrap_write_errors(path), self._folder.to_write() as folder:
+    def _open_to_change(self, path: Path, name: ContainerName) -> Iterator[int]:
+        with (
+            atomic_write.wrap_write_errors(path),
+            self._folder.to_write() as folder,
+            self._reader.note_change(folder, name),
+        ):
             if self._reader.has_leftovers:
                 atomic_write.remove_abandoned(folder)
             yield folder

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -39,6 +39,8 @@ SUFFIX = ".json"
 _PAUSE_S = 0.0005
 _PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
 _TRIES = 20
+_TICK_S = 0.02  # of the clock that stamps files, at 100 Hz and at its worst
+_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class MetadataReader:
         self._cached: dict[str, _CachedRecord] = {}
         self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_cached`, by name
         self._complete = False
+        self._changed: set[ContainerName] = set()  # by this process, and not read since
+        self._folder: Signature | None = None  # of `_records`; None: it could not be compared
         self.has_leftovers = False
 
     def read_records(
@@ -74,6 +78,8 @@ class MetadataReader:
     def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
         pauses = repeat(_PAUSE_S, _PAUSES)
         cached: dict[str, _CachedRecord] = {}
+        signature = _sign_folder(folder)
+        self._folder = None if signature.is_racy(_TICK_S) else signature
         # One listing for both: with thousands of records it is what a reading costs.
         files, self.has_leftovers = _list_files(folder)
         for file in files:
@@ -81,6 +87,7 @@ class MetadataReader:
             if entry is not None:
                 cached[file] = entry
         self._cached, self._complete = cached, True
+        self._changed.clear()
         self._records = {entry.record.container: entry.record for entry in cached.values()}
         return dict(self._records)
 
@@ -88,14 +95,34 @@ class MetadataReader:
         self, folder: int, names: frozenset[ContainerName]
     ) -> dict[ContainerName, Record | BadRecord]:
         pauses = repeat(_PAUSE_S, _PAUSES)
-        for name in filter(is_file_name, names):
+        for name in filter(is_file_name, names | self._changed):
             entry = self._read_entry(folder, f"{name}{SUFFIX}", pauses)
             if entry is None:
                 self.drop_cached(name)
             else:
                 self._cached[f"{name}{SUFFIX}"] = entry
                 self._records[name] = entry.record
+        self._changed.clear()
         return dict(self._records)
+
+    def is_current(self, folder: int) -> bool:
+        """Whether no record was made, replaced or removed since the last reading, but by us."""
+        # Stamps in whole milliseconds may be as coarse as seconds.
+        return (
+            self._folder is not None
+            and self._folder.modified_ns % _NS_PER_MS != 0
+            and self._folder == _sign_folder(folder)
+        )
+
+    @contextmanager
+    def note_change(self, folder: int, name: ContainerName) -> Iterator[None]:
+        """Whatever the block changes in the folder is of one record, and done by us."""
+        was_current = self.is_current(folder)
+        try:
+            yield
+        finally:
+            self._changed.add(name)
+            self._folder = _sign_folder(folder) if was_current else None
 
     def drop_cached(self, name: ContainerName) -> None:
         self._cached.pop(f"{name}{SUFFIX}", None)
@@ -207,6 +234,10 @@ class MetadataReader:
 
 class TooManyFiles(Exception):
     """More files than can be read in time: who made them."""
+
+
+def _sign_folder(folder: int) -> Signature:
+    return Signature.of(os.fstat(folder))
 
 
 def _list_files(folder: int) -> tuple[list[str], bool]:

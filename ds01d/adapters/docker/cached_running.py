@@ -26,7 +26,8 @@ class CachedRunning:
         engine = self._engine.observe_changes()
         if isinstance(engine, Unknown):
             return engine
-        living = [c for c in engine.containers.values() if self._is_relevant(c)]
+        now = time.time()
+        living = [c for c in engine.containers.values() if self._is_relevant(c, now)]
         # A request never changes, so those that were published need no second look.
         unknown = [c for c in living if c.id[:_SHORT_ID_LENGTH] not in known_ids]
         failed = [
@@ -38,8 +39,8 @@ class CachedRunning:
             problem=f"what GPUs they have is not known: {'; '.join(failed)}" if failed else "",
         )
 
-    def _is_relevant(self, container: Container) -> bool:
+    def _is_relevant(self, container: Container, now: float) -> bool:
         if container.state is not State.CREATED or container.created is None:
             return container.state.alive
         # A container that was created and never started holds no GPU for ever.
-        return time.time() - container.created < self._just_created_s
+        return now - container.created < self._just_created_s

@@ -45,8 +45,8 @@ def is_private(descriptor: int, mode: int) -> bool:
     status = os.fstat(descriptor)
     return (
         status.st_uid == os.geteuid()
-        # A second name may lie where somebody else can write through it.
-        and status.st_nlink == 1
+        # A second name may lie where somebody else can write through it; a folder has none.
+        and (status.st_nlink == 1 or stat.S_ISDIR(status.st_mode))
         and not _has_access_list(descriptor)
         and (
             not status.st_mode & _OTHERS_WRITE

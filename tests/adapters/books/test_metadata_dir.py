@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds01d.adapters.books.metadata_dir import MetadataDirectory, as_bytes, as_text
@@ -402,6 +402,128 @@ def test_a_file_written_lately_is_read_again_whatever_its_stamps_say(
     assert lib.good().user == "alice"
     lib.file().write_bytes(lib.file().read_bytes().replace(b"alice", b"alina"))
     assert lib.good().user == "alina"
+
+
+# --- whether what was read last is still so (decision 216) ---------------------------------------
+
+ALONE = [ContainerName(f"job{number}") for number in range(3)]
+
+
+class Alone:
+    """A folder in which ds01d alone writes, read when its stamps were a moment old."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "container-metadata"
+        self.path.mkdir(parents=True)
+        for name in ALONE[:2]:
+            self.put(name, "alice")
+        self.book = MetadataDirectory(self.path, folder / "keep", is_shared=False)
+        time.sleep(0.03)
+        self.book.read()
+        self.moves = 0
+
+    def put(self, name: ContainerName, user: str) -> None:
+        """As somebody else replaces a record."""
+        text = json.dumps({"container": name, "user": user, "gpu_id": "0"})
+        aside = self.path / ".aside"
+        aside.write_text(text)
+        aside.rename(self.path / f"{name}.json")
+
+    def move_on(self) -> None:
+        """The clock that stamps files has moved on."""
+        self.moves += 1
+        stamp = time.time_ns() + 1_000_003 * self.moves
+        os.utime(self.path, ns=(stamp, stamp))
+
+    def read(self, name: ContainerName) -> object:
+        """As a booking of `name` reads them."""
+        return self.book.read(frozenset({name}) if self.book.is_current() else None)
+
+    def read_afresh(self) -> object:
+        return MetadataDirectory(self.path, self.path.parent / "keep").read()
+
+
+MOVES = st.tuples(
+    st.sampled_from(["write", "remove", "restore", "fail", "put", "delete"]),
+    st.sampled_from(ALONE),
+    st.sampled_from(["alice", "bob"]),
+)
+
+
+def change(alone: Alone, move: tuple[str, ContainerName, str]) -> None:
+    """One change, by the book itself or by somebody else."""
+    deed, name, user = move
+    there = alone.read_afresh()
+    assert isinstance(there, dict)
+    digest = there[name].digest if name in there else None
+    record = Record(container=name, user=UserName(user), gpu_id=SlotId("0"))
+    if deed == "write":
+        alone.book.write(record, onto=digest)
+    elif deed == "fail":
+        with pytest.raises(BooksChanged):
+            alone.book.write(record, onto=Digest("another"))
+    elif deed == "restore":
+        text = json.dumps({"container": name, "user": user, "gpu_id": "0"})
+        alone.book.restore_text(name, text, onto=digest)
+    elif deed == "remove" and digest is not None:
+        alone.book.remove(name, onto=digest)
+    elif deed == "put":
+        alone.put(name, user)
+        alone.move_on()
+    elif deed == "delete" and digest is not None:
+        (alone.path / f"{name}.json").unlink()
+        alone.move_on()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(MOVES, st.sampled_from(ALONE)), max_size=6))
+def test_records_as_last_read_are_those_of_a_reading_afresh(
+    tmp_path_factory: pytest.TempPathFactory,
+    moves: list[tuple[tuple[str, ContainerName, str], ContainerName]],
+) -> None:
+    """Whoever changed one in between: of our own changes only those are read, of others all."""
+    alone = Alone(tmp_path_factory.mktemp("alone"))
+    for move, booked in moves:
+        change(alone, move)
+        assert alone.read(booked) == alone.read_afresh()
+
+
+def test_after_changes_of_our_own_the_records_are_still_known(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    assert alone.book.is_current()
+    change(alone, ("write", ALONE[2], "bob"))
+    change(alone, ("remove", ALONE[0], ""))
+    assert alone.book.is_current()
+    change(alone, ("put", ALONE[1], "bob"))
+    assert not alone.book.is_current()
+    change(alone, ("write", ALONE[2], "carol"))  # our next change does not hide theirs
+    assert not alone.book.is_current()
+
+
+def test_where_others_may_write_the_records_are_never_known(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    shared = MetadataDirectory(alone.path, tmp_path / "keep", is_shared=True)
+    shared.read()
+    assert not shared.is_current()
+    alone.path.chmod(0o775)  # it was not taken over
+    alone.move_on()
+    time.sleep(0.03)
+    alone.book.read()
+    assert not alone.book.is_current()
+
+
+def test_right_after_a_change_a_reading_is_not_relied_upon(tmp_path: Path) -> None:
+    """Another change then may leave the same stamps."""
+    alone = Alone(tmp_path)
+    alone.put(ALONE[0], "bob")
+    alone.book.read()
+    assert not alone.book.is_current()
+    alone.path.chmod(0o755)
+    stamp = 1_795_000_000_000_000_000  # of a file system that counts in seconds
+    os.utime(alone.path, ns=(stamp, stamp))
+    time.sleep(0.03)
+    alone.book.read()
+    assert not alone.book.is_current()
 
 
 # --- writing ----------------------------------------------------------------------------------
