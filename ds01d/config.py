@@ -90,6 +90,7 @@ class Policy(ConfigTable, frozen=True):
     settle_s: Seconds = _duration("settle", 5)
     absence_grace_s: Seconds = _duration("absence_grace", 120)
     creation_grace_s: Seconds = _duration("creation_grace", 900)
+    reservation_limit_s: Seconds = _duration("reservation_limit", 7200)
     freeze_s: Seconds = _duration("freeze", 120)
     boot_grace_s: Seconds = _duration("boot_grace", 900)
     pace_count: int = 2

@@ -87,6 +87,7 @@ class PassRunner:
         self.log_failure(session, session.add_missing_events(report))
         session.notices.add_report(report)
         self._schedule_next(session, report)
+        session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)
         if report.is_sweep or self.publisher.may_publish():

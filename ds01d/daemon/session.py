@@ -14,6 +14,7 @@ from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
 from ds01d.daemon.notices import Notices, NoticeTarget
 from ds01d.daemon.pass_metrics import StreamCounters
+from ds01d.daemon.process_watch import ProcessWatch
 from ds01d.daemon.sample_prefetch import SamplePrefetch
 from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
@@ -124,6 +125,7 @@ class Session:
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
+        self.process_watch = ProcessWatch(world.processes.find_states)
         self.wakeups = Wakeups()
         self._persisted_at = 0.0
         self._is_gc_frozen = False
@@ -145,6 +147,7 @@ class Session:
             self.sample_prefetch,
             self.events,
             self.books_watch,
+            self.process_watch,
             self.bookings,
             self.reconciles,
         )

@@ -158,6 +158,7 @@ class Worker:
         """One turn of the loop: wait for work, do it, publish the result."""
         session.sample_prefetch.start_if_due()
         self._mark_changed_bookings(session)
+        self._mark_ended_reservations(session)
         wait_s = min(self._timers.wait_s(), session.wait_s())
         is_called = session.is_ready and self._service is not None and self._service.has_requests
         work = self._dirty.take(0.0 if is_called else wait_s)
@@ -214,6 +215,11 @@ class Worker:
             if problem not in self._logged_risks:
                 self._logged_risks.add(problem)
                 self._log.warning(Event.CONFIG_RISK, reason=problem)
+
+    def _mark_ended_reservations(self, session: Session) -> None:
+        names = session.process_watch.find_ended()
+        if names:
+            self._dirty.mark(names)
 
     def _write_events(self, session: Session, *, at_once: bool = False) -> None:
         """Write the lines of events that no wrapper logged; `at_once`: also those not due yet."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ds01d.decide.creations import has_process_ended
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.liveness import describe_living, describe_use
 from ds01d.decide.subject import Subject
@@ -78,6 +79,15 @@ def _prove_absence(subject: Subject, first: Boot, since: Boot, index: BooksIndex
         )
     # The grace counts only while Docker answered: an absence before `since` was not observed.
     start = max(first, since)
+    record = subject.record
+    if has_process_ended(subject, index) and record is not None:
+        return Free(
+            proof=Proof.PROCESS_ENDED,
+            why=VerdictReason.ABSENT,
+            due=start,
+            since=start,
+            evidence=(f"proc: {record.process} has ended, {absence}",),
+        )
     watched = max(0.0, index.snapshot.now.boot - start)
     return Free(
         proof=Proof.ABSENT,

@@ -16,6 +16,7 @@ from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection, find_reserv
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import Record, Slot
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.model.reservation import ReservingProcess
 from ds01d.text import format_count
 
 
@@ -25,6 +26,7 @@ class AllocationRequest:
 
     `slot`: this one and no other. `additional`: besides those that the container has already.
     `count` slots, all or none; `profile`: of this MIG profile or slot type, None = of any.
+    `process`: reserved for as long as that runs.
     """
 
     container: ContainerName
@@ -35,6 +37,7 @@ class AllocationRequest:
     additional: bool = False
     count: int = 1
     profile: str | None = None
+    process: ReservingProcess | None = None
 
 
 def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ds01d.config import Policy
 from ds01d.decide.bookings import Records
 from ds01d.decide.ownership import has_user
 from ds01d.errors import WriteFailed
 from ds01d.model.allocation import Allocated
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.primitives import BookingId, ContainerName, Wall
+from ds01d.model.reservation import ReservingProcess
 
 
 def build_record(
-    given: Allocated, old: Record | BadRecord | None, now: Wall, *, is_additional: bool
+    given: Allocated,
+    old: Record | BadRecord | None,
+    now: Wall,
+    *,
+    is_additional: bool,
+    process: ReservingProcess | None = None,
 ) -> Record:
     """The record after an allocation. Raises `WriteFailed` where a broken one has to stay."""
     if isinstance(old, BadRecord) and not old.replaceable:
@@ -37,14 +44,16 @@ def build_record(
         stopped_at=None,
         stopped_text=None,
         booking=given.id,
+        process=process,
     )
 
 
-def add_reservation(given: Allocated, record: Record, now: Wall, grace_s: float) -> Allocated:
+def add_reservation(given: Allocated, record: Record, now: Wall, policy: Policy) -> Allocated:
     """The allocation with the ID in its record, and with its end where that is ahead."""
+    most_s = policy.creation_grace_s if record.process is None else policy.reservation_limit_s
     # Invariant 4: a time in the future is capped, since a clock may have been set back.
     begun = None if record.allocated_at is None else min(record.allocated_at, now)
-    until = None if begun is None or begun + grace_s <= now else Wall(begun + grace_s)
+    until = None if begun is None or begun + most_s <= now else Wall(begun + most_s)
     return replace(given, id=record.booking, until=until)
 
 

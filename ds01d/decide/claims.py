@@ -1,7 +1,8 @@
-"""Which container turns a reservation into a booking by its label. Pure.
+"""Which container turns a reservation into a booking without having its name. Pure.
 
-A label is the word of whoever made the container. It counts only for a reservation of the same
-owner whose own container does not exist, and for one container: the first by creation. The books
+By its label, which is the word of whoever made the container: it counts only for a reservation of
+the same owner whose own container does not exist, and for one container: the first by creation.
+And by a reserved device, where a process reserved it and the container was made since. The books
 then follow to its name as after a rename.
 """
 
@@ -14,10 +15,18 @@ from math import inf
 
 from ds01d.decide.identities import update_identity
 from ds01d.decide.ownership import choose_owner, find_named_user, has_user, parse_uid
-from ds01d.model.books import BadRecord, Record
+from ds01d.model.books import AllocatorState, BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.containers import Container, Engine, State
-from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown, UserName
+from ds01d.model.containers import Container, Engine, RefKind, State
+from ds01d.model.primitives import (
+    BookingId,
+    ContainerId,
+    ContainerName,
+    Unknown,
+    UserName,
+    Wall,
+)
+from ds01d.model.reservation import ProcessState, is_made_up
 from ds01d.model.snapshot import Snapshot
 
 
@@ -26,7 +35,10 @@ def bind_claimed(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
     engine = snapshot.docker
     if not isinstance(engine, Engine):
         return checkpoint
-    claimants = _find_claimants(snapshot, engine, checkpoint)
+    claimants = {
+        **_find_users(snapshot, engine, checkpoint),
+        **_find_claimants(snapshot, engine, checkpoint),
+    }
     if not claimants:  # as nearly always
         return checkpoint
     identities = dict(checkpoint.identities)
@@ -99,6 +111,72 @@ def _find_claimants(
         if fitting:
             claimants[name] = min(fitting, key=_order_by_creation)
     return claimants
+
+
+def _find_users(
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint
+) -> Mapping[ContainerName, Container]:
+    """The container with a reserved device, for each reservation that a process made."""
+    state, records = snapshot.state, snapshot.metadata
+    if isinstance(records, Unknown) or not isinstance(state, AllocatorState):
+        return {}
+    reserved = [
+        (name, record)
+        for name, record in sorted(records.items())
+        if isinstance(record, Record)
+        and record.process is not None
+        and has_user(record)
+        and _is_vacant(name, engine, checkpoint)
+        # Decision 231: under a name that somebody chose, a container may come after this one.
+        and (is_made_up(name) or snapshot.find_process_state(record) is ProcessState.ENDED)
+    ]
+    if not reserved:  # as nearly always
+        return {}
+    # One that has a booking of its own, under whatever name, does not need this one.
+    bound = {i.id for name, i in checkpoint.identities.items() if _has_file(records.get(name))}
+    users: dict[ContainerName, Container] = {}
+    for name, record in reserved:
+        devices = _find_reserved_devices(name, state, checkpoint)
+        fitting = [
+            container
+            for container in engine.containers.values()
+            if container.id not in bound
+            and not _has_file(records.get(container.name))
+            and container.state not in (State.REMOVING, State.DEAD)
+            and _is_made_since(container, record.allocated_at)
+            and not devices.isdisjoint(_list_uuids(container))
+            and find_claim_owner(container, snapshot) in (None, record.user)
+        ]
+        if fitting:
+            users[name] = min(fitting, key=_order_by_creation)
+            bound.add(users[name].id)
+    return users
+
+
+def _has_file(record: Record | BadRecord | None) -> bool:
+    """Whether it is written down; with Docker as the books others are derived."""
+    return record is not None and bool(record.digest)
+
+
+def _find_reserved_devices(
+    name: ContainerName, state: AllocatorState, checkpoint: Checkpoint
+) -> frozenset[str]:
+    slots = (state.slots[slot] for slot in state.find_slots(name))
+    devices = (slot.uuid or checkpoint.slots.get(slot.id) for slot in slots)
+    return frozenset(device for device in devices if device)
+
+
+def _list_uuids(container: Container) -> frozenset[str]:
+    """The devices that its request names by UUID, as the lab's allocator gives them out."""
+    if isinstance(container.request, Unknown):
+        return frozenset()
+    return frozenset(r.text for r in container.request.devices if r.kind is RefKind.UUID)
+
+
+def _is_made_since(container: Container, allocated: Wall | None) -> bool:
+    return (
+        container.created is not None and allocated is not None and container.created >= allocated
+    )
 
 
 def _is_vacant(name: ContainerName, engine: Engine, checkpoint: Checkpoint) -> bool:

@@ -11,8 +11,9 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.subject import Subject
 from ds01d.model.books import LOG_RESOLUTION_S, Attempt, Record
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint
-from ds01d.model.containers import Engine
+from ds01d.model.containers import Container, Engine
 from ds01d.model.primitives import Boot, ContainerName, Unknown, Wall
+from ds01d.model.reservation import ProcessState
 from ds01d.model.snapshot import Snapshot
 
 
@@ -23,7 +24,12 @@ def find_creation_end(
 
     Invariant: a creation lasts for the creation grace from the newest sign that one began, unless
     its end (a finished container, a logged failure) is newer than every start in books and log.
+    One that a process reserved for lasts as long as that runs, whatever containers come and go.
     """
+    if has_process_ended(subject, index):
+        return None
+    if (reserved := _find_reservation_end(subject, index, deadlines)) is not None:
+        return reserved
     attempt, checkpoint, pending = subject.attempt, index.checkpoint, None
     # Anchored at first sight, also where it does not count now.
     if isinstance(attempt, Attempt) and attempt.latest_start is not None:
@@ -41,7 +47,51 @@ def find_creation_end(
     # again.
     if since is not None and start < since < end:
         end = Boot(since + grace_s)
+    return (end, f"{reason}; creation grace") if index.snapshot.now.boot < end else None
+
+
+def has_process_ended(subject: Subject, index: BooksIndex) -> bool:
+    """Whether slots are reserved for a process that has ended without a container."""
+    if index.snapshot.find_process_state(subject.record) is not ProcessState.ENDED:
+        return False
+    identity, allocated = subject.identity, subject.allocated_at
+    if subject.container is not None or allocated is None:
+        return False
+    # Once a container came it is a booking, whose end takes the proofs of every other one.
+    return identity is None or (identity.created is not None and identity.created < allocated)
+
+
+def _find_reservation_end(
+    subject: Subject, index: BooksIndex, deadlines: Deadlines
+) -> tuple[Boot, str] | None:
+    """Until when slots are reserved for a process that runs; None if they are not."""
+    record, allocated, container = subject.record, subject.allocated_at, subject.container
+    if index.snapshot.find_process_state(record) is not ProcessState.RUNS:
+        return None
+    # Decision 231: the container may be a step of the creation, removed before the next one is
+    # made; while it lives it is what it is.
+    if container is not None and container.state.alive:
+        return None
+    if record is None or allocated is None or _has_failed(subject, allocated):
+        return None
+    if _find_elsewhere(subject, index) is not None:
+        return None
+    text = record.allocated_text or str(allocated)
+    begun = deadlines.anchor_time(f"allocated|{subject.books_name}", text, allocated)
+    # Decision 232: nobody keeps a slot from others by a process that only sleeps.
+    end = Boot(begun + index.policy.reservation_limit_s)
+    reason = f"metadata: reserved since {text} for {record.process}, which runs; its limit"
     return (end, reason) if index.snapshot.now.boot < end else None
+
+
+def _has_failed(subject: Subject, newest: Wall) -> bool:
+    """Whether the operations log has a failure since."""
+    attempt = subject.attempt
+    if isinstance(attempt, Unknown) or attempt.failed is None:
+        return False
+    # Decision 10: the order of the lines has decided already which attempt counts; the log itself
+    # has whole seconds only.
+    return attempt.failed + LOG_RESOLUTION_S > newest
 
 
 def _has_ended(subject: Subject, index: BooksIndex) -> bool:
@@ -54,16 +104,12 @@ def _has_ended(subject: Subject, index: BooksIndex) -> bool:
     # been one of its steps: the grace has to be waited for.
     if isinstance(attempt, Unknown) and subject.books_name in index.checkpoint.absent:
         return False
-    pending, failed = (
-        (None, None) if isinstance(attempt, Unknown) else (attempt.started, attempt.failed)
-    )
+    pending = None if isinstance(attempt, Unknown) else attempt.started
     starts = [start for start in (subject.allocated_at, pending) if start is not None]
     newest = max(starts, default=None)
     if _is_created_since(subject, newest, index):
         return True
-    # Decision 10: the order of the lines has decided already which attempt counts; the log itself
-    # has whole seconds only.
-    return failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
+    return newest is not None and _has_failed(subject, newest)
 
 
 def _list_signs(
@@ -114,12 +160,20 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
 
 
 def _has_claimed(subject: Subject, index: BooksIndex) -> bool:
-    """The container of a booking names the allocation in its label."""
-    container, identity = subject.container, subject.identity
-    if container is None and identity is not None and index.engine is not None:
-        container = index.engine.containers.get(identity.id)
+    """The container of a booking names the allocation in its label, or was made for its process."""
+    elsewhere = _find_elsewhere(subject, index)
+    # Decision 231: bound by its devices.
+    if elsewhere is not None and subject.record is not None and subject.record.process is not None:
+        return True
     # Decision 183: whoever knows the ID came after the allocation, whatever the clocks show.
-    return find_claim(subject.record, container) is not None
+    return find_claim(subject.record, subject.container or elsewhere) is not None
+
+
+def _find_elsewhere(subject: Subject, index: BooksIndex) -> Container | None:
+    """The container of a booking that has another name than the books have."""
+    if subject.container is not None or subject.identity is None or index.engine is None:
+        return None
+    return index.engine.containers.get(subject.identity.id)
 
 
 def anchor_creations(

@@ -15,6 +15,7 @@ from ds01d.decide.diff_metadata import diff_metadata
 from ds01d.decide.diff_renames import find_inherited_slots, find_rename_drift
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.subject import gather_orphan
+from ds01d.model.books import Record
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Source
@@ -85,24 +86,32 @@ def _release_drift(
     """The release of a booking; it waits, blocked, while the absence cannot be proven."""
     free = verdict if isinstance(verdict, Free) else None
     is_expired = free is not None and free.proof is Proof.EXPIRED
+    is_over = free is not None and free.proof is Proof.PROCESS_ENDED
     return Drift(
         kind=Kind.EXPIRED_HOLD if is_expired else Kind.STALE_ALLOCATION,
         action=Action.RELEASE,
         container=name,
         slot=slot,
-        reason="its hold after the stop is over"
-        if is_expired
-        else "booked, but there is no such container",
+        reason=_describe_release(name, free, index),
         evidence=collect_evidence(name, index, verdict),
         fingerprint="unproven" if free is None else f"{free.proof}|{free.known_id}",
         earliest=free.due if free is not None else None,
         # An absence was watched since its first sight, which counts for the settle time; the end of
-        # a retention is a new fact that has to settle.
-        sighted=free.since if free is not None and not is_expired else None,
+        # a retention or of a process is a new fact that has to settle.
+        sighted=free.since if free is not None and not (is_expired or is_over) else None,
         taken=pair_slots(name, {slot}),
-        destroyed=free is not None and free.proof is Proof.DESTROYED,
+        destroyed=is_over or (free is not None and free.proof is Proof.DESTROYED),
         blocked=verdict.blocked if isinstance(verdict, Free) else verdict.reason,
     )
+
+
+def _describe_release(name: ContainerName, free: Free | None, index: BooksIndex) -> str:
+    record = index.records.get(name)
+    if free is not None and free.proof is Proof.EXPIRED:
+        return "its hold after the stop is over"
+    if free is not None and free.proof is Proof.PROCESS_ENDED and isinstance(record, Record):
+        return f"reserved for {record.process} of {record.user}, which ended without a container"
+    return "booked, but there is no such container"
 
 
 def _diff_held_slots(

@@ -12,6 +12,9 @@ from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Verdict, VerdictReason
 from ds01d.model.primitives import ContainerName
 
+_GONE = {Proof.EXPIRED: "its hold is over", Proof.PROCESS_ENDED: "its process has ended"}
+"""What is a new fact that has to settle, unlike an absence that was watched."""
+
 
 def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
     """The difference of the metadata alone, if there is one: the bookings of `name` are right."""
@@ -31,8 +34,8 @@ def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> I
         evidence=collect_evidence(name, index, verdict),
         fingerprint=f"{existing.digest if existing is not None else ''}|{reason}",
         earliest=free.due if free is not None else None,
-        sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
-        destroyed=free is not None and free.proof is Proof.DESTROYED,
+        sighted=free.since if free is not None and free.proof not in _GONE else None,
+        destroyed=free is not None and free.proof in (Proof.DESTROYED, Proof.PROCESS_ENDED),
         blocked=reason if action is Action.NOTHING else blocked,
     )
 
@@ -52,8 +55,7 @@ def _find_difference(
         return None
     match verdict:
         case Free() if existing is not None:
-            is_expired = verdict.proof is Proof.EXPIRED
-            reason = "its hold is over" if is_expired else "its container is gone"
+            reason = _GONE.get(verdict.proof, "its container is gone")
             return Kind.ORPHANED_METADATA, Action.REMOVE_METADATA, reason
         case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
             # What a foreign or pinned container has in its metadata is not ours to correct.
@@ -94,6 +96,8 @@ def _describe_changes(old: Record, new: Record) -> str:
             changes.append("stopped_at is missing or unreadable")
         else:
             changes.append("stopped_at is from an earlier stop")
+    if old.process != new.process:
+        changes.append(f"its container exists, and {old.process} has ended")
     if old.allocated_at != new.allocated_at:
         changes.append("allocated_at is missing or unreadable")
     return "; ".join(changes)

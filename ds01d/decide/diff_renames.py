@@ -5,7 +5,7 @@ from __future__ import annotations
 from ds01d.decide.claims import find_claim
 from ds01d.decide.diff_evidence import describe_books, pair_slots
 from ds01d.decide.index import BooksIndex
-from ds01d.model.books import BadRecord
+from ds01d.model.books import BadRecord, Record
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
@@ -43,7 +43,11 @@ def find_rename_drift(
     container_id = index.checkpoint.identities[name].id
     reason = f"its container was renamed to {new_name}; the booking follows"
     how = f"was renamed to {new_name}"
-    booking = find_claim(index.records.get(name), index.containers.get(new_name))
+    record = index.records.get(name)
+    booking = find_claim(record, index.containers.get(new_name))
+    if isinstance(record, Record) and record.process is not None:
+        reason = f"{new_name} has what was reserved for {record.process}; the booking follows"
+        how = f"is {new_name}"
     if booking is not None:
         reason = f"{new_name} claims reservation {booking}; the booking follows"
         how = f"is {new_name}, with label {BOOKING_LABEL}={booking}"

@@ -22,6 +22,7 @@ from ds01d.model.containers import Container, Engine, State
 from ds01d.model.limits import Limits
 from ds01d.model.ownership import Owner
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.model.reservation import ProcessState
 from ds01d.model.snapshot import Snapshot
 
 Booking = tuple[ContainerName, SlotId]
@@ -42,13 +43,13 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     held = frozenset().union(*(holding.devices or () for holding in holdings.values()))
     slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus, held)
     slot_of = {slot.uuid: slot.id for slot in slots.values()}
+    stored = {} if isinstance(metadata, Unknown) else metadata
     derived = frozenset(
         (holding.name, slot_of[device])
         for holding in holdings.values()
         for device in holding.devices or ()
         if device in slot_of
-    )
-    stored = {} if isinstance(metadata, Unknown) else metadata
+    ) - _list_reserved(state, stored, snapshot)
     records = {**_make_records(derived, snapshot, stored), **stored}
     listed: dict[SlotId, list[ContainerName]] = {
         id_: [*slot.containers] for id_, slot in slots.items() if slot.containers
@@ -107,6 +108,22 @@ def _strip_derived(
     if isinstance(metadata, Unknown):
         return state, metadata
     return state, {name: record for name, record in metadata.items() if record.digest}
+
+
+def _list_reserved(
+    state: AllocatorState, stored: Records, snapshot: Snapshot
+) -> frozenset[Booking]:
+    """What stays in the file while its container comes and goes: a process reserved it."""
+    names = {
+        name
+        for name, record in stored.items()
+        if isinstance(record, Record)
+        and snapshot.find_process_state(record) in (ProcessState.RUNS, ProcessState.UNKNOWN)
+    }
+    return frozenset(pair for pair in state.list_bookings() if pair[0] in names) if names else _NONE
+
+
+_NONE: frozenset[Booking] = frozenset()
 
 
 # --- what containers have

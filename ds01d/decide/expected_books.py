@@ -25,7 +25,7 @@ from ds01d.model.primitives import (
     Unknown,
     UserName,
 )
-from ds01d.model.reservation import parse_reserved_name
+from ds01d.model.reservation import ProcessState, parse_reserved_name
 
 Booking = tuple[ContainerName, SlotId]
 
@@ -170,7 +170,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     # Inherited from the record under the previous name: it becomes a new file, so its digest does
     # not count.
     if old.container != name:
-        old = replace(old, container=name, digest=Digest(""))
+        old = replace(old, container=name, digest=Digest(""), process=None)
     container = index.containers.get(name)
     user = index.find_user(name) or _find_unclaimed_user(slots, index)
     priority = old.priority
@@ -191,6 +191,9 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
         record = replace(record, allocated_at=at, allocated_text=None)
     if container is None:
         return record
+    # It is no reservation any more: what ends a container's booking is not the end of a process.
+    if index.snapshot.find_process_state(record) is ProcessState.ENDED:
+        record = replace(record, process=None)
     if container.state.alive:
         if record.stopped_at is None and record.stopped_text is None:
             return record

@@ -15,9 +15,9 @@ def find_contradiction(
         case _, Unknown():
             return f"cannot be verified: {answer.reason}"
         # Invariant 3: 404 for the ID and the name is the only proof of absence.
-        case Free(proof=Proof.DESTROYED | Proof.ABSENT), NotFound():
+        case Free(proof=Proof.DESTROYED | Proof.ABSENT | Proof.PROCESS_ENDED), NotFound():
             return None
-        case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
+        case Free(proof=Proof.DESTROYED | Proof.ABSENT | Proof.PROCESS_ENDED), Container():
             return f"the container exists: {answer.id[:12]} as {answer.name}, {answer.state}"
         case Free(proof=Proof.RENAMED), Container() if answer.name == verdict.renamed_to:
             return None

@@ -77,7 +77,7 @@ def _decide_creating(subject: Subject, index: BooksIndex, end: Boot, reason: str
         # be moved while the wrapper still writes.
         slots |= requested.slots if slots or _may_adopt(requested, index) else frozenset()
     left_s = end - index.snapshot.now.boot
-    evidence = f"{reason}; creation grace for {left_s:.0f} s more"
+    evidence = f"{reason} for {left_s:.0f} s more"
     return subject.make_holds(slots, VerdictReason.CREATING, evidence, until=end)
 
 

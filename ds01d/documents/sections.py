@@ -43,6 +43,7 @@ def describe_verdict(verdict: Verdict, now: Now) -> str:
             reason = {
                 Proof.DESTROYED: "Docker reported it destroyed",
                 Proof.ABSENT: "no container has this name",
+                Proof.PROCESS_ENDED: "the process for which it was reserved has ended",
                 Proof.EXPIRED: "it is stopped, and its hold is over",
                 Proof.RENAMED: f"its container was renamed to {verdict.renamed_to}",
             }[verdict.proof]
@@ -115,6 +116,7 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
                 "allocated_at": record.allocated_text,
                 "stopped_at": record.stopped_text,
                 "booking": record.booking,
+                "process": None if record.process is None else str(record.process),
             }
 
 

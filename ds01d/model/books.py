@@ -18,6 +18,7 @@ from ds01d.model.primitives import (
     Wall,
     Word,
 )
+from ds01d.model.reservation import ReservingProcess
 
 MISSING: Final = Digest("missing")
 """The digest of a state file that does not exist."""
@@ -119,6 +120,7 @@ class Record:
 
     Times both as written (naive local ISO) and as understood; None where missing or unreadable.
     `booking`: the ID of the allocation; None for a booking of another writer, or of ds01d's own.
+    `process`: for which it is reserved, None for a booking or a reservation without one.
     `digest` identifies the bytes; "" for a record that is yet to be written. `is_guess`: derived,
     and its user is a guess.
     """
@@ -132,6 +134,7 @@ class Record:
     stopped_at: Wall | None = None
     stopped_text: str | None = None
     booking: BookingId | None = None
+    process: ReservingProcess | None = None
     digest: Digest = Digest("")
     is_guess: bool = False
 

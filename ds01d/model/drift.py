@@ -90,7 +90,8 @@ class Drift:
     `earliest`: not due before this moment regardless of the gate (end of a proof or a retention).
     `sighted`: since when the drift exists, if that is before this pass.
     `taken`, `given`: the bookings (container, slot) that the repair removes and adds.
-    `destroyed`: removals are proven by a `destroy` event and are not paced.
+    `destroyed`: removals are proven by a `destroy` event, or by the end of the process for which
+    there was nothing but a reservation, and are not paced.
     `urgent`: no settle time (bookings merged from a file that ds01d replaced).
     `blocked`: why it cannot be repaired for now; the drift then waits.
     `fingerprint`: changes when it is no longer the same drift.
@@ -136,7 +137,7 @@ class Drift:
 
     @property
     def is_paced(self) -> bool:
-        """Removes a booking that no `destroy` event proves to be over."""
+        """Removes a booking that nothing but an absence or a time proves to be over."""
         return bool(self.taken) and not self.destroyed
 
     @property

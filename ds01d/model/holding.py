@@ -43,6 +43,8 @@ class Proof(Word):
     DESTROYED = "destroyed"  # Docker sent a destroy event, and the name was not used again
     ABSENT = "absent"  # in no list for the absence grace
     EXPIRED = "expired"  # stopped, and its retention is over
+    # What it was reserved for ended, and no container was made.
+    PROCESS_ENDED = "process-ended"
     RENAMED = "renamed"  # the same container lives under another name
 
 

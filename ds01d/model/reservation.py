@@ -2,20 +2,47 @@
 
 An allocation has an ID, an owner and an end: the creation grace after it was made. A container with
 the reserved name, or with the ID in its label and of the same owner, turns it into a booking.
+One that was made for a process lasts as long as that runs.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
-from ds01d.model.primitives import BookingId, ContainerName
+from ds01d.model.primitives import BookingId, ContainerName, Word
 
 BOOKING_LABEL: Final = "ds01.booking"
 """By this label a container of any name claims the reservation with that ID."""
 
 TOKEN_BYTES: Final = 6
 _ID = re.compile(rf"r-[0-9a-f]{{{2 * TOKEN_BYTES}}}")
+# The lab's docker wrapper, for a container whose name Docker is to make up.
+_GENERATED = re.compile(r"ds01-auto-[0-9]+-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservingProcess:
+    """A process for which slots are reserved, by the kernel: a pid alone is used again.
+
+    `started`: clock ticks since the boot `boot_id`. `command`: the kernel's short name for it,
+    when it asked.
+    """
+
+    pid: int
+    started: int
+    boot_id: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.command})"
+
+
+class ProcessState(Word):
+    RUNS = "runs"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
 
 
 def make_booking_id(token: str) -> BookingId:
@@ -37,3 +64,8 @@ def make_reserved_name(booking: BookingId, uid: int | None) -> ContainerName:
 def parse_reserved_name(name: str) -> BookingId | None:
     """The ID in a name that was made up for a reservation; None for any other name."""
     return parse_booking_id(name.partition("._.")[0])
+
+
+def is_made_up(name: str) -> bool:
+    """Whether no container is to get this name: slots are only reserved under it."""
+    return parse_reserved_name(name) is not None or _GENERATED.fullmatch(name) is not None

@@ -11,6 +11,7 @@ from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown, UserName
+from ds01d.model.reservation import ProcessState, ReservingProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Snapshot:
     a container may be. `owners`: what the owners file says, as far as it was read.
     `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
     `holdings`: with Docker as the books, what each container has (`derive_books`).
+    `processes`: those for which slots are reserved; UNKNOWN where one is missing.
     `living`: container → pid of a living process, whatever Docker's state is; searched only for
     containers that are about to lose something (decision 60).
     """
@@ -44,12 +46,19 @@ class Snapshot:
     owners: Mapping[ContainerId, UserName] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     holdings: Mapping[ContainerId, Holding] = field(default_factory=dict)
+    processes: Mapping[ReservingProcess, ProcessState] = field(default_factory=dict)
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
     @property
     def observed_at(self) -> Boot:
         """When everything in here had surely happened: waiting times begin then (decision 48)."""
         return self.now.boot if self.looked is None else max(self.now.boot, self.looked)
+
+    def find_process_state(self, record: Record | None) -> ProcessState | None:
+        """What is known of the process for which a record is; None where there is none."""
+        if record is None or record.process is None:
+            return None
+        return self.processes.get(record.process, ProcessState.UNKNOWN)
 
     def sources(self) -> Mapping[Source, str]:
         """Each source with "ok" or the reason why it is unknown."""

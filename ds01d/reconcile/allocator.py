@@ -45,6 +45,7 @@ from ds01d.model.primitives import (
 )
 from ds01d.model.reservation import (
     TOKEN_BYTES,
+    ReservingProcess,
     make_booking_id,
     make_reserved_name,
     parse_reserved_name,
@@ -88,6 +89,7 @@ class Allocator:
         count: int = 1,
         profile: str | None = None,
         reason: str = "",
+        process: ReservingProcess | None = None,
         log_refusal: bool = True,
         asked: Now | None = None,
         on_waiting: object = None,
@@ -96,6 +98,7 @@ class Allocator:
 
         `max_gpus`, `priority`: None = from the user's limits. `another`: in addition to the slots
         that the container already has. `profile`: of this one only. `reason`: for history and log.
+        `process`: reserve for as long as that runs, `policy.reservation_limit` at most.
         `log_refusal`: False where a refusal is one of many attempts. `asked`: when the caller began
         the sample of the GPUs. `on_waiting`: only ds01d's allocator can wait; raises `Refused`.
         """
@@ -112,7 +115,9 @@ class Allocator:
         wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
             return self._log_answer(wish, priority or 0, limits)
-        wish = replace(wish, slot=slot, additional=another, count=count, profile=profile)
+        wish = replace(
+            wish, slot=slot, additional=another, count=count, profile=profile, process=process
+        )
         answer = self._check_limit(wish) or self._book_slots(wish, limits, asked, reason)
         if isinstance(answer, Rejected) and not log_refusal:
             return answer
@@ -262,9 +267,8 @@ class Allocator:
             after = replace(books, state=after).with_booking(wish.container, given.slot, wish.user)
         old = books.records.get(wish.container)
         answer = replace(answer, id=_choose_booking_id(wish.container, books.records))
-        record = build_record(
-            answer, old, self._world.clock.now().wall, is_additional=wish.additional
-        )
+        now = self._world.clock.now().wall
+        record = build_record(answer, old, now, is_additional=wish.additional, process=wish.process)
 
         def put_record() -> None:
             if record != old:
@@ -278,8 +282,7 @@ class Allocator:
     def _add_reservation(self, answer: Allocated, record: Record | BadRecord | None) -> Allocated:
         if not isinstance(record, Record):
             return answer
-        now, grace_s = self._world.clock.now().wall, self._config.policy.creation_grace_s
-        return add_reservation(answer, record, now, grace_s)
+        return add_reservation(answer, record, self._world.clock.now().wall, self._config.policy)
 
     def _enter_change(
         self,

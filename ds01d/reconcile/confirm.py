@@ -83,22 +83,31 @@ def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:
     known_id = verdict.known_id if isinstance(verdict, Free) else listed_id
     answer = world.engine.look_up(name, known_id)
     reason = find_contradiction(verdict, before, answer)
-    if reason is not None or not isinstance(verdict, Free) or verdict.proof is not Proof.ABSENT:
+    if (
+        reason is not None
+        or not isinstance(verdict, Free)
+        or verdict.proof not in (Proof.ABSENT, Proof.PROCESS_ENDED)
+    ):
         return answer, reason
     return _look_for_claimants(name, index, world)
 
 
 def _look_for_claimants(name: ContainerName, index: BooksIndex, world: World) -> _Answer:
-    """List the containers that claim a reservation by their label: there must be no new one."""
+    """List the containers that may claim a reservation: there must be no new one."""
     record = index.records.get(name)
     if not isinstance(record, Record) or record.booking is None:
         return NotFound(), None
-    listed = world.engine.list_claimants(record.booking)
+    # Decision 231: what a process reserved is claimed by its device as well.
+    is_by_device = record.process is not None
+    listed = world.engine.list_claimants(None if is_by_device else record.booking)
     if isinstance(listed, Unknown):
         return listed, f"cannot be verified: {listed.reason}"
     # Decision 183: those that the snapshot has were judged with it, and rejected.
     new = sorted(listed - (index.engine.containers.keys() if index.engine is not None else set()))
-    return NotFound(), f"container {new[0][:12]} claims {record.booking}" if new else None
+    if not new:
+        return NotFound(), None
+    claims = "is new, and may claim" if is_by_device else "claims"
+    return NotFound(), f"container {new[0][:12]} {claims} {record.booking}"
 
 
 def _inspect_orphan(known_id: ContainerId, world: World) -> _Answer:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from ds01d.config import Config
 from ds01d.decide.owner_guess import list_guessed_logins
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
+from ds01d.model.books import BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
 from ds01d.model.primitives import Boot, ContainerName, Unknown
+from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import World
 
@@ -50,7 +52,22 @@ def observe_host(
         owners=owners,
         # Only findings need them, and only a sweep has findings.
         faults=world.gpu.read_faults() if sweep and world.gpu is not None else {},
+        processes=find_process_states(world, metadata),
     )
+
+
+def find_process_states(
+    world: World, records: Mapping[ContainerName, Record | BadRecord] | Unknown
+) -> Mapping[ReservingProcess, ProcessState]:
+    """Which of the processes for which slots are reserved still run."""
+    if isinstance(records, Unknown):
+        return {}
+    reserving = {
+        record.process
+        for record in records.values()
+        if isinstance(record, Record) and record.process is not None
+    }
+    return world.processes.find_states(reserving) if reserving else {}
 
 
 def _has_unresolved_request(

@@ -10,6 +10,7 @@ from typing import Protocol
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, NotFound
 from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown
+from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.reconcile.books_ports import (
     AllocationsPort,
     Clock,
@@ -39,8 +40,8 @@ class EnginePort(Protocol):
     ) -> Container | NotFound | Unknown:
         """Inspect by ID (if known) and by name, past the cache. `NotFound`: each gives 404."""
 
-    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
-        """The containers whose label names an allocation, past the cache."""
+    def list_claimants(self, booking: BookingId | None) -> frozenset[ContainerId] | Unknown:
+        """The containers whose label names an allocation, past the cache; None: all."""
 
 
 class ProcessTable(Protocol):
@@ -50,6 +51,14 @@ class ProcessTable(Protocol):
         self, containers: frozenset[ContainerId]
     ) -> Mapping[ContainerId, int] | Unknown:
         """The pid of one living process for each of `containers` that has any."""
+
+    def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
+        """The process that had the client of the service ask; None: it cannot be told."""
+
+    def find_states(
+        self, processes: Iterable[ReservingProcess]
+    ) -> Mapping[ReservingProcess, ProcessState]:
+        """Whether each process runs."""
 
 
 class StateDir(Protocol):

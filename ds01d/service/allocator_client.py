@@ -78,12 +78,13 @@ class RemoteAllocator(ServiceClient):
         count: int = 1,
         profile: str | None = None,
         reason: str = "",
+        for_process: bool = False,
         on_waiting: Callable[[Waiting], None] | None = None,
     ) -> Allocated | Rejected:
         """Book `slot`, or the `count` best ones. A call without an answer is made once more.
 
         `container` None: under a name that ds01d makes up; `profile`: slots of this one only;
-        `reason`: for history and log.
+        `reason`: for history and log. `for_process`: as long as the process runs that had us ask.
         `on_waiting`: wait for a slot, and call this whenever the place in the queue changes.
         """
         parameters = {
@@ -97,6 +98,7 @@ class RemoteAllocator(ServiceClient):
             "profile": profile,
             "reason": reason or None,
             "wait": None if on_waiting is None else True,
+            "process": for_process or None,
         }
         # The same booking twice is one booking, unless it has no name, or is to be one more.
         is_repeatable = container is not None and not another

@@ -21,7 +21,7 @@ from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, NotFound
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown, UserName
-from ds01d.model.reservation import parse_booking_id
+from ds01d.model.reservation import ProcessState, ReservingProcess, parse_booking_id
 from ds01d.reconcile.allocator import Allocator, reserve_name
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
@@ -61,6 +61,7 @@ class AllocateParameters(Parameters, frozen=True):
     profile: _Text | None = None
     reason: _Text | None = None
     wait: bool | None = None
+    process: bool | None = None
 
 
 class ReleaseParameters(Parameters, frozen=True):
@@ -162,6 +163,7 @@ class BookingService:
             count=wanted.count or 1,
             profile=wanted.profile,
             reason_given=wanted.reason or "",
+            process=self._find_process(request.peer) if wanted.process else None,
         )
         self._serve_waiting()  # they came first
         reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
@@ -169,6 +171,13 @@ class BookingService:
             self._queue.add_waiter(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
+
+    def _find_process(self, peer: Peer) -> ReservingProcess | None:
+        """For whom a reservation is; None where that cannot be told: then time ends it."""
+        process = self._world.processes.find_asker(peer.pid, peer.uid)
+        if isinstance(process, Unknown):
+            raise unavailable(process.reason)
+        return process
 
     def _make_name(self, peer: Peer, user: UserName) -> ContainerName:
         """The name of a reservation without a container."""
@@ -200,6 +209,8 @@ class BookingService:
         peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
         with self._open_allocator(peer, waiter.container) as (allocator, container):
+            if isinstance(container, NotFound):
+                self._release_abandoned(allocator, waiter.container)
             answer = allocator.allocate(
                 waiter.user,
                 waiter.container,
@@ -210,6 +221,7 @@ class BookingService:
                 count=waiter.count,
                 profile=waiter.profile,
                 reason=waiter.reason_given,
+                process=waiter.process,
                 log_refusal=log_refusal,
                 asked=asked,
             )
@@ -228,6 +240,16 @@ class BookingService:
         if not answer.already:
             self._changed.add(answer.container)
         return {"booking": encode_booking(answer), "waiting": None}
+
+    def _release_abandoned(self, allocator: Allocator, name: ContainerName) -> None:
+        """Release what is reserved for a process that has ended."""
+        record = self._transactions.read_records(frozenset({name})).get(name)
+        process = record.process if isinstance(record, Record) else None
+        if process is None:
+            return
+        # Decision 231: or the end of that process would take away what this caller is given.
+        if self._world.processes.find_states([process])[process] is ProcessState.ENDED:
+            allocator.release(name)
 
     def _find_next_hold_end(self) -> float | None:
         """When the next hold after stop ends, in seconds since the epoch."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from ds01d.model.allocation import Refusal
 from ds01d.model.primitives import ContainerName, SlotId, UserName
+from ds01d.model.reservation import ReservingProcess
 from ds01d.service.requests import PendingCall
 from ds01d.service.varlink import VarlinkError
 
@@ -34,7 +35,7 @@ class Waiter:
     `has_failed`: the last attempt found out nothing.
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
-    `reason_given`: the caller's, for the history.
+    `reason_given`: the caller's, for the history. `process`: for which the slots are reserved.
     """
 
     request: PendingCall
@@ -47,6 +48,7 @@ class Waiter:
     count: int = 1
     profile: str | None = None
     reason_given: str = ""
+    process: ReservingProcess | None = None
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
     has_failed: bool = False

@@ -71,7 +71,7 @@ def at_look_up(one: Life, what: Callable[[], object]) -> Reconciler:
             what()
             return engine.look_up(name, known_id)  # type: ignore[arg-type]
 
-        def list_claimants(self, booking: BookingId) -> object:
+        def list_claimants(self, booking: BookingId | None) -> object:
             return engine.list_claimants(booking)
 
     return Reconciler(replace(world, engine=Surprise()), one.config)  # type: ignore[arg-type]

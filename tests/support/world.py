@@ -37,6 +37,7 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
+from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.reconcile.books_ports import NO_TEXTS
 from ds01d.reconcile.ports import World
 
@@ -88,6 +89,8 @@ class Host:
     before_write: Callable[[], None] | None = None
     read_lines: int = 0
     living: dict[ContainerId, int] | Unknown = field(default_factory=dict)
+    asker: ReservingProcess | Unknown | None = None
+    processes: dict[ReservingProcess, ProcessState] = field(default_factory=dict)
     looked_for_living: list[frozenset[ContainerId]] = field(default_factory=list)
     on_look: Callable[[int], None] | None = None
     slots_told: dict[str, Slot] = field(default_factory=dict)
@@ -185,8 +188,9 @@ class _Engine(_Port):
         by_name = next((c for c in self.host.containers.values() if c.name == name), None)
         return by_id or by_name or NotFound()
 
-    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
-        claimants = (c for c in self.host.containers.values() if c.claimed_booking == booking)
+    def list_claimants(self, booking: BookingId | None) -> frozenset[ContainerId] | Unknown:
+        listed = self.host.containers.values()
+        claimants = (c for c in listed if booking in (None, c.claimed_booking))
         return self.failure(Source.DOCKER) or frozenset(c.id for c in claimants)
 
 
@@ -215,6 +219,14 @@ class _Processes(_Port):
         if isinstance(self.host.living, Unknown):
             return self.host.living
         return {one: pid for one, pid in self.host.living.items() if one in containers}
+
+    def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
+        return self.host.asker
+
+    def find_states(
+        self, processes: Iterable[ReservingProcess]
+    ) -> Mapping[ReservingProcess, ProcessState]:
+        return {one: self.host.processes.get(one, ProcessState.ENDED) for one in processes}
 
 
 class _State(_Port):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,8 @@ from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.books import Record
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
-from ds01d.model.reservation import parse_booking_id
+from ds01d.model.reservation import ReservingProcess, parse_booking_id
+from ds01d.text import make_printable
 
 _MAX_PRIORITY = 2**31  # msgspec and JavaScript cannot write a number of any size
 
@@ -26,6 +28,17 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     stopped_at: str | None = None
     # Not checked: a value of another form is one that ds01d does not know, and stays as it is.
     booking_id: object = None
+    process: object = None
+
+
+_Number = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+class _Process(msgspec.Struct, frozen=True, kw_only=True):
+    pid: _Number
+    started: _Number
+    boot_id: Annotated[str, msgspec.Meta(max_length=64)]
+    command: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 def parse_record(data: bytes, name: ContainerName) -> Record:
@@ -49,6 +62,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
         stopped_at=parse_time(raw.stopped_at) if raw.stopped_at else None,
         stopped_text=raw.stopped_at and _check_text(raw.stopped_at, "stopped_at"),
         booking=parse_booking_id(raw.booking_id),
+        process=_parse_process(raw.process),
         digest=digest_of(data),
     )
 
@@ -96,6 +110,9 @@ def render_record(
             _set_key(raw, key, new_text)
     if old.booking != record.booking:
         _set_key(raw, "booking_id", record.booking)
+    if old.process != record.process:
+        process = None if record.process is None else asdict(record.process)
+        _set_key(raw, "process", process)
     return json.dumps(raw, indent=2).encode()
 
 
@@ -129,6 +146,21 @@ def _choose_time_text(at: Wall | None, text: str | None) -> str | None:
     if text is not None and (parse_time(text) if text else None) == at:
         return text
     return None if at is None else format_iso(at)
+
+
+def _parse_process(raw: object) -> ReservingProcess | None:
+    if raw is None:  # as nearly always
+        return None
+    try:
+        process = msgspec.convert(raw, _Process)
+    except msgspec.ValidationError:
+        return None
+    return ReservingProcess(
+        pid=process.pid,
+        started=process.started,
+        boot_id=process.boot_id,
+        command=make_printable(process.command),
+    )
 
 
 def _check_text(text: str, key: str) -> str:

@@ -130,10 +130,12 @@ class DockerEngine:
                 self._cache.store_inspect(answer)
             return answer
 
-    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
-        """List the containers whose label names an allocation; after a gap as `look_up`."""
-        filters = {"label": [f"{BOOKING_LABEL}={booking}"]}
-        parameters = {"all": "1", "filters": msgspec.json.encode(filters).decode()}
+    def list_claimants(self, booking: BookingId | None) -> frozenset[ContainerId] | Unknown:
+        """List the containers whose label names an allocation, or all; after a gap as `look_up`."""
+        parameters = {"all": "1"}
+        if booking is not None:
+            filters = {"label": [f"{BOOKING_LABEL}={booking}"]}
+            parameters["filters"] = msgspec.json.encode(filters).decode()
         with self._call_lock:
             try:
                 rows = read_rows(self._client.get("/containers/json", parameters))
@@ -141,7 +143,7 @@ class DockerEngine:
                     raise self._client.make_error("gap in its answers since the last list")
             except (EngineFailed, Malformed) as failure:
                 return self._make_unknown(failure)
-        return frozenset(row.id for row in rows if row.labels.get(BOOKING_LABEL) == booking)
+        return frozenset(row.id for row in rows if booking in (None, row.labels.get(BOOKING_LABEL)))
 
     def has_cached(self, container_id: ContainerId) -> bool:
         """The engine had this container at the last list. Makes no call."""

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ds01d.adapters.host.asking_process import find_asking_process
 from ds01d.adapters.host.cgroup_paths import IDS, find_container, is_of_another, without_users_own
-from ds01d.adapters.host.clocks import to_signed_ticks
+from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
 from ds01d.model.primitives import ContainerId, Source, Unknown
+from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.text import make_printable
 
 _MAX_PARENTS = 256
@@ -35,20 +37,6 @@ class Process:
     container: ContainerId | Unknown | None
     user: str = ""
     command: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stat:
-    """The identity of a process (`started`; a pid is used again), and its parent.
-
-    `state` is the kernel's letter; `threads` counts those that are left, the first included.
-    """
-
-    command: str
-    state: str
-    parent: int
-    threads: int
-    started: int
 
 
 class _ProcessGone(Exception):
@@ -160,6 +148,57 @@ class Processes:
             return _make_unknown(f"invalid content in {self._proc}: {error}")
         return living
 
+    def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
+        """The process that had a client of the service ask; None where it cannot be told.
+
+        Unknown: the client has ended, or what it belongs to kept changing.
+        """
+        if self._is_hidden() or self.hidepid_problem or not self._boot_id:
+            return None
+        problem = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                asker = find_asking_process(self._proc, client, uid)
+            except (OSError, ValueError, IndexError) as error:  # noqa: PERF203 - three times
+                problem = str(error)
+            else:
+                return None if asker is None else self._name_process(asker)
+        return _make_unknown(f"which process asked, {client} or a parent: {problem}")
+
+    def _name_process(self, entry: ProcessEntry) -> ReservingProcess:
+        command = make_printable(entry.command)
+        return ReservingProcess(
+            pid=entry.pid, started=entry.started, boot_id=self._boot_id, command=command
+        )
+
+    def find_states(
+        self, processes: Iterable[ReservingProcess]
+    ) -> Mapping[ReservingProcess, ProcessState]:
+        """Whether each process runs; UNKNOWN where that cannot be seen, never "ended"."""
+        if self._is_hidden() or self.hidepid_problem or not self._boot_id:
+            return dict.fromkeys(processes, ProcessState.UNKNOWN)
+        return {process: self._find_state(process) for process in processes}
+
+    def _find_state(self, process: ReservingProcess) -> ProcessState:
+        if process.boot_id != self._boot_id:
+            return ProcessState.ENDED
+        try:
+            entry = read_entry(self._proc, process.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return ProcessState.ENDED
+        except (OSError, ValueError, IndexError):
+            return ProcessState.UNKNOWN
+        # Another one has its pid by now.
+        is_another = entry.started != process.started
+        return ProcessState.ENDED if is_another or entry.has_ended else ProcessState.RUNS
+
+    @cached_property
+    def _boot_id(self) -> str:
+        try:
+            return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
+        except (OSError, ValueError):
+            return ""
+
     def _cgroup_of(self, pid: int) -> bytes:
         """What names a process's containers; empty where it has ended."""
         try:
@@ -173,11 +212,9 @@ class Processes:
 
     def _is_alive(self, pid: int) -> bool:
         try:
-            stat = self._read_stat(pid)
+            return not self._read_stat(pid).has_ended
         except _ProcessGone:
             return False
-        # The first thread may have ended while others still hold the GPU.
-        return stat.state not in "ZX" or stat.threads > 1
 
     def _describe(self, pid: int) -> tuple[Process, int | None]:
         """Describe a process, and give its uid."""
@@ -196,7 +233,7 @@ class Processes:
             container=_make_unknown(f"process {pid} and its parents kept changing")
         ), None
 
-    def _find_container(self, pid: int, stat: _Stat) -> ContainerId | Unknown | None:
+    def _find_container(self, pid: int, stat: ProcessEntry) -> ContainerId | Unknown | None:
         """Find its container, else that of the nearest parent that has one."""
         for _ in range(_MAX_PARENTS):
             if (
@@ -212,17 +249,11 @@ class Processes:
                 raise _ProcessGone  # the parent's pid is somebody else's by now
         return _make_unknown(f"process {pid} has more than {_MAX_PARENTS} parents")
 
-    def _read_stat(self, pid: int) -> _Stat:
-        # A command may hold spaces and parentheses.
-        command, _, rest = self._read_text(pid, "stat").partition("(")[2].rpartition(")")
-        fields = rest.split()
-        return _Stat(
-            command=command,
-            state=fields[0],
-            parent=int(fields[1]),
-            threads=int(fields[17]),
-            started=to_signed_ticks(int(fields[19])),
-        )
+    def _read_stat(self, pid: int) -> ProcessEntry:
+        try:
+            return read_entry(self._proc, pid)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise _ProcessGone from error
 
     def _read_uid(self, pid: int) -> int | None:
         for line in self._read_text(pid, "status").splitlines():
@@ -234,13 +265,8 @@ class Processes:
         return self._read_bytes(pid, name).decode("utf-8", "replace")
 
     def _read_bytes(self, pid: int, name: str) -> bytes:
-        """Read a small file of a process; half as dear as pathlib, and there are many."""
         try:
-            file = os.open(f"{self._proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return os.read(file, 1 << 16)
-            finally:
-                os.close(file)
+            return read_file(self._proc, pid, name)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
 
