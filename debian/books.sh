@@ -7,28 +7,40 @@ is_only_writer() {
     grep -Eqs "^[[:space:]]*writers[[:space:]]*=[[:space:]]*[\"']service[\"']" /etc/ds01/ds01d.toml
 }
 
+# Whether the lab's allocator keeps no books: whose container names a GPU holds it, and /var/lib/ds01 and
+# /var/log/ds01 are its scripts' alone.
+is_lab_without_books() {
+    [ -e "${DPKG_ROOT:-}/opt/ds01-infra/scripts/docker/gpu_allocator_v2.py" ] &&
+        [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]
+}
+
 # make_config VERSION: the configuration, at the first installation (no VERSION configured before) and if
 # there is none yet. It is no conffile: what was chosen here would make dpkg ask at each upgrade that
 # brings a changed one, and an unattended upgrade fail. On a host without an allocator and its files,
-# Docker is the books, and there is nothing that ds01d could only observe.
+# Docker is the books, and there is nothing that ds01d could only observe. Beside an allocator without
+# books it observes, with logs in a folder of its own.
 make_config() {
     config=${DPKG_ROOT:-}/etc/ds01/ds01d.toml
     if [ -n "$1" ] || [ -e "$config" ] || [ -L "$config" ]; then
         return
     fi
     set -- files observe
-    if [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
+    lab='s|^|&|'
+    if is_lab_without_books; then
+        set -- docker observe
+        lab='s|"/var/log/ds01/|"/var/log/ds01d/|; s|/ds01-infra/config/resource|/ds01-infra/config/runtime/resource|'
+    elif [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
         set -- docker repair
     fi
     mkdir -p "${config%/*}"
-    sed -e "s/^kind = \"files\"$/kind = \"$1\"/" -e "s/^mode = \"observe\"$/mode = \"$2\"/" \
+    sed -e "s/^kind = \"files\"$/kind = \"$1\"/" -e "s/^mode = \"observe\"$/mode = \"$2\"/" -e "$lab" \
         "${DPKG_ROOT:-}/usr/share/ds01d/ds01d.toml" >"$config.dpkg-new"
     mv "$config.dpkg-new" "$config"
 }
 
 # With other writers of the books: ds01d and they have to be able to write each other's files.
 share_books() {
-    if [ -d /run/systemd/system ] && ! is_only_writer; then
+    if [ -d /run/systemd/system ] && ! is_only_writer && ! is_lab_without_books; then
         systemd-tmpfiles --create /usr/share/ds01d/group.tmpfiles || :
     fi
 }
@@ -37,6 +49,9 @@ share_books() {
 # directory that an administrator gave to another user does not change: `ds01ctl doctor` reports it.
 # -h: if a directory was replaced by a symbolic link, its target does not change.
 chown_books() {
+    if is_lab_without_books; then
+        return
+    fi
     for folder in /var/lib/ds01 /var/lib/ds01/container-metadata $(is_only_writer && echo /var/log/ds01); do
         if [ -d "$folder" ] && [ ! -L "$folder" ] && [ "$(stat -c %u "$folder")" = 0 ]; then
             chown -h ds01d "$folder"

@@ -30,6 +30,21 @@ def test_they_know_who_writes_the_books(tmp_path: Path, line: str, *, is_only_wr
     assert (done.returncode == 0) == is_only_writer
 
 
+def test_beside_an_allocator_without_books_it_observes_docker(tmp_path: Path) -> None:
+    """The present lab: ds01d has logs of its own, and nothing in the lab's folders becomes its."""
+    allocator = tmp_path / "opt/ds01-infra/scripts/docker/gpu_allocator_v2.py"
+    allocator.parent.mkdir(parents=True)
+    allocator.touch()
+    put_template(tmp_path)
+    make_config(tmp_path)
+    settings = parse_config(config_of(tmp_path).read_text(encoding="utf-8"), origin="test")
+    assert (settings.books.kind, settings.daemon.mode) == ("docker", "observe")
+    limits = "/opt/ds01-infra/config/runtime/resource-limits.yaml"
+    assert str(settings.books.limits) == limits
+    logs = {settings.logs.operations.parent, settings.logs.allocations.parent}
+    assert logs == {Path("/var/log/ds01d")}
+
+
 @pytest.mark.parametrize(
     ("there", "kind"),
     [
@@ -42,11 +57,9 @@ def test_they_know_who_writes_the_books(tmp_path: Path, line: str, *, is_only_wr
 def test_docker_is_the_books_of_a_new_host_alone(
     tmp_path: Path, there: tuple[str, ...], kind: str
 ) -> None:
-    for name in (*there, "usr/share/ds01d"):
+    for name in there:
         (tmp_path / name).mkdir(parents=True)
-    shipped = (ROOT / "etc/ds01d.toml").read_text(encoding="utf-8")
-    template = tmp_path / "usr/share/ds01d/ds01d.toml"
-    template.write_text(shipped.replace('mode = "repair"', 'mode = "observe"'), encoding="utf-8")
+    put_template(tmp_path)
     make_config(tmp_path)
     settings = parse_config(config_of(tmp_path).read_text(encoding="utf-8"), origin="test")
     assert (settings.books.kind, settings.daemon.mode) == (
@@ -73,10 +86,25 @@ def config_of(root: Path) -> Path:
     return root / "etc/ds01/ds01d.toml"
 
 
+def put_template(root: Path) -> None:
+    """What the package has: the configuration of this tree, in mode observe."""
+    shipped = (ROOT / "etc/ds01d.toml").read_text(encoding="utf-8")
+    template = root / "usr/share/ds01d/ds01d.toml"
+    template.parent.mkdir(parents=True)
+    template.write_text(shipped.replace('mode = "repair"', 'mode = "observe"'), encoding="utf-8")
+
+
 def make_config(root: Path, before: str = "") -> None:
+    run_script(root, f'make_config "{before}"')
+
+
+def run_script(root: Path, command: str) -> str:
     script = (ROOT / "debian/books.sh").read_text(encoding="utf-8")
-    subprocess.run(
-        ["sh", "-euc", f'{script}\nmake_config "{before}"'],
+    done = subprocess.run(
+        ["sh", "-euc", f"{script}\n{command}"],
         env={**os.environ, "DPKG_ROOT": str(root)},
         check=True,
+        capture_output=True,
+        text=True,
     )
+    return done.stdout + done.stderr
