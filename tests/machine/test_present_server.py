@@ -1,0 +1,188 @@
+"""A machine that looks like the lab's present server: install, observe, take over, go back.
+
+Every command is one of docs/migrating.md, typed as it stands there. The lab's own programs are
+stand-ins (tests/data/lab/scripts) that behave towards ds01d as the originals do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from simulation import nvml
+from simulation.engine_client import IMAGE
+from simulation.machine import Machine
+from tests.support.books import until
+from tests.support.daemon import DATA
+from tests.support.package import packages
+from tests.support.pages import read_steps
+from tests.support.service import Service
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
+
+LAB: Final = DATA / "lab"
+INFRA: Final = "/opt/ds01-infra"
+ALLOCATOR: Final = f"{INFRA}/scripts/docker/gpu_allocator_v2.py"
+EVENTS: Final = "/var/log/ds01/events.jsonl"
+CHOWN_JOB: Final = f"{INFRA}/scripts/system/permissions-manifest.sh"
+UNITS: Final = ("ds01-exporter", "ds01-container-owner-tracker", "ds01-container-sync")
+ENGINE: Final = {
+    "bridge": "none",
+    "iptables": False,
+    "ip-forward": False,
+    "shutdown-timeout": 1,
+    "exec-opts": ["native.cgroupdriver=systemd"],
+    "cgroup-parent": "ds01.slice",
+    "default-runtime": "nvidia",
+    "runtimes": {"nvidia": {"path": "/usr/local/sbin/nvidia-container-runtime"}},
+}
+STEPS: Final = {
+    step.title: step for step in read_steps("docs/migrating.md", "Without a state file")
+}
+OBSERVE, TAKE_OUT, TAKE_OVER, NOTICES, GO_BACK = STEPS.values()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """The machine, and what its lab's files were before ds01d came."""
+
+    machine: Machine
+    service: Service
+    before: dict[str, tuple[str, bytes]]
+
+    def type_in(self, *blocks: str) -> str:
+        """Run blocks of the page as root does; the output."""
+        return "".join(
+            self.machine.run("bash", "-euc", block, timeout_s=120).stdout for block in blocks
+        )
+
+    def run_as(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ("runuser", "-u", user, "--", "env", "WRAPPER_WAIT_S=5", *words)
+        return self.machine.run(*command, check=False)
+
+    def docker_run(self, user: str, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """`docker run` as a user types it; PATH leads to the lab's wrapper."""
+        container = ("--name", name, "--network", "none", IMAGE, "sleep", "1000")
+        return self.run_as(user, "docker", "run", "--detach", *words, *container)
+
+    def device_of(self, name: str) -> str:
+        (request,) = self.machine.docker.client.inspect_container(name)["HostConfig"][
+            "DeviceRequests"
+        ]
+        (device,) = request["DeviceIDs"]
+        return str(device)
+
+    def holders(self) -> dict[str, str | None]:
+        """Who holds what, by `ds01ctl status`: UUID → the user of its holder."""
+        return {
+            slot["uuid"]: slot["holders"][0]["user"]
+            for slot in self.service.ctl("status")["slots"]
+            if slot["holders"]
+        }
+
+    def events(self) -> list[dict[str, Any]]:
+        text = self.machine.path(EVENTS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def doctor(self) -> dict[str, list[dict[str, str]]]:
+        checks: dict[str, list[dict[str, str]]] = {}
+        for check in self.service.ctl("doctor")["checks"]:
+            checks.setdefault(check["name"], []).append(check)
+        return checks
+
+
+def lab_files(machine: Machine) -> dict[str, tuple[str, bytes]]:
+    """Owner, mode and content of everything of the lab's."""
+    places = (INFRA, "/etc/cron.d", "/usr/local/bin/docker", "/var/lib/ds01", "/var/log/ds01")
+    listed = machine.run("find", *places, "-printf", "%p\t%u:%g %m %y %l\n").stdout
+    files = {}
+    for line in listed.splitlines():
+        path, _, rights = line.partition("\t")
+        is_file = rights.split()[2] == "f"
+        files[path] = (rights, machine.path(path).read_bytes() if is_file else b"")
+    return files
+
+
+def furnish(machine: Machine) -> None:
+    """Put the lab's programs, settings and folders into the machine."""
+    for script in ("docker-wrapper.sh", "gpu_allocator_v2.py"):
+        machine.put(f"{INFRA}/scripts/docker/{script}", LAB / "scripts" / script, mode=0o755)
+    machine.put(CHOWN_JOB, LAB / "scripts" / "permissions-manifest.sh", mode=0o755)
+    machine.put("/etc/cron.d/ds01-maintenance", LAB / "scripts" / "ds01-maintenance")
+    uuids = [gpu.uuid for gpu in nvml.full(4).gpus]
+    machine.put(f"{INFRA}/gpus.json", json.dumps(uuids))
+    config = LAB / "config"
+    for file in (path for path in config.rglob("*") if path.is_file()):
+        machine.put(f"{INFRA}/config/{file.relative_to(config)}", file)
+    machine.path("/usr/local/bin/docker").unlink(missing_ok=True)  # this host's own, if it has one
+    machine.path("/usr/local/bin/docker").symlink_to(f"{INFRA}/scripts/docker/docker-wrapper.sh")
+    machine.put("/var/lib/ds01/opa/container-owners.json", '{"containers": {}}')
+    machine.put("/var/lib/ds01/alerts/.keep", "")
+    machine.put(EVENTS, "")
+    for unit in UNITS:
+        text = f"[Unit]\nDescription={unit}\n[Service]\nExecStart=/bin/sleep infinity\n"
+        machine.put(f"/etc/systemd/system/{unit}.service", text)
+    for group in ("", "-student", "-student-alice", "-student-bob"):
+        machine.put(f"/etc/systemd/system/ds01{group}.slice", "[Slice]\nTasksMax=1000\n")
+    runtime = '#!/bin/sh\nexec runc "$@"\n'
+    machine.put("/usr/local/sbin/nvidia-container-runtime", runtime, mode=0o755)
+    machine.put("/etc/docker/daemon.json", json.dumps(ENGINE))
+
+
+@pytest.fixture(scope="module")
+def lab(machine_host: None) -> Iterator[Lab]:
+    """The server as the lab has it, before ds01d comes."""
+    built = packages()
+    with Machine() as machine:
+        machine.put("/root/ds01d.deb", built.new)
+        machine.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)
+        machine.path("/var/lib/man-db/auto-update").unlink(missing_ok=True)
+        furnish(machine)
+        machine.boot()
+        machine.install_driver(nvml.build() / nvml.NAME, nvml.full(4).text())
+        for user in ("alice", "bob"):
+            machine.run("useradd", "--create-home", "--groups", "docker", user)
+        machine.run("chgrp", "docker", "/var/lib/ds01/alerts")
+        machine.run("chmod", "775", "/var/lib/ds01/alerts")
+        machine.put("/var/log/ds01/gpu-allocator.lock", "", mode=0o666)
+        machine.run("systemctl", "start", *UNITS)
+        machine.start_docker()
+        machine.run(CHOWN_JOB)
+        yield Lab(machine=machine, service=Service(machine), before=lab_files(machine))
+
+
+def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
+    machine = lab.machine
+    assert lab.docker_run("alice", "first", "--gpus", "1").returncode == 0
+    machine.run("dpkg", "--install", "/root/ds01d.deb", timeout_s=120)
+    until(lambda: "docker ok, nvml ok" in lab.service.line, what=lambda: lab.service.line)
+    shown = lab.type_in(*OBSERVE.there)
+    assert 'kind = "docker"' in shown
+    assert 'mode = "observe"' in shown
+    until(lambda: lab.holders() == {lab.device_of("first"): "alice"}, what=lab.holders)
+    # The lab's wrapper and allocator work on, and ds01d sees what they do.
+    assert lab.docker_run("bob", "second", "--gpus", "1").returncode == 0
+    devices = {lab.device_of("first"): "alice", lab.device_of("second"): "bob"}
+    until(lambda: lab.holders() == devices, what=lab.holders)
+    after = lab_files(machine)
+    assert {path: after.get(path) for path in lab.before} == lab.before
+    assert {path for path in after if path not in lab.before} <= {
+        "/var/lib/ds01/container-metadata",
+    }
+
+    checks = lab.doctor()
+    assert [check for some in checks.values() for check in some if check["health"] == "fail"] == []
+    warned = [check["told"] for check in checks["cron"] if check["health"] == "warn"]
+    assert "may kill every process on the first GPU and reset it" in warned[0]
+    assert len(warned) == 3
+    assert f"{ALLOCATOR} is not ds01d's" in checks["allocator"][0]["told"]
+    assert checks["docker wrapper"][0]["health"] == "ok"
+    assert checks["lab units"][0]["health"] == "ok"
+    machine.run("systemctl", "stop", UNITS[2])
+    assert lab.doctor()["lab units"][0]["told"].startswith(f"{UNITS[2]}.service is inactive: ")
+    machine.run("systemctl", "start", UNITS[2])
