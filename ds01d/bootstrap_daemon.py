@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ds01d import config_file
 from ds01d.adapters.alerts_folder import AlertsFolder
 from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
+from ds01d.adapters.books.metadata_format import read_user
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
 from ds01d.config import Config
@@ -30,6 +31,8 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
 
     `views`: what it prints for commands.
     """
+    from ds01d.adapters.accounting_file import AccountingFile  # noqa: PLC0415 - see below
+    from ds01d.daemon.accounting import AccountingParts  # noqa: PLC0415 - see below
     from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
     from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
 
@@ -52,6 +55,10 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             take_over_books=ExclusiveAccess(
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
+            ),
+            accounting=AccountingParts(
+                store=AccountingFile(config.daemon.state_dir, config.accounting.keep_days),
+                find_record_user=read_user,
             ),
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)

@@ -99,6 +99,12 @@ class Policy(ConfigTable, frozen=True):
     adopt: Literal["managed", "off"] = "managed"
 
 
+class AccountingConfig(ConfigTable, frozen=True):
+    """[accounting]: how long it is kept who had which slot."""
+
+    keep_days: int = 1830
+
+
 class AllocatorConfig(ConfigTable, frozen=True):
     """[allocator]: what the drop-in allocator may do."""
 
@@ -172,6 +178,7 @@ class Config(ConfigTable, frozen=True):
     logs: LogsConfig = LogsConfig()
     daemon: DaemonConfig = DaemonConfig()
     policy: Policy = Policy()
+    accounting: AccountingConfig = AccountingConfig()
     allocator: AllocatorConfig = AllocatorConfig()
     exempt: ExemptConfig = ExemptConfig()
     containers: ContainersConfig = ContainersConfig()

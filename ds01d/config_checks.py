@@ -36,13 +36,20 @@ def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     if policy.absence_grace_s < policy.settle_s:
         problem = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
         yield "policy.absence_grace", problem
+    yield from _find_bad_numbers(config)
+    yield from _find_bad_patterns(config.exempt)
+    yield from _find_bad_addresses(config)
+    yield from _find_bad_paths(config)
+
+
+def _find_bad_numbers(config: Config) -> Iterator[tuple[str, str]]:
+    policy = config.policy
     if not 0 <= policy.pace_count <= 1_000_000:
         yield "policy.pace_count", "write a whole number from 0 to 1000000"
     if not 0 <= policy.pace_fraction <= 1:  # NaN included
         yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
-    yield from _find_bad_patterns(config.exempt)
-    yield from _find_bad_addresses(config)
-    yield from _find_bad_paths(config)
+    if not 1 <= config.accounting.keep_days <= 36_600:
+        yield "accounting.keep_days", "write a whole number of days from 1 to 36600"
 
 
 def _find_bad_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:

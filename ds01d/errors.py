@@ -52,6 +52,10 @@ class CheckpointBroken(Ds01Error):
     """The checkpoint cannot be read; it is set aside and waiting times start again."""
 
 
+class AccountingBroken(Ds01Error):
+    """The accounting is damaged; it is set aside and read from the history again."""
+
+
 class EngineFailed(Ds01Error):
     """Docker gave no usable answer: names the socket and the reason."""
 

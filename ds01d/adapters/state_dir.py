@@ -20,6 +20,7 @@ from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open
 from ds01d.adapters.files.write_in_place import append_line
 from ds01d.errors import CheckpointBroken, HistoryFailed, WriteFailed
 from ds01d.folders import make_folder, open_folder, opened_folder
+from ds01d.model.history import HistoryPlace
 
 _CHECKPOINT_LIMIT = 256 * 1024 * 1024
 _HISTORY_SIZE = 8 * 1024 * 1024
@@ -27,7 +28,14 @@ _HISTORY_FILES = 10
 _NEWEST_FILES = 4  # what one pass enters fits into them
 _PRIVATE = 0o640
 _PUBLIC_FOLDER = 0o755  # the status in it is for everybody
-_FILES = ("checkpoint.json", "history.jsonl", "containers.json", "creations.json", "status.json")
+_FILES = (
+    "checkpoint.json",
+    "history.jsonl",
+    "containers.json",
+    "creations.json",
+    "status.json",
+    "accounting.sqlite",
+)
 
 
 class StateDirectory:
@@ -207,6 +215,36 @@ class StateDirectory:
         """Every line there is, oldest first; files that cannot be read are left out."""
         for number in range(_HISTORY_FILES, -1, -1):
             yield from self._read_lines(number)
+
+    def read_history_from(self, place: HistoryPlace | None) -> Iterator[tuple[HistoryPlace, bytes]]:
+        """The whole lines from a place on, oldest first, each with the place after it.
+
+        From None, or from a place that is not there any more, every line there is.
+        """
+        inode, offset = place or (0, 0)
+        # Nearly always there is nothing new, and one look shows it.
+        if place == self._read_extent():
+            return
+        for number in range(self._find_file(inode), -1, -1):
+            descriptor = open_file(self._numbered_path(number))
+            if isinstance(descriptor, NotRead):
+                continue
+            with os.fdopen(descriptor, "rb") as file:
+                opened = os.fstat(descriptor).st_ino
+                end = file.seek(offset if opened == inode else 0)
+                for line in file:
+                    end += len(line)
+                    # Half a line is not there yet, or never will be.
+                    if line.endswith(b"\n"):
+                        yield (opened, end), line
+
+    def _find_file(self, inode: int) -> int:
+        """The number of the file with this inode; of the oldest possible one, if there is none."""
+        for number in range(_HISTORY_FILES):
+            with suppress(OSError):
+                if self._numbered_path(number).lstat().st_ino == inode:
+                    return number
+        return _HISTORY_FILES
 
     def _read_lines(self, number: int) -> Iterator[bytes]:
         descriptor = open_file(self._numbered_path(number))

@@ -95,6 +95,8 @@ class PassRunner:
         else:
             # Without a name: it only ends the wait, and the turn of the loop publishes.
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
+        # After all that somebody may wait for.
+        self.log_failure(session, session.record_pass(report))
         self.log_failure(session, session.persist_if_due())
         if report.is_sweep:
             session.reconciles.end_sweep(report)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.config import Config
+from ds01d.daemon.accounting import Accounting, AccountingParts
 from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
 from ds01d.daemon.notices import Notices, NoticeTarget
@@ -49,6 +50,7 @@ class SessionParts:
     `take_over_books`: make ds01d their only writer, where that is configured, and again after each
     sweep if they were given away; gives what is to be logged.
     `views`: what ds01d prints for commands, those of the configuration in `file`.
+    `accounting`: where it is kept, None for nowhere.
     `notices`: where notices to users go, None for nowhere.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
@@ -64,6 +66,7 @@ class SessionParts:
     file: Path | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
     take_over_books: Callable[[], Sequence[str]] = tuple
+    accounting: AccountingParts | None = None
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -127,6 +130,9 @@ class Session:
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
         self.process_watch = ProcessWatch(world.processes.find_states)
         self.wakeups = Wakeups()
+        self._accounting = None
+        if parts.accounting is not None:
+            self._accounting = Accounting(parts.accounting, world.state_dir, config)
         self._persisted_at = 0.0
         self._is_gc_frozen = False
         # Calls are served from the first pass on: it shows what runs.
@@ -171,7 +177,7 @@ class Session:
         return self.events.add_missing_lines(report, self.config.policy.absence_grace_s)
 
     def persist_if_due(self) -> str:
-        """Save the caches once a minute; the failure, or ""."""
+        """Save caches and accounting once a minute; the failure, or ""."""
         if time.monotonic() - self._persisted_at <= PERSIST_EVERY_S:
             return ""
         # Also if it fails: a full disk must not be tried in every turn.
@@ -179,12 +185,22 @@ class Session:
         return self.persist()
 
     def persist(self) -> str:
-        """Save the caches; the failure, or ""."""
+        """Save caches and accounting; the failure, or ""."""
         try:
             self.parts.persist()
         except Ds01Error as error:
             return str(error)
-        return ""
+        return "" if self._accounting is None else self._accounting.save(self._clock.now())
+
+    def record_pass(self, report: Report) -> str:
+        """Take over into the accounting what a pass saw and did; the failure, or ""."""
+        return "" if self._accounting is None else self._accounting.record_pass(report)
+
+    def close(self) -> None:
+        """Close the adapters; what is to be saved is saved before, by `persist`."""
+        self.parts.close()
+        if self._accounting is not None:
+            self._accounting.close()
 
     def freeze_gc(self) -> None:
         """Exclude the objects that exist now from garbage collection; once, after a sweep."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ds01d.daemon.device_readings import index_devices_by_uuid
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import uses_by_slot
-from ds01d.model.drift import GatedDrift
+from ds01d.model.drift import Drift, GatedDrift
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Now, SlotId
 from ds01d.model.usage import DeviceUse
@@ -24,12 +24,8 @@ def build_slot_statuses(
 ) -> tuple[SlotStatus, ...]:
     """The slots of the table. `verdicts`: those of all containers, from earlier passes too."""
     table, gpu = index.table, index.snapshot.gpu
-    bookings = {slot.id: dict.fromkeys(slot.containers) for slot in table.slots.values()}
     repaired = [gated.drift for gated in drifts.repaired]
-    for name, slot_id in (pair for drift in repaired for pair in drift.taken):
-        bookings.get(slot_id, {}).pop(name, None)
-    for name, slot_id in (pair for drift in repaired for pair in drift.given):
-        bookings.get(slot_id, {})[name] = None
+    bookings = list_holders(index, repaired)
     # The index is from before the repairs: there the books still have it under its old name.
     moved = frozenset().union(*(drift.names for drift in repaired if drift.renamed_to))
     slots = {id_: (table.device_of.get(id_), tuple(names)) for id_, names in bookings.items()}
@@ -59,6 +55,18 @@ def build_slot_statuses(
         for uuid, holders in (slots[slot.id],)
         for device in (devices_by_uuid.get(uuid),)
     )
+
+
+def list_holders(
+    index: BooksIndex, repaired: Sequence[Drift]
+) -> dict[SlotId, dict[ContainerName, None]]:
+    """The containers in each slot of the table, in their order, after repairs."""
+    holders = {slot.id: dict.fromkeys(slot.containers) for slot in index.table.slots.values()}
+    for name, slot_id in (pair for drift in repaired for pair in drift.taken):
+        holders.get(slot_id, {}).pop(name, None)
+    for name, slot_id in (pair for drift in repaired for pair in drift.given):
+        holders.get(slot_id, {})[name] = None
+    return holders
 
 
 def _build_holder(

@@ -100,7 +100,7 @@ class Worker:
                 self._write_events(self._session, at_once=True)
                 self._session.fail_calls(STOPPING)
                 self._passes.log_failure(self._session, self._session.persist())
-                self._session.parts.close()
+                self._session.close()
             self._waiting.fail_all(unavailable(STOPPING))
             if self._service is not None:
                 self._service.close()
@@ -147,7 +147,8 @@ class Worker:
             return session
         self._write_events(session, at_once=True)
         session.fail_calls("the configuration of ds01d was reloaded")
-        session.parts.close()
+        self._passes.log_failure(session, session.persist())
+        session.close()
         logs.setup_logging(level=config.logs.level)
         self._supervisor.patience_s = max_pass_s(config)
         return self._start_session(

@@ -11,6 +11,9 @@ from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId,
 
 UNDO = "undo"  # the action of an entry that undid others
 
+HistoryPlace = tuple[int, int]
+"""A place in the history: the inode of its file, and how many bytes come before."""
+
 
 class Phase(Word):
     """A change is entered (begin) before it is made, and closed (done, failed) after."""

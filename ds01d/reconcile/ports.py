@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, NotFound
+from ds01d.model.history import HistoryPlace
 from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.reconcile.books_ports import (
@@ -90,6 +91,9 @@ class StateDir(Protocol):
 
     def read_history(self) -> Iterable[bytes]:
         """Every line there is, oldest first."""
+
+    def read_history_from(self, place: HistoryPlace | None) -> Iterable[tuple[HistoryPlace, bytes]]:
+        """The whole lines from a place on, each with the place after it; from None, every line."""
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed writers."""

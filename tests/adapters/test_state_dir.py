@@ -88,6 +88,36 @@ def test_what_a_rotation_took_away_is_still_news(
     assert [json.loads(one)["id"] for one in own.read_new_history()] == [1, 2]
 
 
+def test_it_is_read_from_a_place_on_through_rotations_and_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = StateDirectory(tmp_path, 1.0)
+    assert list(own.read_history_from(None)) == []
+    own.append_history([line(1), line(2)])
+    ((first, _), (second, _)) = own.read_history_from(None)
+    assert [json.loads(one)["id"] for _, one in own.read_history_from(first)] == [2]
+    assert list(own.read_history_from(second)) == []
+    monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 60)
+    own.append_history([line(number) for number in range(3, 8)])
+    assert (tmp_path / "history.jsonl.2").exists()
+    other = StateDirectory(tmp_path, 1.0)
+    assert [json.loads(one)["id"] for _, one in other.read_history_from(first)] == [*range(2, 8)]
+    gone = (second[0] + 10_000_000, 3)
+    assert [json.loads(one)["id"] for _, one in other.read_history_from(gone)] == [*range(1, 8)]
+
+
+def test_half_a_line_is_no_news_yet(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path, 1.0)
+    own.append_history([line(1)])
+    ((first, _),) = own.read_history_from(None)
+    with own.history.open("ab") as file:
+        file.write(b'{"id": 2')
+    assert list(own.read_history_from(first)) == []
+    with own.history.open("ab") as file:
+        file.write(b"}\n")
+    assert [json.loads(one)["id"] for _, one in own.read_history_from(first)] == [2]
+
+
 def test_one_that_cannot_be_written_is_looked_at_again(tmp_path: Path) -> None:
     own = StateDirectory(tmp_path, 1.0)
     own.append_history([line(1)])

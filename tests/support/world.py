@@ -420,6 +420,13 @@ class _Own(_Port):
     def read_history(self) -> Sequence[bytes]:
         return list(self.host.history)
 
+    def read_history_from(
+        self, place: tuple[int, int] | None
+    ) -> Iterator[tuple[tuple[int, int], bytes]]:
+        first = 0 if place is None else place[1]
+        for number, line in enumerate(self.host.history[first:], first + 1):
+            yield (1, number), line
+
     def remove_leftovers(self) -> None:
         pass
 

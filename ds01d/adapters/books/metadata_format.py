@@ -76,6 +76,15 @@ def read_container_name(data: bytes) -> str | None:
     return name
 
 
+def read_user(text: str) -> UserName | None:
+    """The user that a record names, if it is one."""
+    try:
+        user = msgspec.convert(json.loads(text), _Record).user
+    except (ValueError, RecursionError):
+        return None
+    return UserName(user) if user else None
+
+
 def render_record(
     base: bytes | None, record: Record, base_name: ContainerName | None = None
 ) -> bytes:

@@ -1,0 +1,307 @@
+"""The accounting in SQLite: a file of its own in `state_dir`, which the daemon alone writes.
+
+SQLite's journal (WAL) keeps it whole: killed at any moment, it is as before a save or as after it.
+What a crash of the host may cost is saved again, since the place in the history is part of a save.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ds01d.errors import AccountingBroken, WriteFailed
+from ds01d.model.accounting import (
+    AccountingChange,
+    BookingBegun,
+    BookingChanged,
+    BookingEnded,
+    ClockSet,
+    OpenAccount,
+    Progress,
+    SlotWeight,
+    TimeDivided,
+    Use,
+)
+from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
+
+NAME: Final = "accounting.sqlite"
+_VERSION: Final = 1
+_MODE: Final = 0o640  # who uses what is for operators
+_DROPPED_AT_ONCE: Final = 500
+_DAY_S: Final = 86400.0
+_SCHEMA: Final = """
+CREATE TABLE boots (
+    number INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL UNIQUE,
+    offset REAL NOT NULL
+);
+CREATE TABLE bookings (
+    id INTEGER PRIMARY KEY,
+    container TEXT NOT NULL,
+    user TEXT,
+    slot TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    gpus REAL,
+    begun REAL NOT NULL,
+    begun_boot INTEGER NOT NULL,
+    ended REAL,
+    ended_boot INTEGER,
+    reason TEXT,
+    used REAL NOT NULL DEFAULT 0,
+    idle REAL NOT NULL DEFAULT 0,
+    retained REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX ends ON bookings (ended);
+CREATE TABLE hours (
+    booking INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    used REAL NOT NULL DEFAULT 0,
+    idle REAL NOT NULL DEFAULT 0,
+    retained REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (booking, hour)
+) WITHOUT ROWID;
+CREATE TABLE progress (
+    inode INTEGER, bytes INTEGER, applied TEXT NOT NULL,
+    observed REAL, observed_boot REAL, observed_boot_id TEXT,
+    complete_since REAL, sampled_since REAL, next_id INTEGER NOT NULL
+);
+"""
+
+
+class AccountingFile:
+    """For one thread. Opened at the first call, and again after `close`.
+
+    A call raises `WriteFailed` where the file is locked or the disk full, and `AccountingBroken`
+    where it is damaged; then nothing of the call is stored.
+    """
+
+    def __init__(self, folder: Path, keep_days: int) -> None:
+        self.path = folder / NAME
+        self._keep_s = keep_days * _DAY_S
+        self._database: sqlite3.Connection | None = None
+        self._boots: dict[str, int] = {}
+
+    def load(self) -> OpenAccount:
+        """What is to be known to go on."""
+        with self._wrap_errors(), self._open() as database:
+            self._boots = {}
+            offsets = {}
+            for number, boot_id, offset in database.execute("SELECT * FROM boots"):
+                self._boots[boot_id], offsets[boot_id] = number, offset
+            boot_ids = {number: boot_id for boot_id, number in self._boots.items()}
+            bookings = [
+                BookingBegun(
+                    id=id_,
+                    container=ContainerName(container),
+                    user=None if user is None else UserName(user),
+                    slot=SlotId(slot),
+                    weight=SlotWeight(profile=profile, gpus=gpus),
+                    at=_place_begin(begun, boot_ids.get(boot, ""), offsets),
+                )
+                for id_, container, user, slot, profile, gpus, begun, boot in database.execute(
+                    "SELECT id, container, user, slot, profile, gpus, begun, begun_boot"
+                    " FROM bookings WHERE ended IS NULL ORDER BY id"
+                )
+            ]
+            progress, next_id = _read_progress(database)
+        return OpenAccount(bookings=bookings, offsets=offsets, progress=progress, next_id=next_id)
+
+    def save(self, changes: Sequence[AccountingChange], progress: Progress, next_id: int) -> None:
+        """Store changes, in their order, and how far they go; all of it or nothing."""
+        with self._wrap_errors(), self._open() as database, _transaction(database):
+            for change in changes:
+                self._store_change(database, change)
+            _write_progress(database, progress, next_id)
+            if progress.observed is not None:
+                _drop_old(database, progress.observed.wall - self._keep_s)
+
+    def set_aside(self) -> None:
+        """Keep a damaged file beside, for who wants to rescue more than the history has."""
+        self.close()
+        # Its journal first: SQLite would play it into the next file of this name.
+        for suffix in ("-wal", "-shm", ""):
+            path = self.path.with_name(f"{NAME}{suffix}")
+            with suppress(OSError):
+                path.replace(path.with_name(f"{NAME}.broken{suffix}"))
+
+    def close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with suppress(sqlite3.Error):
+                database.close()
+
+    def _store_change(self, database: sqlite3.Connection, change: AccountingChange) -> None:
+        match change:
+            case BookingBegun(at=at, weight=weight):
+                database.execute(
+                    "INSERT INTO bookings (id, container, user, slot, profile, gpus, begun,"
+                    " begun_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        change.id,
+                        _to_text(change.container),
+                        None if change.user is None else _to_text(change.user),
+                        _to_text(change.slot),
+                        _to_text(weight.profile),
+                        weight.gpus,
+                        at.wall,
+                        self._number_boot(at),
+                    ),
+                )
+            case BookingChanged():
+                database.execute(
+                    "UPDATE bookings SET container = ?, user = ? WHERE id = ?",
+                    (
+                        _to_text(change.container),
+                        None if change.user is None else _to_text(change.user),
+                        change.id,
+                    ),
+                )
+            case BookingEnded(at=at):
+                database.execute(
+                    "UPDATE bookings SET ended = ?, ended_boot = ?, reason = ? WHERE id = ?",
+                    (at.wall, self._number_boot(at), change.reason, change.id),
+                )
+            case TimeDivided(seconds=seconds):
+                parts = tuple(seconds.get(use, 0.0) for use in Use)
+                database.execute(
+                    "INSERT INTO hours VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " used = used + excluded.used, idle = idle + excluded.idle,"
+                    " retained = retained + excluded.retained",
+                    (change.id, change.hour, *parts),
+                )
+                database.execute(
+                    "UPDATE bookings SET used = used + ?, idle = idle + ?,"
+                    " retained = retained + ? WHERE id = ?",
+                    (*parts, change.id),
+                )
+            case ClockSet():
+                self._set_clock(database, change)
+
+    def _set_clock(self, database: sqlite3.Connection, change: ClockSet) -> None:
+        database.execute(
+            "INSERT INTO boots (boot_id, offset) VALUES (?, ?)"
+            " ON CONFLICT (boot_id) DO UPDATE SET offset = excluded.offset",
+            (change.boot_id, change.offset),
+        )
+        query = "SELECT number FROM boots WHERE boot_id = ?"
+        (number,) = database.execute(query, (change.boot_id,)).fetchone()
+        self._boots[change.boot_id] = number
+        # Decision 247: the times of a boot move together, so no duration is changed.
+        if change.step_s:
+            for statement in (
+                "UPDATE bookings SET begun = begun + ? WHERE begun_boot = ?",
+                "UPDATE bookings SET ended = ended + ? WHERE ended_boot = ?",
+            ):
+                database.execute(statement, (change.step_s, number))
+
+    def _number_boot(self, at: Now) -> int:
+        return self._boots.get(at.boot_id, 0)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        if self._database is None:
+            # SQLite would make it for everybody to read, and its journal by its example.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(self.path, flags, _MODE))
+            # Never waits: what is not stored now is stored later.
+            database = sqlite3.connect(
+                self.path, timeout=0.0, isolation_level=None, cached_statements=16
+            )
+            self._database = database
+            # Decision 248: what a crash of the host takes away is read from the history again.
+            for setting in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -256"):
+                database.execute(f"PRAGMA {setting}")
+            _prepare_tables(database)
+        yield self._database
+
+    @contextmanager
+    def _wrap_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            reason = f"the accounting in {self.path} was not written: {error}"
+            is_passing = isinstance(error, OSError | sqlite3.OperationalError)
+            raise (WriteFailed if is_passing else AccountingBroken)(reason) from error
+
+
+def _prepare_tables(database: sqlite3.Connection) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == _VERSION:
+        return
+    if version:
+        raise sqlite3.DatabaseError(f"it has format {version}, expected {_VERSION}")
+    with _transaction(database):
+        for statement in _SCHEMA.split(";")[:-1]:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _read_progress(database: sqlite3.Connection) -> tuple[Progress, int]:
+    row = database.execute("SELECT * FROM progress").fetchone()
+    if row is None:
+        return Progress(), 1
+    inode, bytes_, applied, wall, boot, boot_id, complete_since, sampled_since, next_id = row
+    return (
+        Progress(
+            place=None if inode is None else (inode, bytes_),
+            applied=frozenset(applied.split()),
+            observed=None
+            if wall is None
+            else Now(wall=Wall(wall), boot=Boot(boot), boot_id=boot_id),
+            complete_since=complete_since,
+            sampled_since=sampled_since,
+        ),
+        next_id,
+    )
+
+
+def _write_progress(database: sqlite3.Connection, progress: Progress, next_id: int) -> None:
+    place, observed = progress.place or (None, None), progress.observed
+    seen = (None,) * 3 if observed is None else (observed.wall, observed.boot, observed.boot_id)
+    database.execute("DELETE FROM progress")
+    database.execute(
+        "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *place,
+            " ".join(sorted(progress.applied)),
+            *seen,
+            progress.complete_since,
+            progress.sampled_since,
+            next_id,
+        ),
+    )
+
+
+def _drop_old(database: sqlite3.Connection, before: float) -> None:
+    """Drop bookings that ended before, some at a time: a pass must not wait for thousands."""
+    old = database.execute(
+        "SELECT id FROM bookings WHERE ended < ? ORDER BY ended LIMIT ?", (before, _DROPPED_AT_ONCE)
+    ).fetchall()
+    database.executemany("DELETE FROM hours WHERE booking = ?", old)
+    database.executemany("DELETE FROM bookings WHERE id = ?", old)
+
+
+def _place_begin(begun: float, boot_id: str, offsets: Mapping[str, float]) -> Now:
+    boot = begun - offsets.get(boot_id, begun)
+    return Now(wall=Wall(begun), boot=Boot(boot), boot_id=boot_id)
+
+
+def _to_text(text: str) -> str:
+    """SQLite takes no lone surrogate, and the books of others may have one."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,346 @@
+"""Keeps the accounts of bookings: what the history and the passes say becomes changes to store.
+
+Pure: it holds the bookings that have not ended, and gives `AccountingChange`s. The history has the
+exact moment of whatever ds01d changed; a pass shows what others did, or nobody entered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from ds01d.decide.device_use import weigh_profile
+from ds01d.model.accounting import (
+    AccountingChange,
+    BookingBegun,
+    BookingChanged,
+    BookingEnded,
+    ClockSet,
+    OpenAccount,
+    Pair,
+    SlotWeight,
+    TimeDivided,
+    Use,
+)
+from ds01d.model.drift import Action
+from ds01d.model.history import UNDO, BooksState, Entry
+from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
+
+READING_S: Final = 300.0
+"""A reading says nothing of the time that comes later than this."""
+_STEP_S = 0.5
+_HOUR = 3600.0
+UNDONE: Final = "undone"
+RELEASED: Final = "released"
+NOT_ENTERED: Final = "not-entered"
+"""The end of a booking of which the history has nothing: another program, or Docker, ended it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A booking as a pass saw it.
+
+    `list_begins`: moments at which it may have begun, the likeliest first.
+    """
+
+    weight: SlotWeight
+    use: Use | None
+    find_user: Callable[[], UserName | None]
+    list_begins: Callable[[], Sequence[Wall | None]]
+
+
+@dataclass(slots=True)
+class _Booking:
+    """A booking that has not ended. `is_new`: no pass has seen it yet.
+
+    `divided_to`: up to here its time is in `seconds`, stored, or not known.
+    """
+
+    id: int
+    container: ContainerName
+    user: UserName | None
+    begun: Now
+    is_new: bool = False
+    use: Use | None = None
+    divided_to: Boot | None = None
+    seconds: dict[int, dict[Use, float]] = field(default_factory=dict)
+
+
+class Accounts:
+    """The open accounts of one store. `find_record_user`: the user in the text of a record."""
+
+    def __init__(
+        self, opened: OpenAccount, find_record_user: Callable[[str], UserName | None]
+    ) -> None:
+        self._find_record_user = find_record_user
+        self._offsets = dict(opened.offsets)
+        seen = opened.progress.observed
+        self._clock_seen: dict[str, Boot] = {} if seen is None else {seen.boot_id: seen.boot}
+        self.next_id = opened.next_id
+        self._open = {
+            (begun.container, begun.slot): _Booking(
+                id=begun.id, container=begun.container, user=begun.user, begun=begun.at
+            )
+            for begun in opened.bookings
+        }
+        self._changes: list[AccountingChange] = []
+        self._ended_at: dict[Pair, Now] = {}
+
+    @property
+    def has_changes(self) -> bool:
+        """Something began, ended or changed; divided time alone may wait."""
+        return bool(self._changes)
+
+    def take_changes(self) -> Sequence[AccountingChange]:
+        """What is to be stored since the last call, in this order."""
+        for booking in self._open.values():
+            self._store_seconds(booking)
+        changes, self._changes = self._changes, []
+        return changes
+
+    # --- the history
+
+    def apply_change(self, entries: Sequence[Entry], reach: Now | None) -> None:
+        """Take over entries that were made as one change.
+
+        `reach`: the first moment of the history, where it is read from its beginning: what ends
+        without a begin was there before.
+        """
+        taken: dict[Pair, _Booking] = {}
+        for entry in entries:
+            removed, given = _list_pairs(entry)
+            at = self._place_entry(entry)
+            for pair in sorted(removed - given):
+                if pair not in self._open and reach is not None:
+                    self._begin(pair, reach, *self._describe_booking(entry, pair))
+                if (booking := self._open.pop(pair, None)) is not None:
+                    self._divide(booking, at)
+                    self._ended_at[pair] = at
+                    taken[pair] = booking
+        # All of them before: two containers may have exchanged their names.
+        for entry in entries:
+            removed, given = _list_pairs(entry)
+            at = self._place_entry(entry)
+            for pair in sorted(given - removed):
+                self._give(pair, entry, at, taken)
+            for pair in sorted(removed - given):
+                if (booking := taken.pop(pair, None)) is not None:
+                    self._end(booking, at, _describe_end(entry))
+            self._correct_users(entry)
+
+    def _give(self, pair: Pair, entry: Entry, at: Now, taken: dict[Pair, _Booking]) -> None:
+        if pair in self._open:
+            return  # a pass has seen it before its entry was read
+        name, slot = pair
+        removed, _ = _list_pairs(entry)
+        renamed = next((p for p in sorted(removed) if p[1] == slot and p in taken), None)
+        if renamed is None:
+            self._begin(pair, at, *self._describe_booking(entry, pair))
+            return
+        # The booking of a container that has another name now: it goes on.
+        booking = taken.pop(renamed)
+        booking.container = name
+        self._open[pair] = booking
+        self._changes.append(BookingChanged(id=booking.id, container=name, user=booking.user))
+
+    def _correct_users(self, entry: Entry) -> None:
+        """A record that was written anew may name another owner than was believed."""
+        texts = {} if entry.after is None else entry.after.metadata
+        for name, text in texts.items():
+            user = None if text is None else self._find_record_user(text)
+            if user is not None:
+                self._set_user(ContainerName(name), user)
+
+    def _set_user(self, name: ContainerName, user: UserName) -> None:
+        for (container, _), booking in self._open.items():
+            if container == name and booking.user != user:
+                booking.user = user
+                self._changes.append(BookingChanged(id=booking.id, container=name, user=user))
+
+    def _describe_booking(self, entry: Entry, pair: Pair) -> tuple[UserName | None, SlotWeight]:
+        """The user of a booking, and how much of a GPU it is, as far as an entry shows it."""
+        name, slot = pair
+        user = None
+        for side in reversed(entry.sides):
+            if user is None and (text := side.metadata.get(name)) is not None:
+                user = self._find_record_user(text)
+        records = [side.slots.get(slot) for side in entry.sides]
+        profile = next((r.profile for r in records if r is not None and r.profile), None)
+        return user, weigh_slot_id(slot, profile)
+
+    def _place_entry(self, entry: Entry) -> Now:
+        """The moment of an entry, by the clock as it is set now."""
+        at = read_entry_time(entry)
+        if not entry.boot_id:  # an old entry has only its wall clock
+            return at
+        self.see_clock(at)
+        return self.correct(at)
+
+    # --- the passes
+
+    def observe(
+        self,
+        holders: Mapping[Pair, Holder],
+        covers: Callable[[ContainerName], bool],
+        now: Now,
+        seen_before: Now | None,
+        *,
+        is_continuous: bool,
+    ) -> None:
+        """Compare with the bookings that a pass saw, of the containers that it covers.
+
+        `seen_before`: when the books were seen last; `is_continuous`: this process has watched them
+        since then.
+        """
+        for pair, holder in holders.items():
+            if pair not in self._open and covers(pair[0]) and not self._is_newer(pair, now):
+                begun = self._choose_begin(holder, now, seen_before)
+                self._begin(pair, begun, holder.find_user(), holder.weight)
+        ended_at = now if is_continuous or seen_before is None else self.correct(seen_before)
+        for pair, booking in [*self._open.items()]:
+            if not covers(pair[0]):
+                continue
+            seen = holders.get(pair)
+            if seen is not None:
+                if booking.user is None and (user := seen.find_user()) is not None:
+                    self._set_user(pair[0], user)
+                if booking.is_new:  # since it began, nothing else was read
+                    booking.is_new, booking.use = False, seen.use
+                    booking.divided_to = _same_boot(booking.begun, now)
+                self._divide(booking, now)
+                booking.use = seen.use
+            elif not _is_after(booking.begun, now):
+                del self._open[pair]
+                self._divide(booking, ended_at)
+                self._end(booking, ended_at, NOT_ENTERED)
+        self._ended_at.clear()
+
+    def lose_sight(self, now: Now) -> None:
+        """The books are not known: what is done from here on is not, either."""
+        for booking in self._open.values():
+            self._divide(booking, now)
+            booking.use = None
+
+    def see_clock(self, now: Now) -> None:
+        """Follow the wall clock: where it was set, the times of this boot move along."""
+        offset = now.wall - now.boot
+        known = self._offsets.get(now.boot_id)
+        # What was entered before the clock was set last is read after it.
+        is_old = now.boot < self._clock_seen.get(now.boot_id, Boot(0.0))
+        if known is not None and (is_old or abs(offset - known) < _STEP_S):
+            return
+        self._clock_seen[now.boot_id] = now.boot
+        self._offsets[now.boot_id] = offset
+        step_s = 0.0 if known is None else offset - known
+        self._changes.append(ClockSet(boot_id=now.boot_id, offset=offset, step_s=step_s))
+
+    def _is_newer(self, pair: Pair, now: Now) -> bool:
+        """The booking was ended after the pass had read the books."""
+        ended = self._ended_at.get(pair)
+        return ended is not None and _is_after(ended, now)
+
+    def _choose_begin(self, holder: Holder, now: Now, seen_before: Now | None) -> Now:
+        """When a booking that nobody entered began: between the last look and this one."""
+        first = -_HOUR if seen_before is None else self.correct(seen_before).wall
+        for wall in holder.list_begins():
+            if wall is not None and first < wall < now.wall:
+                boot = now.boot - (now.wall - wall)
+                # Before this boot there is no CLOCK_BOOTTIME to hold on to.
+                return Now(wall=wall, boot=Boot(boot), boot_id=now.boot_id if boot > 0 else "")
+        return now
+
+    def correct(self, at: Now) -> Now:
+        """A moment by the clock as it is set now."""
+        offset = self._offsets.get(at.boot_id)
+        wall = at.wall if offset is None else Wall(offset + at.boot)
+        return Now(wall=wall, boot=at.boot, boot_id=at.boot_id)
+
+    # --- single bookings
+
+    def _begin(self, pair: Pair, at: Now, user: UserName | None, weight: SlotWeight) -> None:
+        name, slot = pair
+        booking = _Booking(id=self.next_id, container=name, user=user, begun=at, is_new=True)
+        self.next_id += 1
+        self._open[pair] = booking
+        self._changes.append(
+            BookingBegun(id=booking.id, container=name, user=user, slot=slot, weight=weight, at=at)
+        )
+
+    def _end(self, booking: _Booking, at: Now, reason: str) -> None:
+        self._store_seconds(booking)
+        self._changes.append(BookingEnded(id=booking.id, at=at, reason=reason))
+
+    def _divide(self, booking: _Booking, now: Now) -> None:
+        """Give the time since the last reading to what was read then."""
+        begin, booking.divided_to = booking.divided_to, now.boot
+        if booking.use is None or begin is None or not 0.0 < now.boot - begin <= READING_S:
+            return
+        wall = now.wall - (now.boot - begin)
+        boundary = (now.wall // _HOUR) * _HOUR
+        for start, end in ((wall, min(boundary, now.wall)), (max(boundary, wall), now.wall)):
+            if end > start:
+                hour = booking.seconds.setdefault(int(start // _HOUR), {})
+                hour[booking.use] = hour.get(booking.use, 0.0) + end - start
+
+    def _store_seconds(self, booking: _Booking) -> None:
+        for hour, seconds in booking.seconds.items():
+            self._changes.append(TimeDivided(id=booking.id, hour=hour, seconds=seconds))
+        booking.seconds = {}
+
+
+def weigh_slot_id(slot: SlotId, profile: str | None) -> SlotWeight:
+    """How much of a GPU a slot is, by its ID and its profile, if the history has that."""
+    if "." not in slot and ":" not in slot:
+        return SlotWeight(profile=profile or "", gpus=1.0)
+    return weigh_profile(profile)
+
+
+def _list_pairs(entry: Entry) -> tuple[frozenset[Pair], frozenset[Pair]]:
+    """The bookings that an entry removed and added."""
+    if entry.taken or entry.given:
+        return frozenset(entry.taken), frozenset(entry.given)
+    # Holders go along with their slot, which the entry shows as a whole.
+    if entry.action not in _OF_TABLE or any(side.broken for side in entry.sides):
+        return frozenset(), frozenset()
+    before, after = _list_slots(entry.before), _list_slots(entry.after)
+    return before - after, after - before
+
+
+_OF_TABLE = frozenset({Action.UPDATE_SLOT.value, Action.REMOVE_SLOT.value, UNDO})
+
+
+def _list_slots(side: BooksState | None) -> frozenset[Pair]:
+    return frozenset(
+        (ContainerName(name), SlotId(slot))
+        for slot, record in ({} if side is None else side.slots).items()
+        if record is not None
+        for name in record.containers
+    )
+
+
+def _describe_end(entry: Entry) -> str:
+    if entry.action == UNDO:
+        return UNDONE
+    return (
+        RELEASED if entry.action == Action.RELEASE.value and not entry.fingerprint else entry.kind
+    )
+
+
+def read_entry_time(entry: Entry) -> Now:
+    """When an entry was made, by the clocks of then."""
+    try:
+        wall = datetime.fromisoformat(entry.at).timestamp()
+    except ValueError:
+        wall = 0.0
+    return Now(wall=Wall(wall), boot=Boot(entry.boot), boot_id=entry.boot_id)
+
+
+def _same_boot(begun: Now, now: Now) -> Boot | None:
+    """When it began, if that was in this boot."""
+    return begun.boot if begun.boot_id == now.boot_id else None
+
+
+def _is_after(moment: Now, other: Now) -> bool:
+    return moment.boot_id == other.boot_id and moment.boot > other.boot

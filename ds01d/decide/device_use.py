@@ -1,0 +1,68 @@
+"""What the holder of a slot does with it, by one sample; unknown is neither used nor idle. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from ds01d.decide.index import BooksIndex
+from ds01d.model.accounting import SlotWeight, Use
+from ds01d.model.books import Slot, SlotType
+from ds01d.model.devices import Gpu, Inventory
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
+
+_PARTS = re.compile(r"(?:MIG )?([1-7])[cg]\.")
+_PARTS_OF_A_GPU = 7  # the compute slices of any GPU that can be divided
+
+
+def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> Use | None:
+    """What a container does with a slot that is booked for it; None: that is not known.
+
+    Used: a process of it is on the device, which is not idle where the driver says how busy it is.
+    """
+    # Decision 246: without Docker nobody knows whose a process is, or whether it was stopped.
+    if index.engine is None:
+        return None
+    container = index.containers.get(name)
+    processes = index.processes.find_processes(slot)
+    is_stopped = (
+        container is not None and not container.state.alive and container.started is not None
+    )
+    if processes is None or isinstance(processes, Unknown):
+        return Use.RETAINED if is_stopped else None
+    if container is not None and any(process.container == container.id for process in processes):
+        return _find_utilization(index.table.device_of.get(slot), index)
+    if is_stopped:
+        return Use.RETAINED
+    # One of them may be its own.
+    if any(isinstance(process.container, Unknown) for process in processes):
+        return None
+    return Use.IDLE
+
+
+def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> Use | None:
+    """Whether a device with a process on it is used."""
+    inventory = index.snapshot.gpu
+    gpus = inventory.gpus if isinstance(inventory, Inventory) else ()
+    gpu = next((gpu for gpu in gpus if gpu.uuid == device), None)
+    # Of a MIG device, and of a GPU that is divided, NVML has no utilization.
+    if not isinstance(gpu, Gpu) or gpu.mig:
+        return Use.USED
+    if gpu.utilization is None:
+        return None
+    return Use.USED if gpu.utilization > 0 else Use.IDLE
+
+
+def weigh_slot(slot: Slot | None) -> SlotWeight:
+    """How much of a GPU a slot is."""
+    if slot is None:
+        return SlotWeight(profile="", gpus=None)
+    if slot.type is SlotType.PHYSICAL:
+        return SlotWeight(profile=slot.profile or SlotType.PHYSICAL.value, gpus=1.0)
+    return weigh_profile(slot.profile)
+
+
+def weigh_profile(profile: str | None) -> SlotWeight:
+    """How much of a GPU a MIG device of this profile is: "2g.10gb" is two of its seven parts."""
+    parts = _PARTS.match(profile or "")
+    gpus = None if parts is None else int(parts[1]) / _PARTS_OF_A_GPU
+    return SlotWeight(profile=profile or "", gpus=gpus)

@@ -1,0 +1,114 @@
+"""The accounting: who had which slot, from when to when, and what became of the time. Pure values.
+
+Times are seconds since the epoch, by the wall clock as it is set now: where it was set meanwhile,
+the times of the same boot are moved along, so that no duration is changed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ds01d.model.history import HistoryPlace
+from ds01d.model.primitives import ContainerName, Now, SlotId, UserName, Wall, Word
+
+Pair = tuple[ContainerName, SlotId]
+
+
+class Use(Word):
+    """What the holder of a slot does with it. What is not known is none of them."""
+
+    USED = "used"
+    IDLE = "idle"
+    RETAINED = "retained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotWeight:
+    """How much of a GPU a slot is: 1 for a whole one. None: it is not known."""
+
+    profile: str
+    gpus: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingBegun:
+    """A container got a slot. `id`: of the booking, never used again."""
+
+    id: int
+    container: ContainerName
+    user: UserName | None
+    slot: SlotId
+    weight: SlotWeight
+    at: Now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingChanged:
+    """The booking went to another name, or turned out to be another user's."""
+
+    id: int
+    container: ContainerName
+    user: UserName | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingEnded:
+    """`reason`: the kind of the change that ended it, in the words of the history."""
+
+    id: int
+    at: Now
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeDivided:
+    """So many seconds of a booking in one hour (since the epoch), by what was done with them."""
+
+    id: int
+    hour: int
+    seconds: Mapping[Use, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockSet:
+    """The wall clock of a boot: `offset` is its time at the begin of CLOCK_BOOTTIME.
+
+    `step_s`: by how much the times of this boot so far were wrong.
+    """
+
+    boot_id: str
+    offset: float
+    step_s: float
+
+
+AccountingChange = BookingBegun | BookingChanged | BookingEnded | TimeDivided | ClockSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the accounting has come.
+
+    `place`: up to where every change of the history is in it; `applied`: later entries that are,
+    too. `observed`: the last moment at which the books were seen. `complete_since`: from when on
+    no booking is missing; `sampled_since`: from when on it is known what was done with the time.
+    """
+
+    place: HistoryPlace | None = None
+    applied: frozenset[str] = frozenset()
+    observed: Now | None = None
+    complete_since: Wall | None = None
+    sampled_since: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAccount:
+    """What is read of an accounting at a start: the bookings that have not ended, and the rest.
+
+    `offsets`: of the wall clock, by boot. `next_id`: for the next booking.
+    """
+
+    bookings: Sequence[BookingBegun] = ()
+    offsets: Mapping[str, float] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    next_id: int = 1
