@@ -20,7 +20,8 @@ def note_limits(
     snapshot: Snapshot, previous: LimitsSeen | None, policy: Policy
 ) -> LimitsSeen | None:
     """What is remembered of the limits after `snapshot`; a source that failed changes nothing."""
-    if isinstance(snapshot.limits, Unknown):
+    # The last good ones of files that cannot be read now are no new version of these.
+    if isinstance(snapshot.limits, Unknown) or snapshot.limits.problem:
         return previous
     longest_wait = max(policy.settle_s, policy.freeze_s)
     if previous is not None and previous.version == snapshot.limits.version:

@@ -71,6 +71,8 @@ class Snapshot:
             Source.LIMITS: self.limits,
         }
         return {
-            source: answer.reason if isinstance(answer, Unknown | Unreadable) else "ok"
+            source: answer.reason
+            if isinstance(answer, Unknown | Unreadable)
+            else (isinstance(answer, Limits) and answer.problem) or "ok"
             for source, answer in answers.items()
         }

@@ -1,109 +1,187 @@
-"""resource-limits.yaml: the file. What stands in it is understood by `limits_rules`.
+"""resource-limits.yaml with the files beside it. What they mean is worked out by `limits_rules`.
 
-Read, never written. Its version goes with the answer, so that a file which somebody still writes,
-half of it valid, ends no hold.
+Read, never written. Their version goes with the answer, so that a file which somebody still writes,
+half of it valid, ends no hold. Files that cannot be read or understood any more leave the last good
+limits, which end no hold (decision 220).
 """
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from ds01d.adapters.books.limits_rules import resolve_limits
-from ds01d.adapters.books.strict_yaml import read_yaml
-from ds01d.adapters.files.safe_read import (
-    NotRead,
-    ReadFailure,
-    Signature,
-    digest_of,
-    open_configured,
-    read_unchanged,
-    too_large,
+from ds01d.adapters.books.group_members import parse_assignments, parse_members
+from ds01d.adapters.books.limits_files import (
+    ASSIGNMENTS,
+    EXEMPTIONS,
+    OVERRIDES,
+    FileContent,
+    LimitsFolder,
+    Signatures,
+    find_group,
+    name_members,
+    open_limits,
 )
+from ds01d.adapters.books.limits_layers import parse_layer
+from ds01d.adapters.books.limits_rules import (
+    FREED_TYPES,
+    SideFiles,
+    explain_null_section,
+    resolve_limits,
+)
+from ds01d.adapters.books.strict_yaml import describe_value, read_yaml
+from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown
 
-LIMIT = 4 << 20
+_FOR_EVER: Final = HoldRule(seconds=None, source="no limits")
+NO_LIMITS: Final = Limits(
+    holds={},
+    unknown_user=_FOR_EVER,
+    unnamed=_FOR_EVER,
+    default_quota=None,
+    freed_types=FREED_TYPES,
+)
 
-_QUIET_S = 0.05
-_ATTEMPTS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
-
-
-_FOR_EVER = HoldRule(seconds=None, source="no limits")
-NO_LIMITS = Limits(holds={}, unknown_user=_FOR_EVER, unnamed=_FOR_EVER, default_quota=None)
+Content = Mapping[str, FileContent]
 
 
 class LimitsFile:
-    """The file, parsed again only when it changed. `missing`: the limits where there is none."""
+    """The files, parsed again only when one changed. `missing`: the limits where there is none."""
 
     def __init__(self, path: Path, missing: Limits | None = None) -> None:
         self._path, self._missing = path, missing
-        self._cached: tuple[Signature, Limits | Unknown] | None = None
-        self._last_whole = b""
+        self._cached: tuple[Signatures, Limits | Unknown] | None = None
+        self._last_whole: dict[str, bytes] = {}
+        self._last_good: Limits | None = None
 
     def read(self) -> Limits | Unknown:
-        """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
-        descriptor = open_configured(self._path)
-        if isinstance(descriptor, NotRead):
-            missing = descriptor.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}
-            if missing and self._missing is not None:
-                return self._missing
-            return Unknown(source=Source.LIMITS, reason=descriptor.reason, missing=missing)
-        try:
-            return self._read_open(descriptor)
-        except OSError as error:
-            return _make_unknown(f"{self._path} could not be read: {error.strerror}")
-        finally:
-            os.close(descriptor)
+        """The limits; Unknown where the files are missing, unreadable or make no limits."""
+        answer = self._read_files()
+        if isinstance(answer, Limits):
+            self._last_good = answer
+        elif self._last_good is not None:
+            # Decision 220: a file that is broken, or gone, limits nobody less than before.
+            return replace(self._last_good, problem=answer.reason)
+        elif answer.missing and self._missing is not None:
+            return self._missing
+        return answer
 
-    def _read_open(self, descriptor: int) -> Limits | Unknown:
-        signature = Signature.of(os.fstat(descriptor))
-        # The same signature is the same file: a sweep must not parse YAML each time.
-        if self._cached is not None and self._cached[0] == signature:
+    def _read_files(self) -> Limits | Unknown:
+        with open_limits(self._path) as folder:
+            if isinstance(folder, Unknown):
+                return folder
+            try:
+                return self._read_folder(folder)
+            except OSError as error:
+                return _make_unknown(f"{self._path} could not be read: {error.strerror}")
+
+    def _read_folder(self, folder: LimitsFolder) -> Limits | Unknown:
+        # The same signatures are the same files: a sweep must not parse YAML each time.
+        if self._cached is not None and self._cached[0] == folder.sign():
             return self._cached[1]
-        data = _read_quiet(descriptor)
-        if data is None:
-            return _make_unknown(f"{self._path} is being written")
-        signature = Signature.of(os.fstat(descriptor))
-        limits = self._parse_limits(data)
-        if isinstance(limits, Limits):
-            version = f"{digest_of(data)} {signature.modified_ns}"
-            # Decision 129: the beginning of what stood there before is a file that was cut.
-            is_part = len(data) < len(self._last_whole) and self._last_whole.startswith(data)
-            if not is_part:
-                self._last_whole = data
-            limits = replace(limits, version=version, size=len(data), is_part=is_part)
+        content = folder.read_files()
+        if isinstance(content, Unknown):
+            return content
+        signatures = folder.sign()
+        answer = self._make_limits(content)
         # A further write within the same tick of the clock would leave the same signature.
-        self._cached = None if signature.is_racy() else (signature, limits)
-        return limits
+        is_racy = any(
+            signature is not None and signature.is_racy() for signature in signatures.values()
+        )
+        self._cached = None if is_racy else (signatures, answer)
+        return answer
 
-    def _parse_limits(self, data: bytes) -> Limits | Unknown:
-        if len(data) > LIMIT:
-            return _make_unknown(too_large(self._path, LIMIT).reason)
+    def _make_limits(self, content: Content) -> Limits | Unknown:
         try:
-            raw = read_yaml(data, str(self._path))
+            raw = self._parse_file(content, self._path.name)
+            side = self._parse_side_files(raw, content)
         except Malformed as error:
             return _make_unknown(str(error))
+        if problem := explain_null_section(raw, side):
+            return _make_unknown(f"{self._path}: {problem}")
+        if problem := self._explain_missing(raw, content):
+            return _make_unknown(problem)
+        limits = resolve_limits(raw, str(self._path), side)
+        # Decision 129: the beginning of what stood there before is a file that was cut.
+        cut = {
+            name
+            for name, file in content.items()
+            if (before := self._last_whole.get(name, b"")).startswith(file.data)
+            and len(file.data) < len(before)
+        }
+        self._last_whole |= {name: file.data for name, file in content.items() if name not in cut}
+        files = [content[name] for name in sorted(content)]
+        return replace(
+            limits,
+            version=" ".join(f"{digest_of(file.data)} {file.modified_ns}" for file in files),
+            size=sum(len(file.data) for file in files),
+            is_part=bool(cut),
+        )
+
+    def _parse_file(self, content: Content, name: str) -> dict[object, object]:
+        """A file of YAML; raises `Malformed`."""
+        path = self._path.parent / name
+        raw = read_yaml(content[name].data, str(path))
+        if raw is None and name != self._path.name:
+            return {}  # only comments
         if not isinstance(raw, dict):
-            return _make_unknown(f"{self._path}: expected a mapping with defaults, groups, …")
-        return resolve_limits(raw, str(self._path))
+            raise Malformed(f"{path}: expected a mapping, got {describe_value(raw)}")
+        return raw
+
+    def _parse_side_files(self, raw: Mapping[object, object], content: Content) -> SideFiles:
+        """Raises `Malformed` where it is not known whose limits are whose."""
+        folder = self._path.parent
+        members: dict[str, tuple[str, ...]] = {}
+        problems = [
+            f"{folder / name}: anybody may write it: chmod o-w"
+            for name, file in content.items()
+            if file.is_public
+        ]
+        groups = _name_groups(raw)
+        for name, file in content.items():
+            if (group := find_group(name)) is None:
+                continue
+            members[group], unclear = parse_members(file.data)
+            problems += [f"{folder / name}: {problem}" for problem in unclear]
+            if group not in groups:
+                problems.append(f"{folder / name}: there is no group {group!r:.60}")
+        assignments: dict[str, str] = {}
+        if ASSIGNMENTS in content:
+            assignments, unclear = parse_assignments(content[ASSIGNMENTS].data)
+            problems += [f"{folder / ASSIGNMENTS}: {problem}" for problem in unclear]
+        exemptions: dict[object, object] = {}
+        if EXEMPTIONS in content:
+            try:
+                exemptions = self._parse_file(content, EXEMPTIONS)
+            except Malformed as error:  # it decides nothing here
+                problems.append(str(error))
+        return SideFiles(
+            members=members,
+            overrides=self._parse_file(content, OVERRIDES) if OVERRIDES in content else {},
+            overrides_path=str(folder / OVERRIDES),
+            assignments=assignments,
+            assignments_path=str(folder / ASSIGNMENTS),
+            exemptions=parse_layer(exemptions, "", ("exemptions",), str(folder / EXEMPTIONS)),
+            problems=tuple(problems),
+        )
+
+    def _explain_missing(self, raw: Mapping[object, object], content: Content) -> str:
+        """Which file is gone that said whose limits are whose; "" where none is."""
+        deciding = {OVERRIDES, *map(name_members, _name_groups(raw))}
+        for name in sorted(deciding & set(self._last_whole) - set(content)):
+            path = self._path.parent / name
+            return f"{path} is gone: put it back (it may be empty), or restart ds01d"
+        return ""
+
+
+def _name_groups(raw: Mapping[object, object]) -> list[str]:
+    groups = raw.get("groups")
+    return [name for name in groups if isinstance(name, str)] if isinstance(groups, dict) else []
 
 
 def _make_unknown(reason: str) -> Unknown:
     return Unknown(source=Source.LIMITS, reason=reason)
-
-
-def _read_quiet(descriptor: int) -> bytes | None:
-    """Read when nobody has written for a moment: half a YAML file is valid, and names fewer users.
-
-    None if that moment does not come.
-    """
-    for _ in range(_ATTEMPTS):
-        # An editor writes in pieces, and each piece by itself is valid YAML.
-        if not Signature.of(os.fstat(descriptor)).is_racy(_QUIET_S):
-            return read_unchanged(descriptor, LIMIT + 1)
-        time.sleep(_QUIET_S / 5)
-    return None

@@ -92,14 +92,6 @@ def open_file(path: Path, *, folder: int | None = None, to_write: bool = False) 
         return _explain_failure(path, error, folder)
 
 
-def open_configured(path: Path) -> int | NotRead:
-    """As `open_file`, wherever the path leads: for what an administrator alone configures."""
-    try:
-        return _accept_regular(path, os.open(path, _READ))
-    except OSError as error:
-        return _explain_failure(path, error, None)
-
-
 def _open_at(name: str, folder: int, *, to_write: bool) -> int:
     if to_write:
         with suppress(OSError):  # What cannot be written may still be replaced.

@@ -31,7 +31,7 @@ Read = Callable[[str | bytes], "Limits | Unknown"]
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take files for quiet at once; the test of quietness sets it back."""
-    monkeypatch.setattr("ds01d.adapters.books.limits._QUIET_S", 0.0)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files._QUIET_S", 0.0)
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_one_login_written_in_two_ways_is_two_logins(read: Read) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "gpu_hold_after_stop_h", "gpu-hold-after-stop", "gpuHoldAfterStop", "GPU_HOLD_AFTER_STOP",
+        "gpu_hold_after_stop_m", "gpu-hold-after-stop", "gpuHoldAfterStop", "GPU_HOLD_AFTER_STOP",
         "gpu_hold_after_sotp", "gpu_hold", "gpu_hold_time", "gpu_hold_after_stop_seconds",
     ],
 )  # fmt: skip
@@ -295,12 +295,14 @@ user_overrides: {{eve: {{{key}: 1s}}, joe: {{}}}}
     assert places == [f"defaults.{key}", f"groups.b.{key}", f"user_overrides.eve.{key}"]
 
 
-def test_the_later_format_ends_no_hold() -> None:
+def test_the_later_format_is_read() -> None:
     limits = LimitsFile(REPORTS / "limits-later-format.yaml").read()
     assert isinstance(limits, Limits)
-    assert hold(limits, "anybody").seconds is None
-    assert "defaults.gpu_hold_after_stop_h" in hold(limits, "anybody").problem
-    assert len(limits.passed_over) == 1
+    assert hold(limits, "anybody") == HoldRule(
+        seconds=900.0, source="defaults.gpu_hold_after_stop_h"
+    )
+    assert limits.find_gpu_quota(UserName("anybody")).gpus == 2
+    assert limits.passed_over == ()
 
 
 @pytest.mark.parametrize(
@@ -328,7 +330,7 @@ def test_a_look_alike_of_a_section(read: Read, text: str, key: str, whose: set[s
 def test_a_look_alike_beside_the_real_key_is_only_reported(read: Read) -> None:
     limits = read("""
 default: {gpu_hold_after_stop: 1s}
-defaults: {gpu_hold_after_stop: 1h, gpu_hold_after_stop_h: 2, max_gpu: 4, priorty: 3}
+defaults: {gpu_hold_after_stop: 1h, gpu_hold_after_stop_m: 2, max_gpu: 4, priorty: 3}
 groups: {a: {members: [ada], member: [eve]}}
 """)
     assert hold(limits, "ada").seconds == hold(limits, "eve").seconds == 3600
@@ -339,11 +341,15 @@ groups: {a: {members: [ada], member: [eve]}}
 
 
 OTHERS = (
+    "gpu_memory", "container_hold_after_stop", "idle_timeout", "max_runtime", "max_cpus", "memory",
+    "memory_swap", "shm_size", "pids_limit", "max_tasks", "policies", "max_containers_per_user",
+    "reason", "storage_workspace",
+)  # fmt: skip
+OTHERS_TODAY = (
     "max_gpu_equivalents", "max_gpu_slots_per_container", "max_gpus_per_container", "gpu_memory",
-    "max_mig_per_container", "allow_full_gpu", "container_hold_after_stop", "idle_timeout_h",
-    "container_hold_after_stop_h", "max_runtime_h", "max_cpus", "memory", "memory_swap", "shm_size",
-    "pids_limit", "max_tasks", "aggregate", "policies", "max_containers_per_user", "reason",
-    "storage_workspace",
+    "max_mig_per_container", "allow_full_gpu", "idle_timeout_h", "container_hold_after_stop_h",
+    "max_runtime_h", "max_cpus", "memory", "memory_swap", "shm_size", "pids_limit", "max_tasks",
+    "aggregate", "policies", "max_containers_per_user", "reason", "storage_workspace",
 )  # fmt: skip
 OTHER_SECTIONS = (
     "enforcement", "monitoring", "bare_metal_access", "access_control", "container_types",
@@ -351,12 +357,15 @@ OTHER_SECTIONS = (
 )  # fmt: skip
 
 
-def test_what_the_lab_has_beside_looks_like_nothing_of_ours(read: Read) -> None:
-    """Keys of the two formats that are known (FACTS), each beside what is read."""
+@pytest.mark.parametrize("names", [OTHERS, OTHERS_TODAY])
+def test_what_the_lab_has_beside_looks_like_nothing_of_ours(
+    read: Read, names: tuple[str, ...]
+) -> None:
+    """Keys of the two formats that are known, each beside what is read."""
     sample = LimitsFile(SAMPLE).read()
     assert isinstance(sample, Limits)
     assert sample.passed_over == ()
-    keys = ", ".join(f"{key}: 1" for key in OTHERS)
+    keys = ", ".join(f"{key}: null" for key in names)
     limits = read(
         f"defaults: {{{keys}}}\ngroups: {{a: {{{keys}}}}}\nuser_overrides: {{ada: {{{keys}}}}}\n"
         + "".join(f"{key}: {{}}\n" for key in OTHER_SECTIONS)
@@ -642,8 +651,8 @@ def test_a_file_that_is_being_written_is_waited_for(
             file.write("groups: {a: {members: [ada], gpu_hold_after_stop: null}}\n")
         monkeypatch.setattr("ds01d.adapters.files.safe_read.time.time_ns", lambda: 2**62)
 
-    monkeypatch.setattr("ds01d.adapters.books.limits._QUIET_S", 3600.0)
-    monkeypatch.setattr("ds01d.adapters.books.limits.time.sleep", write_on)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files._QUIET_S", 3600.0)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files.time.sleep", write_on)
     assert hold(LimitsFile(path).read(), "ada").seconds is None
     assert len(waits) == 1
 
@@ -659,7 +668,7 @@ def test_one_slow_look_at_a_file_written_once_is_no_writer(
         monotonic = staticmethod(lambda: next(clock))
         sleep = staticmethod(lambda _seconds: None)
 
-    monkeypatch.setattr("ds01d.adapters.books.limits.time", Time)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files.time", Time)
     written_just_now = iter([True, True])
     monkeypatch.setattr(Signature, "is_racy", lambda *_: next(written_just_now, False))
     assert hold(LimitsFile(path).read(), "ada").seconds is None
@@ -670,8 +679,8 @@ def test_a_file_that_is_written_all_the_time_is_unknown(
 ) -> None:
     path = tmp_path / "limits.yaml"
     path.write_text("{}")
-    monkeypatch.setattr("ds01d.adapters.books.limits._QUIET_S", 3600.0)
-    monkeypatch.setattr("ds01d.adapters.books.limits.time.sleep", lambda _s: None)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files._QUIET_S", 3600.0)
+    monkeypatch.setattr("ds01d.adapters.books.limits_files.time.sleep", lambda _s: None)
     assert isinstance(LimitsFile(path).read(), Unknown)
 
 
