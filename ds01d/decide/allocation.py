@@ -8,36 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from fractions import Fraction
 
-from ds01d.decide.bookings import count_bookings, find_owners
+from ds01d.decide.bookings import find_owners
 from ds01d.decide.inventory_places import Position
 from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection, find_reservations
-from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.books import Record, Slot
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName
-from ds01d.model.reservation import ReservingProcess
+from ds01d.decide.user_quota import (
+    check_gpu_quota,
+    check_limits,
+    make_rejection,
+    measure_held,
+    weigh_slot,
+)
+from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
+from ds01d.model.books import Record, Slot, SlotType
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 from ds01d.text import format_count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllocationRequest:
-    """What is asked for. `max_slots`: how many the user may hold, None = any number.
-
-    `slot`: this one and no other. `additional`: besides those that the container has already.
-    `count` slots, all or none; `profile`: of this MIG profile or slot type, None = of any.
-    `process`: reserved for as long as that runs.
-    """
-
-    container: ContainerName
-    user: UserName
-    max_slots: int | None
-    priority: int
-    slot: SlotId | None = None
-    additional: bool = False
-    count: int = 1
-    profile: str | None = None
-    process: ReservingProcess | None = None
 
 
 def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
@@ -46,9 +33,8 @@ def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     # Asking twice must not book twice: the answer are the slots that the container has already.
     if not request.additional and (already := selection.find_booked()) is not None:
         return already
-    booking_count = count_bookings(request.user, pool.state, pool.records)
-    if (reason := explain_limit(request, booking_count)) is not None:
-        return selection.make_rejection(Refusal.USER_AT_LIMIT, reason)
+    if (rejection := selection.check_limits()) is not None:
+        return rejection
     # A limits file that is broken would lift every limit and reservation; a host without one has
     # none.
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
@@ -57,14 +43,6 @@ def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     if isinstance(pool.gpu, Unknown):
         return selection.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
     return selection.choose_best()
-
-
-def explain_limit(request: AllocationRequest, booked: int) -> str | None:
-    """Why a user with so many bookings gets no more; None if they do."""
-    if request.max_slots is None or booked + request.count <= request.max_slots:
-        return None
-    asked = f", {request.count} more asked for" if request.count > 1 else ""
-    return f"{booked}/{request.max_slots}{asked}"
 
 
 def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
@@ -79,6 +57,13 @@ class _SlotSelection:
 
     def __init__(self, request: AllocationRequest, pool: Pool) -> None:
         self._request, self._pool, self._index = request, pool, PoolIndex(pool)
+
+    def check_limits(self) -> Rejected | None:
+        """The refusal of a user who may have no more, whatever is free."""
+        return check_limits(self._request, self._pool.state, self._pool.records, self._weigh)
+
+    def _weigh(self, slot: Slot) -> Fraction:
+        return weigh_slot(slot, self._index.find_profile(slot))
 
     def find_booked(self) -> Allocated | Rejected | None:
         """The answer where the container has slots already; None where it has none."""
@@ -104,8 +89,10 @@ class _SlotSelection:
         for slot in self._pool.state.slots.values():
             if self._request.container in self._index.find_holders(slot):
                 continue  # another one is asked for
-            rejection = self._reject_profile(slot) or self._index.find_rejection(
-                slot, self._request.container, self._request.user
+            rejection = (
+                self._reject_profile(slot)
+                or self._reject_whole_gpu(slot)
+                or self._index.find_rejection(slot, self._request.container, self._request.user)
             )
             if rejection is not None:
                 rejections[slot.id] = rejection
@@ -120,10 +107,14 @@ class _SlotSelection:
         best = [*sorted(free, key=self._rank_slot), *sorted(shareable, key=self._rank_slot)]
         offered = self._list_by_device(best)
         if len(offered) >= count:
-            return self._make_allocated(offered[:count])
-        others = [r for r in rejections.values() if r.refusal is Refusal.NO_SUCH_PROFILE]
-        if others and len(others) == len(self._pool.state.slots):
+            return self._choose_fitting(offered)
+        refusals = Counter(rejection.refusal for rejection in rejections.values())
+        if refusals and refusals[Refusal.NO_SUCH_PROFILE] == len(self._pool.state.slots):
             return self._reject_unknown_profile()
+        if refusals and refusals[Refusal.FULL_GPU_NOT_ALLOWED] == len(self._pool.state.slots):
+            return self.make_rejection(
+                Refusal.FULL_GPU_NOT_ALLOWED, "only whole GPUs, and allow_full_gpu is false"
+            )
         summary = self._summarize_rejections(taken, rejections)
         wanted = f"{count} asked for, {len(offered)} free; " if count > 1 else ""
         answer = self.make_rejection(Refusal.NO_GPU_AVAILABLE, f"{wanted}{summary}")
@@ -131,6 +122,31 @@ class _SlotSelection:
         # One slot alone may come back with its GPU.
         is_lasting = 1 < count > len(self._list_by_device(fitting))
         return replace(answer, is_lasting=is_lasting)
+
+    def _choose_fitting(self, offered: Sequence[Slot]) -> Allocated | Rejected:
+        """The best of the slots; where those exceed the user's quota, the lightest."""
+        count, pool = self._request.count, self._pool
+        held = measure_held(self._request.user, pool.state, pool.records, self._weigh)
+        best, lightest = offered[:count], sorted(offered, key=self._weigh)[:count]
+        refused = check_gpu_quota(self._request, held, self._weigh_all(best))
+        if refused is None:
+            return self._make_allocated(best)
+        refused = check_gpu_quota(self._request, held, self._weigh_all(lightest))
+        return refused or self._make_allocated(lightest)
+
+    def _weigh_all(self, slots: Iterable[Slot]) -> Fraction:
+        return sum(map(self._weigh, slots), Fraction(0))
+
+    def _reject_whole_gpu(self, slot: Slot) -> SlotRejection | None:
+        """Why a user may not have a slot that is a whole GPU; None if they may."""
+        quota = self._request.quota
+        if quota is None or quota.whole_gpus or slot.type is SlotType.MIG:
+            return None
+        return SlotRejection(
+            refusal=Refusal.FULL_GPU_NOT_ALLOWED,
+            short="only for users of whole GPUs",
+            reason=f"{slot.id} is a whole GPU, and allow_full_gpu is false",
+        )
 
     def _list_by_device(self, slots: Iterable[Slot]) -> list[Slot]:
         """The first slot of each device: after a renumbering two slots can mean one."""
@@ -157,12 +173,7 @@ class _SlotSelection:
         )
 
     def make_rejection(self, refusal: Refusal, detail: str) -> Rejected:
-        return Rejected(
-            container=self._request.container,
-            user=self._request.user,
-            refusal=refusal,
-            detail=detail,
-        )
+        return make_rejection(self._request, refusal, detail)
 
     def _make_allocated(self, slots: Sequence[Slot], *, already: bool = False) -> Allocated:
         """The allocation of one slot or more."""
@@ -194,14 +205,17 @@ class _SlotSelection:
             slot_ids = ", ".join(self._pool.state.slots) or "none"
             return self.make_rejection(Refusal.NO_SUCH_SLOT, f"{slot_id}; there are {slot_ids}")
         if slot in offered:
-            return self._make_allocated([slot])
+            return self._choose_fitting([slot])
         if (rejection := rejections.get(slot_id)) is not None:
             return self.make_rejection(rejection.refusal, rejection.reason)
         holders = ", ".join(self._index.find_holders(slot))
         return self.make_rejection(Refusal.SLOT_TAKEN, f"{slot_id} is held by {holders}")
 
-    def _rank_slot(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
-        """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
+    def _rank_slot(self, slot: Slot) -> tuple[bool, bool, bool, int, int, float, Position]:
+        """Its own already, reserved for the user, fewest neighbours above, fewest, least memory.
+
+        Where quotas are in GPU-equivalents, whole GPUs come first.
+        """
         neighbours = self._index.find_holders(slot)
         # Beside somebody of higher priority only where there is no other slot.
         higher = self._count_higher(neighbours)
@@ -213,6 +227,7 @@ class _SlotSelection:
         return (
             not is_in_use,
             not is_reserved,
+            self._request.quota is not None and slot.type is SlotType.MIG,
             higher,
             len(neighbours),
             self._index.measure_memory(slot),

@@ -1,4 +1,4 @@
-"""What comes of asking the allocator for a slot, of giving one back, of a stop.
+"""What is asked of the allocator: slots; and what comes of that, of giving them back, of a stop.
 
 A refusal is an answer like any other, not an error: errors are for books that cannot be read or
 written. `warnings` are what went wrong beside it (a log that cannot be written), a line each.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ds01d.model.limits import GpuQuota
 from ds01d.model.primitives import (
     BookingId,
     ContainerName,
@@ -17,12 +18,16 @@ from ds01d.model.primitives import (
     Wall,
     Word,
 )
+from ds01d.model.reservation import ReservingProcess
 
 
 class Refusal(Word):
     """Why somebody gets no slot; callers match these words."""
 
     USER_AT_LIMIT = "USER_AT_LIMIT"
+    AGGREGATE_GPU_QUOTA_EXCEEDED = "AGGREGATE_GPU_QUOTA_EXCEEDED"
+    EXCEEDS_CONTAINER_LIMIT = "EXCEEDS_CONTAINER_LIMIT"
+    FULL_GPU_NOT_ALLOWED = "FULL_GPU_NOT_ALLOWED"
     NO_GPU_AVAILABLE = "NO_GPU_AVAILABLE"
     INVENTORY_UNKNOWN = "GPU_INVENTORY_UNKNOWN"
     LIMITS_UNREADABLE = "LIMITS_UNREADABLE"
@@ -33,6 +38,28 @@ class Refusal(Word):
     SLOT_UNUSABLE = "SLOT_UNUSABLE"
     NO_SUCH_PROFILE = "NO_SUCH_PROFILE"
     FEWER_SLOTS_BOOKED = "FEWER_SLOTS_BOOKED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationRequest:
+    """What is asked for. `max_slots`: how many the user may hold, None = any number.
+
+    `quota`: how much of the GPUs they may hold; None where the limits count slots.
+    `slot`: this one and no other. `additional`: besides those that the container has already.
+    `count` slots, all or none; `profile`: of this MIG profile or slot type, None = of any.
+    `process`: reserved for as long as that runs.
+    """
+
+    container: ContainerName
+    user: UserName
+    max_slots: int | None
+    priority: int
+    quota: GpuQuota | None = None
+    slot: SlotId | None = None
+    additional: bool = False
+    count: int = 1
+    profile: str | None = None
+    process: ReservingProcess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

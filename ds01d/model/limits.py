@@ -41,9 +41,6 @@ class GpuQuota:
     whole_gpus: bool = True
 
 
-NO_GPU_QUOTA: Final = GpuQuota()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifecycle:
     """When the lab's scripts stop and remove a container, in seconds; None: never.
@@ -123,7 +120,7 @@ class Limits:
     quotas: Mapping[UserName, int | None] = field(default_factory=dict)
     default_quota: int | None = 1
     gpu_quotas: Mapping[UserName, GpuQuota] = field(default_factory=dict)
-    default_gpu_quota: GpuQuota = NO_GPU_QUOTA
+    default_gpu_quota: GpuQuota | None = None
     resources: Mapping[UserName, ResourceLimits] = field(default_factory=dict)
     default_resources: ResourceLimits = field(default_factory=ResourceLimits)
     lifecycles: Mapping[UserName, Lifecycle] = field(default_factory=dict)
@@ -163,8 +160,8 @@ class Limits:
         """How many slots they may hold; None = any number."""
         return self.quotas.get(self.find_entry(user), self.default_quota)
 
-    def find_gpu_quota(self, user: UserName) -> GpuQuota:
-        """How much of the GPUs they may hold."""
+    def find_gpu_quota(self, user: UserName) -> GpuQuota | None:
+        """How much of the GPUs they may hold; None: the limits count slots."""
         return self.gpu_quotas.get(self.find_entry(user), self.default_gpu_quota)
 
     def find_resources(self, user: UserName) -> ResourceLimits:

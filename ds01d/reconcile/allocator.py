@@ -12,19 +12,22 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 
 from ds01d.config import Config
-from ds01d.decide.allocation import AllocationRequest, choose_slot, explain_limit
+from ds01d.decide.allocation import choose_slot
 from ds01d.decide.booking_record import (
     add_reservation,
     build_record,
     find_booking,
     has_current_stop,
 )
-from ds01d.decide.bookings import Bookings, Records, count_bookings
+from ds01d.decide.bookings import Bookings, Records
+from ds01d.decide.user_quota import check_limits
 from ds01d.errors import Malformed, Refused, WriteFailed
 from ds01d.model.allocation import (
     Allocated,
+    AllocationRequest,
     MarkedStopped,
     NoMetadata,
     NotAllocated,
@@ -221,20 +224,17 @@ class Allocator:
     def _check_limit(self, wish: AllocationRequest) -> Rejected | None:
         """The refusal of a user at the limit, before NVML and Docker are asked."""
         # Records as last read may let somebody pass, whom the check under the lock then refuses.
-        reason = self._explain_limit(wish, frozenset()) and self._explain_limit(wish, None)
-        if reason is None:
+        if self._refuse_at_limit(wish, frozenset()) is None:
             return None
-        return Rejected(
-            container=wish.container, user=wish.user, refusal=Refusal.USER_AT_LIMIT, detail=reason
-        )
+        return self._refuse_at_limit(wish, None)
 
-    def _explain_limit(
+    def _refuse_at_limit(
         self, wish: AllocationRequest, names: frozenset[ContainerName] | None
-    ) -> str | None:
+    ) -> Rejected | None:
         books = self._transactions.read_books(names)
         if books.state.find_slots(wish.container) and not wish.additional:
             return None
-        return explain_limit(wish, count_bookings(wish.user, books.state, books.records))
+        return check_limits(wish, books.state, books.records)
 
     def _book_slots(
         self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now, reason: str
@@ -340,7 +340,11 @@ def _build_request(
 ) -> AllocationRequest | Rejected:
     """The request, completed from the limits; a refusal where they are needed and unreadable."""
     # Decision 23: limits that are missing restrict nothing, limits that are broken refuse.
+    quota = None
     if isinstance(limits, Limits):
+        quota = limits.find_gpu_quota(user)
+        if quota is not None and most is not None:
+            quota, most = replace(quota, gpus=Fraction(most)), None
         most = limits.find_quota(user) if most is None else most
         priority = limits.find_priority(user) if priority is None else priority
     elif most is None:
@@ -350,7 +354,9 @@ def _build_request(
             refusal=Refusal.LIMITS_UNREADABLE,
             detail=limits.reason,
         )
-    return AllocationRequest(container=container, user=user, max_slots=most, priority=priority or 0)
+    return AllocationRequest(
+        container=container, user=user, max_slots=most, quota=quota, priority=priority or 0
+    )
 
 
 def reserve_name(uid: int | None) -> ContainerName:

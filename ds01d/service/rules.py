@@ -145,6 +145,9 @@ def lower_limits(
     quota, given = limits.find_quota(user), limits.find_priority(user)
     if most is not None and quota is not None:
         most = min(most, quota)
+    gpus = limits.find_gpu_quota(user)
+    if most is not None and gpus is not None and gpus.gpus is not None and most > gpus.gpus:
+        most = None
     if priority is not None:
         priority = min(priority, given or 0)
     return most, priority

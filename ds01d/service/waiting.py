@@ -19,6 +19,7 @@ from ds01d.service.varlink import VarlinkError
 WORTH_WAITING: Final = frozenset(
     {
         Refusal.USER_AT_LIMIT,
+        Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED,
         Refusal.NO_GPU_AVAILABLE,
         Refusal.SLOT_TAKEN,
         Refusal.SLOT_RESERVED,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, choose_slot
+from ds01d.decide.allocation import choose_slot
 from ds01d.decide.bookings import count_bookings
 from ds01d.decide.slot_offers import Pool, find_reservations
-from ds01d.model.allocation import Allocated, Refusal, Rejected
+from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Reservation

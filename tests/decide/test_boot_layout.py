@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, choose_slot
+from ds01d.decide.allocation import choose_slot
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.inventory_places import device_positions, inventory_fingerprint
 from ds01d.decide.slot_offers import Pool
-from ds01d.model.allocation import Allocated, Rejected
+from ds01d.model.allocation import Allocated, AllocationRequest, Rejected
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, Now, SlotId, UserName, Wall

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig, ExemptConfig
-from ds01d.decide.allocation import AllocationRequest, choose_slot
+from ds01d.decide.allocation import choose_slot
 from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.published_use import join_uses, known_requests
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import find_uses, find_without_devices, slot_devices, users_by_slot
-from ds01d.model.allocation import Allocated
+from ds01d.model.allocation import Allocated, AllocationRequest
 from ds01d.model.books import AllocatorState
 from ds01d.model.containers import NO_REQUEST, State
 from ds01d.model.primitives import (

@@ -546,6 +546,29 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=5,
+        name="the last good limits end holds",
+        file="ds01d/model/limits.py",
+        old="        if self.problem:\n            return HoldRule(",
+        new="        if self.problem and user is None:\n            return HoldRule(",
+        tests=(
+            "tests/adapters/books/test_lab_limits.py"
+            "::test_a_file_that_decides_and_is_no_longer_read_leaves_the_last_limits",
+        ),
+    ),
+    Mutation(
+        invariant=5,
+        name="members that cannot be read are nobody",
+        file="ds01d/adapters/books/limits_files.py",
+        old="            if isinstance(file, Unknown):\n                return file\n"
+        '            content[f"{GROUPS}/{name}"] = file\n',
+        new="            if isinstance(file, Unknown):\n                continue\n"
+        '            content[f"{GROUPS}/{name}"] = file\n',
+        tests=(
+            "tests/adapters/books/test_lab_limits.py::test_members_that_cannot_be_read_are_unknown",
+        ),
+    ),
+    Mutation(
+        invariant=5,
         name="limits without their end are an edit",
         file="ds01d/decide/limits_age.py",
         old=" or snapshot.limits.is_part\n",
@@ -1253,10 +1276,29 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=19,
-        name="several slots count as one",
+        name="a MIG device of an unknown profile weighs nothing",
+        file="ds01d/decide/user_quota.py",
+        old="    return unknown if slices is None else int(slices[1]) * _LEAST\n",
+        new="    return _WHOLE - _WHOLE if slices is None else int(slices[1]) * _LEAST\n",
+        tests=("tests/decide/test_user_quota.py::test_the_weight_of_a_mig_device",),
+    ),
+    Mutation(
+        invariant=19,
+        name="the best slots are given whatever they weigh",
         file="ds01d/decide/allocation.py",
-        old="    if request.max_slots is None or booked + request.count <= request.max_slots:\n",
-        new="    if request.max_slots is None or booked < request.max_slots:\n",
+        old="        if refused is None:\n            return self._make_allocated(best)\n",
+        new="        if refused is None or best:\n            return self._make_allocated(best)\n",
+        tests=(
+            "tests/decide/test_user_quota.py::test_no_sequence_of_requests_gets_more",
+            "tests/decide/test_user_quota.py::test_seven_sevenths_are_one_and_not_a_little_more",
+        ),
+    ),
+    Mutation(
+        invariant=19,
+        name="several slots count as one",
+        file="ds01d/decide/user_quota.py",
+        old="        if booked + count > most:\n",
+        new="        if booked >= most:\n",
         tests=(
             f"{RESERVATIONS}::test_it_counts_for_the_quota_until_it_ends",
             "tests/decide/test_allocation.py::test_all_slots_or_none",

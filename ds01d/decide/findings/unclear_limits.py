@@ -16,6 +16,11 @@ def unclear_limits(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     limits = index.limits
     if isinstance(limits, Unknown):
         return
+    if limits.problem:
+        # Decision 220: one finding for the file, not one for each container.
+        reason = f"{limits.problem}; the last good limits count, and no hold ends"
+        yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=reason)
+        return
     for why in (*limits.unclear, *limits.passed_over):
         yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=why)
     for name, verdict in verdicts.items():

@@ -17,7 +17,7 @@ import pytest
 from ds01d.adapters.books.limits import LimitsFile
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.containers import ContainerType
-from ds01d.model.limits import NO_GPU_QUOTA, Limits
+from ds01d.model.limits import GpuQuota, Limits
 from ds01d.model.primitives import Source, Unknown, UserName, Wall
 from tests.support.daemon import DATA
 
@@ -70,6 +70,12 @@ def understand(tmp_path: Path) -> Edit:
     return write_and_read
 
 
+def quota_of(limits: Limits, user: str) -> GpuQuota:
+    quota = limits.find_gpu_quota(UserName(user))
+    assert quota is not None
+    return quota
+
+
 def lines(limits: Limits) -> list[str]:
     """What is reported, without the folder."""
     return [line.rpartition("/")[2] if "/groups/" not in line else line.rpartition("/groups/")[2]
@@ -81,40 +87,38 @@ def lines(limits: Limits) -> list[str]:
 
 def in_words(limits: Limits, user: UserName, option: str) -> str:
     """What `get_resource_limits.py` prints, out of what was understood."""
-    quota, resources = limits.find_gpu_quota(user), limits.find_resources(user)
+    quota, resources = quota_of(limits, user), limits.find_resources(user)
     life, hold = limits.find_lifecycle(user), limits.find_hold(user)
-    match option.split():
-        case ["--group"]:
-            return limits.find_group(user)
-        case ["--max-gpus"]:
-            return "unlimited" if quota.gpus is None else f"{float(quota.gpus):g}"
-        case ["--max-mig-per-container"]:
-            return "unlimited" if (slots := quota.slots_per_container) is None else str(slots)
-        case ["--aggregate-gpu-limit"]:
-            return "unlimited" if quota.aggregate is None else str(float(quota.aggregate))
-        case ["--max-containers"]:
-            return "unlimited" if (most := resources.max_containers) is None else str(most)
-        case ["--max-ram"]:
-            return f"{(resources.memory or 0) >> 30}g"
-        case ["--allow-full-gpu"]:
-            return str(quota.whole_gpus).lower()
-        case ["--priority"]:
-            return str(limits.find_priority(user))
-        case ["--gpu-hold-time"]:
-            return "indefinite" if hold.seconds is None else f"{hold.seconds / HOUR:g}"
-        case ["--container-hold-time"]:
-            return "never" if (end := life.removal_after_stop_s) is None else f"{end / HOUR:g}"
-        case ["--idle-timeout"]:
-            return "None" if life.idle_timeout_s is None else f"{life.idle_timeout_s / HOUR:g}"
-        case ["--max-runtime"]:
-            return "None" if life.max_runtime_s is None else f"{life.max_runtime_s / HOUR:g}"
-        case ["--check-exemption", key]:
-            exemption = limits.find_exemption(user, key, NOW)
-            if exemption is None:
-                return "not_exempt"
-            how = "Permanent" if exemption.expires is None else "Temporary"
-            return f"exempt: {how} exemption"
-    raise AssertionError(option)
+    name, _, key = option.partition(" ")
+    if name == "--check-exemption":
+        exemption = limits.find_exemption(user, key, NOW)
+        if exemption is None:
+            return "not_exempt"
+        return f"exempt: {'Permanent' if exemption.expires is None else 'Temporary'} exemption"
+    return {
+        "--group": limits.find_group(user),
+        "--max-gpus": number(quota.gpus, "unlimited"),
+        "--max-mig-per-container": number(quota.slots_per_container, "unlimited"),
+        "--aggregate-gpu-limit": "unlimited"
+        if quota.aggregate is None
+        else str(float(quota.aggregate)),
+        "--max-containers": number(resources.max_containers, "unlimited"),
+        "--max-ram": f"{(resources.memory or 0) >> 30}g",
+        "--allow-full-gpu": str(quota.whole_gpus).lower(),
+        "--priority": str(limits.find_priority(user)),
+        "--gpu-hold-time": hours(hold.seconds, "indefinite"),
+        "--container-hold-time": hours(life.removal_after_stop_s, "never"),
+        "--idle-timeout": hours(life.idle_timeout_s, "None"),
+        "--max-runtime": hours(life.max_runtime_s, "None"),
+    }[name]
+
+
+def number(amount: Fraction | int | None, none: str) -> str:
+    return none if amount is None else f"{float(amount):g}"
+
+
+def hours(seconds: float | None, none: str) -> str:
+    return none if seconds is None else f"{seconds / HOUR:g}"
 
 
 OF_OVERRIDES = {"--aggregate", "--aggregate-gpu-limit"}  # decision 223: read otherwise
@@ -175,7 +179,7 @@ def test_an_override_counts_before_every_group(understand: Edit) -> None:
         a="amy\nbob\n",
         overrides="amy: {max_gpu_equivalents: 0.5}\nbob: {priority: 7}\nc_demo: {priority: 3}",
     )
-    assert limits.find_gpu_quota(UserName("amy")).gpus == Fraction(1, 2)
+    assert quota_of(limits, "amy").gpus == Fraction(1, 2)
     assert limits.find_priority(UserName("bob")) == 7  # the file beside comes after the section
     assert limits.find_priority(UserName("c.demo@x")) == 3
     assert limits.find_priority(UserName("zoe")) == 10
@@ -193,8 +197,10 @@ def test_what_is_wrong_in_the_files_of_members_is_reported(understand: Edit) -> 
     )
     assert {name for name in limits.groups if limits.groups[name] == "a"} == {"amy", "emil"}
     assert lines(limits) == [
-        "group-overrides.txt: zoe: a is assigned, and the default group counts;"
-        " correct the .members files",
+        (
+            "group-overrides.txt: zoe: a is assigned, and the default group counts;"
+            " correct the .members files"
+        ),
         "group-overrides.txt: fay: unknown group 'c'",
         "a.members: line 4: invalid login 'carl dora'; write one login a line",
         "b.members: there is no group 'b'",
@@ -228,7 +234,7 @@ def test_gpu_equivalents(
     understand: Edit, written: str, gpus: Fraction | None, problem: str
 ) -> None:
     limits = understand(f"defaults: {{max_gpu_equivalents: {written}}}")
-    assert limits.find_gpu_quota(UserName("amy")).gpus == gpus
+    assert quota_of(limits, "amy").gpus == gpus
     expected = [f"resource-limits.yaml: defaults.max_gpu_equivalents: {problem}"]
     found = [line[: len(expected[0])] for line in lines(limits)]
     assert found == (expected if problem else [])
@@ -239,9 +245,9 @@ def test_an_older_name_of_the_quota_counts_where_the_new_one_is_nowhere(
     understand: Edit, key: str
 ) -> None:
     text = f"defaults: {{allow_full_gpu: true}}\ngroups: {{a: {{members: [amy], {key}: 3}}}}"
-    assert understand(text).find_gpu_quota(UserName("amy")).gpus == 3
+    assert quota_of(understand(text), "amy").gpus == 3
     text = text.replace("true", "true, max_gpu_equivalents: 1.5")
-    assert understand(text).find_gpu_quota(UserName("amy")).gpus == Fraction(3, 2)
+    assert quota_of(understand(text), "amy").gpus == Fraction(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -256,14 +262,15 @@ def test_slots_of_a_container(
     understand: Edit, key: str, written: str, slots: int | None, problem: bool
 ) -> None:
     limits = understand(f"defaults: {{{key}: {written}}}")
-    assert limits.find_gpu_quota(UserName("amy")).slots_per_container == slots
+    assert quota_of(limits, "amy").slots_per_container == slots
     assert [f"defaults.{key}: " in line for line in lines(limits)] == [True] * problem
 
 
 def test_what_is_missing(understand: Edit) -> None:
     limits = understand("defaults: {aggregate: {}}\ndefault_group: x\n")
-    quota = limits.find_gpu_quota(UserName("amy"))
-    assert (quota.gpus, quota.slots_per_container, quota.whole_gpus) == (1, 1, False)
+    quota = quota_of(limits, "amy")
+    assert (quota.gpus, quota.slots_per_container) == (Fraction(1), 1)
+    assert not quota.whole_gpus
     assert quota.aggregate is None
     assert limits.find_hold(UserName("amy")).seconds is None
     assert limits.find_priority(UserName("amy")) == limits.find_priority(None) == 10
@@ -276,7 +283,7 @@ def test_what_is_missing(understand: Edit) -> None:
 @pytest.mark.parametrize("written", ['"no"', "1", "false ", "null", '"true"'])
 def test_whole_gpus_only_by_a_plain_true(understand: Edit, written: str) -> None:
     limits = understand(f"defaults: {{allow_full_gpu: {written}}}")
-    assert not limits.find_gpu_quota(UserName("amy")).whole_gpus
+    assert not quota_of(limits, "amy").whole_gpus
     assert len(lines(limits)) == (written.strip() not in ("false", "null"))
 
 
@@ -422,7 +429,7 @@ def test_jobs_and_deployed_containers_are_free_when_they_stop() -> None:
 )
 def test_aggregates(understand: Edit, written: str, limit: Fraction | None, problem: str) -> None:
     limits = understand(f"groups: {{a: {{aggregate: {written}}}}}", a="amy\n")
-    assert limits.find_gpu_quota(UserName("amy")).aggregate == limit
+    assert quota_of(limits, "amy").aggregate == limit
     assert [f"groups.a.{problem}" in line for line in lines(limits)] == [True] * bool(problem)
 
 
@@ -433,12 +440,14 @@ def test_an_override_has_its_own_aggregate_or_that_of_its_group(understand: Edit
         overrides="amy: {aggregate: {gpu_limit: 5}}\nbob: {}\n"
         "dora: {max_gpu_equivalents: 3}\nemil: {max_gpu_equivalents: 2}",
     )
-    found = {user: limits.find_gpu_quota(UserName(user)).aggregate for user in limits.groups}
+    found = {user: quota_of(limits, user).aggregate for user in limits.groups}
     assert found == {"amy": 5, "bob": 4, "dora": None, "emil": None}
     # Only where the lab's scripts refuse what the override gives.
     assert lines(limits) == [
-        "user-overrides.yaml: user_overrides.dora.aggregate: missing, so the lab's scripts hold"
-        " dora to gpu_limit 2 of the default group: write gpu_limit: 3"
+        (
+            "user-overrides.yaml: user_overrides.dora.aggregate: missing, so the lab's scripts hold"
+            " dora to gpu_limit 2 of the default group: write gpu_limit: 3"
+        )
     ]
 
 
@@ -474,7 +483,7 @@ def test_a_folder_without_the_other_files_is_read(tmp_path: Path) -> None:
     shutil.copy(RUNTIME / "resource-limits.yaml", tmp_path)
     limits = read(tmp_path)
     assert limits.groups == {}
-    assert limits.find_gpu_quota(UserName("amy")).gpus == 2
+    assert quota_of(limits, "amy").gpus == 2
 
 
 def test_a_change_of_any_file_is_seen_and_has_a_version_of_its_own(folder: Path) -> None:
@@ -505,6 +514,14 @@ def test_a_list_of_members_without_its_end_counts_as_cut(folder: Path) -> None:
     after = limits.read()
     assert isinstance(after, Limits)
     assert after.is_part
+
+
+@pytest.mark.parametrize("how", ["link", "folder", "fifo", "large"])
+def test_members_that_cannot_be_read_are_unknown(folder: Path, how: str) -> None:
+    spoil(folder / "groups" / "researcher.members", how)
+    limits = file_in(folder).read()
+    assert isinstance(limits, Unknown)
+    assert "groups/researcher.members" in limits.reason
 
 
 @pytest.mark.parametrize("name", ["groups/researcher.members", "user-overrides.yaml", "groups"])
@@ -600,6 +617,6 @@ def test_the_older_format_counts_slots(understand: Edit) -> None:
         "defaults: {max_mig_instances: 2}\ngroups: {a: {members: [amy], max_gpus_per_user: 4}}"
     )
     assert limits.find_quota(UserName("amy")) == 4
-    assert limits.find_gpu_quota(UserName("amy")) == NO_GPU_QUOTA
+    assert limits.find_gpu_quota(UserName("amy")) is None
     assert limits.find_hold(UserName("amy")).seconds == DAY
     assert limits.find_hold(UserName("amy"), ContainerType.API).seconds == DAY

@@ -301,7 +301,9 @@ def test_the_later_format_is_read() -> None:
     assert hold(limits, "anybody") == HoldRule(
         seconds=900.0, source="defaults.gpu_hold_after_stop_h"
     )
-    assert limits.find_gpu_quota(UserName("anybody")).gpus == 2
+    quota = limits.find_gpu_quota(UserName("anybody"))
+    assert quota is not None
+    assert quota.gpus == 2
     assert limits.passed_over == ()
 
 

@@ -1,0 +1,100 @@
+"""How much a user holds, and whether the limits give more. Pure.
+
+In slots, or in GPU-equivalents: a whole GPU is 1, a MIG device as many sevenths as its profile has
+compute slices. Exact fractions: sevenths as floats add up to a little more or less than one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Final
+
+from ds01d.decide.bookings import Records, count_bookings, find_owners
+from ds01d.decide.user_counters import recount_users
+from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
+from ds01d.model.books import AllocatorState, Slot, SlotType
+from ds01d.model.primitives import UserName
+
+Weigh = Callable[[Slot], Fraction]
+
+_WHOLE: Final = Fraction(1)
+_LEAST: Final = Fraction(1, 7)  # the smallest MIG device
+# A quota of sevenths is written with as many digits as somebody cares to.
+_TOLERANCE: Final = Fraction(1, 10**9)
+_SLICES: Final = re.compile(r"([1-7])[gc]\b")
+
+
+def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> Fraction:
+    """The GPU-equivalents of a slot; `unknown`: of a MIG device without a valid profile."""
+    if slot.type is not SlotType.MIG:
+        return _WHOLE
+    slices = _SLICES.match(profile or "")
+    return unknown if slices is None else int(slices[1]) * _LEAST
+
+
+def measure_held(user: UserName, state: AllocatorState, records: Records, weigh: Weigh) -> Fraction:
+    """What a user holds: each of their slots once, however many of their containers it lists."""
+    held = Fraction(0)
+    for slot in state.slots.values():
+        owners = find_owners(slot.containers, records)
+        if recount_users(slot.users, owners).get(user):
+            held += weigh(slot)
+    return held
+
+
+def check_limits(
+    request: AllocationRequest, state: AllocatorState, records: Records, weigh: Weigh | None = None
+) -> Rejected | None:
+    """The refusal of a user who may have no more, whatever slots are free; None if they may.
+
+    `weigh`: the GPU-equivalents of a slot; None: as far as the books know, and rather too little.
+    """
+    count, most = request.count, request.max_slots
+    if most is not None:
+        booked = count_bookings(request.user, state, records)
+        if booked + count > most:
+            detail = _describe_limit(str(booked), str(most), count)
+            return make_rejection(request, Refusal.USER_AT_LIMIT, detail)
+    if request.quota is None:
+        return None
+    if (most := request.quota.slots_per_container) is not None:
+        asked = count + len(state.find_slots(request.container))
+        if asked > most:
+            return make_rejection(request, Refusal.EXCEEDS_CONTAINER_LIMIT, f"{asked}>{most}")
+    weigh = weigh or _weigh_at_least
+    held = measure_held(request.user, state, records, weigh)
+    lightest = min((weigh(slot) for slot in state.slots.values()), default=Fraction(0))
+    return check_gpu_quota(request, held, lightest * count)
+
+
+def check_gpu_quota(request: AllocationRequest, held: Fraction, asked: Fraction) -> Rejected | None:
+    """The refusal of `asked` more GPU-equivalents to a user who holds `held`; None if they may."""
+    if request.quota is None:
+        return None
+    limit = request.quota.aggregate
+    if limit is not None and held + asked > limit + _TOLERANCE:
+        detail = f"{_describe(held)}+{_describe(asked)}>{_describe(limit)}"
+        return make_rejection(request, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED, detail)
+    limit = request.quota.gpus
+    if limit is not None and held + asked > limit + _TOLERANCE:
+        detail = _describe_limit(_describe(held), _describe(limit), request.count)
+        return make_rejection(request, Refusal.USER_AT_LIMIT, detail)
+    return None
+
+
+def make_rejection(request: AllocationRequest, refusal: Refusal, detail: str) -> Rejected:
+    return Rejected(container=request.container, user=request.user, refusal=refusal, detail=detail)
+
+
+def _describe_limit(held: str, limit: str, count: int) -> str:
+    return f"{held}/{limit}" + (f", {count} more asked for" if count > 1 else "")
+
+
+def _weigh_at_least(slot: Slot) -> Fraction:
+    return weigh_slot(slot, slot.profile, _LEAST)
+
+
+def _describe(amount: Fraction) -> str:
+    return f"{float(amount):g}"
