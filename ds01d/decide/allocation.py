@@ -18,7 +18,7 @@ from ds01d.decide.user_quota import (
     check_gpu_quota,
     check_limits,
     make_rejection,
-    measure_held,
+    measure_booked,
     weigh_slot,
 )
 from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
@@ -126,12 +126,12 @@ class _SlotSelection:
     def _choose_fitting(self, offered: Sequence[Slot]) -> Allocated | Rejected:
         """The best of the slots; where those exceed the user's quota, the lightest."""
         count, pool = self._request.count, self._pool
-        held = measure_held(self._request.user, pool.state, pool.records, self._weigh)
+        booked = measure_booked(self._request.user, pool.state, pool.records, self._weigh)
         best, lightest = offered[:count], sorted(offered, key=self._weigh)[:count]
-        refused = check_gpu_quota(self._request, held, self._weigh_all(best))
+        refused = check_gpu_quota(self._request, booked, self._weigh_all(best))
         if refused is None:
             return self._make_allocated(best)
-        refused = check_gpu_quota(self._request, held, self._weigh_all(lightest))
+        refused = check_gpu_quota(self._request, booked, self._weigh_all(lightest))
         return refused or self._make_allocated(lightest)
 
     def _weigh_all(self, slots: Iterable[Slot]) -> Fraction:

@@ -34,14 +34,16 @@ def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> F
     return unknown if slices is None else int(slices[1]) * _LEAST
 
 
-def measure_held(user: UserName, state: AllocatorState, records: Records, weigh: Weigh) -> Fraction:
+def measure_booked(
+    user: UserName, state: AllocatorState, records: Records, weigh: Weigh
+) -> Fraction:
     """What a user holds: each of their slots once, however many of their containers it lists."""
-    held = Fraction(0)
+    booked_gpus = Fraction(0)
     for slot in state.slots.values():
         owners = find_owners(slot.containers, records)
         if recount_users(slot.users, owners).get(user):
-            held += weigh(slot)
-    return held
+            booked_gpus += weigh(slot)
+    return booked_gpus
 
 
 def check_limits(
@@ -64,22 +66,24 @@ def check_limits(
         if asked > most:
             return make_rejection(request, Refusal.EXCEEDS_CONTAINER_LIMIT, f"{asked}>{most}")
     weigh = weigh or _weigh_at_least
-    held = measure_held(request.user, state, records, weigh)
+    booked_gpus = measure_booked(request.user, state, records, weigh)
     lightest = min((weigh(slot) for slot in state.slots.values()), default=Fraction(0))
-    return check_gpu_quota(request, held, lightest * count)
+    return check_gpu_quota(request, booked_gpus, lightest * count)
 
 
-def check_gpu_quota(request: AllocationRequest, held: Fraction, asked: Fraction) -> Rejected | None:
-    """The refusal of `asked` more GPU-equivalents to a user who holds `held`; None if they may."""
+def check_gpu_quota(
+    request: AllocationRequest, booked_gpus: Fraction, asked: Fraction
+) -> Rejected | None:
+    """The refusal of `asked` more GPU-equivalents; None if the user may have them."""
     if request.quota is None:
         return None
     limit = request.quota.aggregate
-    if limit is not None and held + asked > limit + _TOLERANCE:
-        detail = f"{_describe(held)}+{_describe(asked)}>{_describe(limit)}"
+    if limit is not None and booked_gpus + asked > limit + _TOLERANCE:
+        detail = f"{_describe(booked_gpus)}+{_describe(asked)}>{_describe(limit)}"
         return make_rejection(request, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED, detail)
     limit = request.quota.gpus
-    if limit is not None and held + asked > limit + _TOLERANCE:
-        detail = _describe_limit(_describe(held), _describe(limit), request.count)
+    if limit is not None and booked_gpus + asked > limit + _TOLERANCE:
+        detail = _describe_limit(_describe(booked_gpus), _describe(limit), request.count)
         return make_rejection(request, Refusal.USER_AT_LIMIT, detail)
     return None
 
@@ -88,8 +92,8 @@ def make_rejection(request: AllocationRequest, refusal: Refusal, detail: str) ->
     return Rejected(container=request.container, user=request.user, refusal=refusal, detail=detail)
 
 
-def _describe_limit(held: str, limit: str, count: int) -> str:
-    return f"{held}/{limit}" + (f", {count} more asked for" if count > 1 else "")
+def _describe_limit(booked_gpus: str, limit: str, count: int) -> str:
+    return f"{booked_gpus}/{limit}" + (f", {count} more asked for" if count > 1 else "")
 
 
 def _weigh_at_least(slot: Slot) -> Fraction:

@@ -171,11 +171,11 @@ class Limits:
 
     def find_lifecycle(self, user: UserName, type_: ContainerType | None = None) -> Lifecycle:
         """When the lab's scripts stop and remove a container of theirs."""
-        own = self.lifecycles.get(self.find_entry(user), self.default_lifecycle)
+        of_user = self.lifecycles.get(self.find_entry(user), self.default_lifecycle)
         of_type = None if type_ is None else self.types.get(type_)
         if of_type is None:
-            return own
-        return replace(of_type, removal_after_stop_s=own.removal_after_stop_s)
+            return of_user
+        return replace(of_type, removal_after_stop_s=of_user.removal_after_stop_s)
 
     def find_group(self, user: UserName) -> str:
         """The group whose limits are theirs; "override" for an override."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ds01d.decide.allocation import choose_slot
 from ds01d.decide.bookings import Bookings
 from ds01d.decide.slot_offers import Pool
-from ds01d.decide.user_quota import check_limits, measure_held, weigh_slot
+from ds01d.decide.user_quota import check_limits, measure_booked, weigh_slot
 from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Slot
 from ds01d.model.limits import GpuQuota
@@ -85,7 +85,7 @@ def test_seven_sevenths_are_one_and_not_a_little_more() -> None:
 
 def test_a_slot_counts_once_however_many_containers_of_a_user_it_has() -> None:
     state = table("0 a b", "1", "2")
-    assert measure_held(ME, state, pool(state).records, lambda _: Fraction(1)) == 1
+    assert measure_booked(ME, state, pool(state).records, lambda _: Fraction(1)) == 1
     assert answer(state, gpus(2)) == "1"
     assert answer(table("0 a b", "1 c", "2"), gpus(2)) == "USER_AT_LIMIT (2/2)"
 

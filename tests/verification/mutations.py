@@ -551,8 +551,10 @@ MUTATIONS = (
         old="        if self.problem:\n            return HoldRule(",
         new="        if self.problem and user is None:\n            return HoldRule(",
         tests=(
-            "tests/adapters/books/test_lab_limits.py"
-            "::test_a_file_that_decides_and_is_no_longer_read_leaves_the_last_limits",
+            (
+                "tests/adapters/books/test_lab_limits.py"
+                "::test_a_file_that_decides_and_is_no_longer_read_leaves_the_last_limits"
+            ),
         ),
     ),
     Mutation(

@@ -63,7 +63,7 @@ def parse_types(section: Layer, mistakes: Mistakes) -> Mapping[ContainerType, Li
 
 
 def parse_exemptions(top: Layer, mistakes: Mistakes) -> tuple[Exemption, ...]:
-    """The exemptions of lifecycle-exemptions.yaml; an invalid one exempts nobody."""
+    """The exemptions of lifecycle-exemptions.yaml; an invalid one exempts no user."""
     raw = top.values.get("exemptions")
     if raw is None:
         return ()
@@ -84,10 +84,10 @@ def _parse_exemption(layer: Layer, mistakes: Mistakes) -> Iterator[Exemption]:
     user = text_of(layer.values.get("username"))
     keys = layer.values.get("exempt_from")
     if not user:
-        mistakes.add(layer, "username", "expected a login; it exempts nobody")
+        mistakes.add(layer, "username", "expected a login; no user is exempt by it")
     elif not isinstance(keys, list):
         mistakes.add(
-            layer, "exempt_from", f'expected a list like ["{IDLE_KEY}"]; it exempts nobody'
+            layer, "exempt_from", f'expected a list like ["{IDLE_KEY}"]; no user is exempt by it'
         )
     elif (expiry := _parse_expiry(layer, mistakes)) is not None:
         for key in keys:
@@ -119,7 +119,7 @@ def _parse_expiry(layer: Layer, mistakes: Mistakes) -> _Expiry | None:
     at = parse_time(text) or parse_time(f"{text}T00:00")
     if at is None:
         problem = f'invalid time {describe_value(value)}: write one like "2026-06-30T23:59:59Z"'
-        mistakes.add(layer, "expires_on", f"{problem}; it exempts nobody")
+        mistakes.add(layer, "expires_on", f"{problem}; no user is exempt by it")
         return None
     # The scripts exempt nobody by a date that is not quoted, nor by one without a zone.
     if isinstance(value, WrittenDate) or not _ZONE.search(text):
