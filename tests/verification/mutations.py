@@ -141,6 +141,8 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.books.metadata_reader:is_file_name",
             "ds01d.adapters.files.safe_read:open_file",
+            "ds01d.adapters.alerts_folder:add",
+            "ds01d.adapters.books.events_file:format_event",
             "ds01d.adapters.books.operations_format:escape_field",
             "ds01d.folders:open_folder",
             "ds01d.adapters.host.run_as_owner:act_as_owner",
@@ -165,7 +167,7 @@ INVARIANTS = (
     Invariant(
         number=15,
         words="Mode observe writes nothing but its own status",
-        guards=("ds01d.reconcile.reconciler:_run_locked",),
+        guards=("ds01d.reconcile.reconciler:_run_locked", "ds01d.daemon.notices:add_report"),
     ),
     Invariant(
         number=16,
@@ -209,6 +211,7 @@ INVARIANTS = (
             "ds01d.containers.confinement:confine_container",
             "ds01d.service.admission:open_connection",
             "ds01d.adapters.books.exclusive_access:_take_file",
+            "ds01d.adapters.books.exclusive_access:__call__",
         ),
     ),
     Invariant(
@@ -227,6 +230,8 @@ INVARIANTS = (
 )
 
 RULES = "tests/service/test_rules.py"
+EXCLUSIVE = "tests/adapters/books/test_exclusive_access.py"
+ALERTS = "tests/adapters/test_alerts_folder.py"
 CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
 CONFINEMENT = "tests/containers/test_confinement.py"
@@ -922,6 +927,38 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        invariant=12,
+        name="a login is a path of a file with notices",
+        file="ds01d/adapters/alerts_folder.py",
+        old='        and "/" not in name\n',
+        new="",
+        tests=(f"{ALERTS}::test_a_login_that_is_no_name_of_a_file_gets_none",),
+    ),
+    Mutation(
+        invariant=12,
+        name="a file of notices that cannot be understood is an empty one",
+        file="ds01d/adapters/alerts_folder.py",
+        old="        if data.obstacle is ReadFailure.MISSING:\n",
+        new="        if data.obstacle:\n",
+        tests=(f"{ALERTS}::test_what_users_put_there_is_neither_followed_nor_destroyed",),
+    ),
+    Mutation(
+        invariant=12,
+        name="notices that others add meanwhile are lost",
+        file="ds01d/adapters/alerts_folder.py",
+        old="        if _read_signature(path, folder) != signature:\n",
+        new="        if False:\n",
+        tests=(f"{ALERTS}::test_what_another_writer_adds_meanwhile_is_kept",),
+    ),
+    Mutation(
+        invariant=12,
+        name="an event is as long as its details",
+        file="ds01d/adapters/books/events_file.py",
+        old="    if len(data) < MAX_LINE_BYTES:\n",
+        new="    if data:\n",
+        tests=("tests/adapters/books/test_events_file.py::test_every_line_is_one_and_short",),
+    ),
+    Mutation(
         invariant=13,
         name="no back-off",
         file="ds01d/decide/gate.py",
@@ -973,6 +1010,16 @@ MUTATIONS = (
         old='        if self._config.daemon.mode == "observe":',
         new="        if False:",
         tests=(f"{RECONCILER}::test_mode_observe_writes_nothing_but_its_memory",),
+    ),
+    Mutation(
+        invariant=15,
+        name="users get notices of what is only observed",
+        file="ds01d/daemon/notices.py",
+        old="        if self._target is None or not report.is_applied:\n",
+        new="        if self._target is None:\n",
+        tests=(
+            "tests/daemon/test_notices.py::test_nothing_is_told_in_mode_observe_or_where_it_is_off",
+        ),
     ),
     Mutation(
         invariant=16,
@@ -1098,6 +1145,14 @@ MUTATIONS = (
         tests=(
             "tests/adapters/host/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
         ),
+    ),
+    Mutation(
+        invariant=19,
+        name="folders that a script gives away stay so until a restart",
+        file="ds01d/adapters/books/exclusive_access.py",
+        old="            and (owner != os.geteuid() or mode & _OTHERS_WRITE)\n",
+        new="            and owner != os.geteuid()\n",
+        tests=(f"{EXCLUSIVE}::test_what_a_script_gives_away_again_is_taken_back",),
     ),
     Mutation(
         invariant=20,

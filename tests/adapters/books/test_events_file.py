@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds01d.adapters.books import events_file
@@ -71,6 +71,9 @@ def test_what_was_not_done_is_no_event(operation: str, status: str, kind: str | 
     assert (None if event is None else json.loads(event)["event_type"]) == kind
 
 
+@example("x" * 5000, "train", "ada")
+@example("\u2028" * 700, "train", "ada")
+@example("", "train", "\U0001f600" * 600)
 @given(st.text(max_size=9000), st.text(max_size=400), st.text(max_size=600))
 def test_every_line_is_one_and_short(details: str, container: str, user: str) -> None:
     event = format_event(replace(LINE, details=details, container=container, user=user))

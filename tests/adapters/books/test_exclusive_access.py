@@ -175,9 +175,8 @@ def test_who_holds_the_lock_of_before_holds_nothing(tmp_path: Path, books: Path)
             pass
 
 
-def test_what_a_script_gives_away_again_is_taken_back_and_said_in_the_same_words(
-    books: Path,
-) -> None:
+def test_what_a_script_gives_away_again_is_taken_back(books: Path) -> None:
+    """And said in the same words each time, so that it is logged once."""
     calls: list[int] = []
 
     def take() -> list[str]:
