@@ -130,7 +130,7 @@ class PassMetrics:
                 metrics.count_repair(gated.drift.kind, gated.drift.action, gated.outcome)
             if gated.outcome is Outcome.DONE:
                 # Invariant 6 is watched by this one: releases that no destroy event proved.
-                metrics.count_releases(len(gated.drift.taken), paced=not gated.drift.destroyed)
+                metrics.count_releases(len(gated.drift.taken), paced=not gated.drift.reported)
         metrics.count_missed_events(self._missed_events.count_missed(report, self._open.by_key))
         self._open = self._open.merge(report)
         if report.checkpoint.inventory_changed is not None:

@@ -8,6 +8,7 @@ from ds01d.daemon.device_readings import index_devices_by_uuid
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import uses_by_slot
+from ds01d.model.books import AllocatorState
 from ds01d.model.drift import Drift, GatedDrift
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Now, SlotId
@@ -82,6 +83,7 @@ def _build_holder(
         user = owner.user
     # A booking of another container under this name is not what `owner` is about.
     known = owner if owner is not None and owner.user == user else None
+    books = index.snapshot.state
     return Holder(
         container=name,
         user=user,
@@ -89,6 +91,7 @@ def _build_holder(
         until=now.to_wall(until),
         user_by=None if known is None else known.source,
         is_guess=known is not None and known.is_guess,
+        is_charged=not isinstance(books, AllocatorState) or name not in books.uncharged,
     )
 
 

@@ -24,27 +24,29 @@ def find_owners(names: Iterable[ContainerName], records: Records) -> list[UserNa
 def count_bookings(user: UserName, state: AllocatorState, records: Records) -> int:
     """How many bookings a user has: by the records, else by the counters of a slot.
 
-    What is theirs by a guess does not count.
+    What counts for nobody's quota (`AllocatorState.uncharged`) is none of them.
     """
-    return sum(_count_in_slot(user, slot, records) for slot in state.slots.values())
+    return sum(_count_in_slot(user, slot, state, records) for slot in state.slots.values())
 
 
-def _count_in_slot(user: UserName, slot: Slot, records: Records) -> int:
-    owners = _find_charged(slot.containers, records)
+def _count_in_slot(user: UserName, slot: Slot, state: AllocatorState, records: Records) -> int:
+    owners = find_payers(slot, state, records)
     # The counters say something only where a record does not, which is rare.
     if None not in owners:
         return owners.count(user)
     return recount_users(slot.users, owners).get(user, 0)
 
 
-def _find_charged(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
-    """Who pays for these containers; for a guess nobody does."""
+def find_payers(slot: Slot, state: AllocatorState, records: Records) -> list[UserName | None]:
+    """For whose quota the containers of a slot count, each once."""
     # Decision 225: else a stranger could fill somebody's quota with a label.
     return [
-        (NOBODY if record.is_guess else record.user)
+        NOBODY
+        if name in state.uncharged
+        else record.user
         if isinstance(record := records.get(name), Record)
         else None
-        for name in dict.fromkeys(names)
+        for name in dict.fromkeys(slot.containers)
     ]
 
 

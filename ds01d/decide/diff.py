@@ -100,7 +100,8 @@ def _release_drift(
         # a retention or of a process is a new fact that has to settle.
         sighted=free.since if free is not None and not (is_expired or is_over) else None,
         taken=pair_slots(name, {slot}),
-        destroyed=is_over or (free is not None and free.proof is Proof.DESTROYED),
+        reported=is_over
+        or (free is not None and (free.proof is Proof.DESTROYED or free.is_reported)),
         blocked=verdict.blocked if isinstance(verdict, Free) else verdict.reason,
     )
 

@@ -35,7 +35,8 @@ def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> I
         fingerprint=f"{existing.digest if existing is not None else ''}|{reason}",
         earliest=free.due if free is not None else None,
         sighted=free.since if free is not None and free.proof not in _GONE else None,
-        destroyed=free is not None and free.proof in (Proof.DESTROYED, Proof.PROCESS_ENDED),
+        reported=free is not None
+        and (free.proof in (Proof.DESTROYED, Proof.PROCESS_ENDED) or free.is_reported),
         blocked=reason if action is Action.NOTHING else blocked,
     )
 

@@ -11,17 +11,18 @@ from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.device_resolution import DeviceIndex, index_devices
+from ds01d.decide.docker_owners import (
+    count_charged,
+    find_derived_owners,
+    find_uncharged,
+    make_records,
+)
 from ds01d.decide.docker_slots import list_slots
-from ds01d.decide.owner_guess import identify_owner
-from ds01d.decide.ownership import NOBODY
 from ds01d.decide.usage import find_requested_devices
-from ds01d.decide.user_counters import recount_users
-from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, Slot, SlotType, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, SlotType, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Holding
-from ds01d.model.containers import Container, Engine, State
-from ds01d.model.limits import Limits
-from ds01d.model.ownership import Owner
-from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.model.containers import Container
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown
 from ds01d.model.reservation import ProcessState
 from ds01d.model.snapshot import Snapshot
 
@@ -50,7 +51,6 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         for device in holding.devices or ()
         if device in slot_of
     ) - _list_reserved(state, stored, snapshot)
-    records = {**_make_records(derived, snapshot, stored), **stored}
     listed: dict[SlotId, list[ContainerName]] = {
         id_: [*slot.containers] for id_, slot in slots.items() if slot.containers
     }
@@ -58,11 +58,12 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         names = listed.setdefault(slot_id, [])
         if name not in names:
             names.append(name)
+    owners = find_derived_owners({n for names in listed.values() for n in names}, snapshot, stored)
     with_bookings = {
         id_: replace(
             slots[id_],
             containers=tuple(names),
-            users=_count_users(slots[id_], names, snapshot, records),
+            users=count_charged(slots[id_], names, owners),
         )
         for id_, names in listed.items()
     }
@@ -74,8 +75,11 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
             mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
             derived=derived,
             doubled=derived & replace(state, slots=slots).list_bookings(),
+            uncharged=find_uncharged(owners, snapshot),
         ),
-        metadata=metadata if isinstance(metadata, Unknown) else records,
+        metadata=metadata
+        if isinstance(metadata, Unknown)
+        else {**make_records(derived, owners, snapshot, stored), **stored},
         holdings=holdings,
     )
 
@@ -185,52 +189,3 @@ def _recall_holding(container: Container, checkpoint: Checkpoint) -> Holding | N
         return None
     has_started = before.started != container.started or container.state.alive
     return None if before.devices is None and has_started else before
-
-
-# --- whose they are
-
-
-def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> Owner | None:
-    record = records.get(name)
-    container = snapshot.docker.by_name.get(name) if isinstance(snapshot.docker, Engine) else None
-    readable = record if isinstance(record, Record) else None
-    return identify_owner(name, readable, container, snapshot)
-
-
-def _count_users(
-    slot: Slot, names: list[ContainerName], snapshot: Snapshot, records: Records
-) -> Mapping[str, int]:
-    """By owner; of a reservation that lost its record, by what the file counts."""
-    users: list[UserName | None] = []
-    for name in names:
-        owner = _find_owner(name, snapshot, records)
-        # Decision 225: a guess counts for nobody, not even for whom the file counts.
-        users.append(None if owner is None else NOBODY if owner.is_guess else owner.user)
-    counts = recount_users(slot.users, users)
-    return {user: count for user, count in counts.items() if user != NOBODY}
-
-
-def _make_records(
-    derived: frozenset[Booking], snapshot: Snapshot, stored: Records
-) -> Mapping[ContainerName, Record]:
-    """A record for each container that has something and no record of its own."""
-    first = dict(sorted(derived, reverse=True))  # of several slots the lowest, as ever
-    containers = snapshot.docker.by_name if isinstance(snapshot.docker, Engine) else {}
-    records = {}
-    for name, slot in first.items():
-        if name in stored:
-            continue
-        container, owner = containers.get(name), _find_owner(name, snapshot, stored)
-        user = None if owner is None else owner.user
-        has_ended = container is not None and container.state in (State.EXITED, State.DEAD)
-        limits = snapshot.limits
-        records[name] = Record(
-            container=name,
-            user=user or NOBODY,
-            gpu_id=slot,
-            priority=limits.find_priority(user) if isinstance(limits, Limits) else 0,
-            allocated_at=container.created if container is not None else None,
-            stopped_at=container.finished if container is not None and has_ended else None,
-            is_guess=owner is not None and owner.is_guess,
-        )
-    return records

@@ -83,8 +83,8 @@ def find_owner(
     passwd: Mapping[int, str],
     logins: Mapping[str, int],
 ) -> Owner | None:
-    """As `choose_owner`, with what says so. A derived record that is a guess says nothing."""
-    recorded_user = record.user if record is not None and not record.is_guess else None
+    """As `choose_owner`, with what says so."""
+    recorded_user = None if record is None else record.user
     if record is not None and recorded_user is not None and has_user(record):
         return Owner(user=recorded_user, source=OwnerSource.BOOKING)
     uid = parse_uid(name)

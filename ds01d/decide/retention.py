@@ -9,6 +9,7 @@ from ds01d.decide.subject import Subject
 from ds01d.model.containers import Container, State
 from ds01d.model.devices import GpuProcess
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, SlotId, Source, Unknown, Wall
 
 
@@ -82,9 +83,18 @@ def _end_retention(
         since=end,
         known_id=container.id,
         evidence=evidence,
+        # Decision 226: its stop is all that counts.
+        is_reported=_is_freed_by_stop(container, index),
         blocked=describe_living(containers, index.snapshot.living)
         or describe_use(subject, index, describe_own),
     )
+
+
+def _is_freed_by_stop(container: Container, index: BooksIndex) -> bool:
+    """A container of a type that keeps nothing once it has run and stopped."""
+    limits = index.limits
+    has_run = container.state is State.EXITED and container.finished is not None
+    return has_run and isinstance(limits, Limits) and container.type in limits.freed_types
 
 
 def _find_stop_time(

@@ -59,7 +59,8 @@ class AllocatorState:
     `digest` of the bytes it was read from. `merge`: bookings that a writer without a lock added to
     a file that ds01d had just replaced, and which are missing here (invariant 8). `derived`: with
     Docker as the books, what containers have by their requests; it is never written. `doubled`:
-    what of it is in the file too, of reservations that are over.
+    what of it is in the file too, of reservations that are over. `uncharged`: the containers that
+    count for nobody's quota: their user is a guess, or they have stopped and are free at once.
     """
 
     slots: Mapping[SlotId, Slot]
@@ -68,6 +69,7 @@ class AllocatorState:
     merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     doubled: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    uncharged: frozenset[ContainerName] = frozenset()
 
     def find_slots(self, name: ContainerName) -> tuple[SlotId, ...]:
         """The slots that list a container, in their order."""
@@ -89,7 +91,9 @@ class AllocatorState:
             else slot
             for slot in self.slots.values()
         }
-        return replace(self, slots=slots, derived=frozenset(), doubled=frozenset())
+        return replace(
+            self, slots=slots, derived=frozenset(), doubled=frozenset(), uncharged=frozenset()
+        )
 
     def _list_stored(self, slot: Slot) -> tuple[ContainerName, ...]:
         return tuple(name for name in slot.containers if (name, slot.id) not in self.derived)
@@ -121,8 +125,7 @@ class Record:
     Times both as written (naive local ISO) and as understood; None where missing or unreadable.
     `booking`: the ID of the allocation; None for a booking of another writer, or of ds01d's own.
     `process`: for which it is reserved, None for a booking or a reservation without one.
-    `digest` identifies the bytes; "" for a record that is yet to be written. `is_guess`: derived,
-    and its user is a guess.
+    `digest` identifies the bytes; "" for a record that is yet to be written.
     """
 
     container: ContainerName
@@ -136,7 +139,6 @@ class Record:
     booking: BookingId | None = None
     process: ReservingProcess | None = None
     digest: Digest = Digest("")
-    is_guess: bool = False
 
 
 _RECORDED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")

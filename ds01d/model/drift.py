@@ -90,8 +90,9 @@ class Drift:
     `earliest`: not due before this moment regardless of the gate (end of a proof or a retention).
     `sighted`: since when the drift exists, if that is before this pass.
     `taken`, `given`: the bookings (container, slot) that the repair removes and adds.
-    `destroyed`: removals are proven by a `destroy` event, or by the end of the process for which
-    there was nothing but a reservation, and are not paced.
+    `reported`: what the removals follow from is reported, not inferred, so they are not paced: a
+    `destroy` event, the stop of a container that keeps nothing after it, the end of the process for
+    which there was nothing but a reservation.
     `urgent`: no settle time (bookings merged from a file that ds01d replaced).
     `blocked`: why it cannot be repaired for now; the drift then waits.
     `fingerprint`: changes when it is no longer the same drift.
@@ -110,7 +111,7 @@ class Drift:
     taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     # Invariant 6: what Docker reported itself is no mistake of ours, and is not paced.
-    destroyed: bool = False
+    reported: bool = False
     # Bookings that our own write lost: each moment without them may give the slot away.
     urgent: bool = False
     blocked: str | None = None
@@ -138,7 +139,7 @@ class Drift:
     @property
     def is_paced(self) -> bool:
         """Removes a booking that nothing but an absence or a time proves to be over."""
-        return bool(self.taken) and not self.destroyed
+        return bool(self.taken) and not self.reported
 
     @property
     def of_table(self) -> bool:

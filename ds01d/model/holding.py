@@ -54,6 +54,7 @@ class Free:
 
     `since`: the begin of that wait. `known_id`: the container ID for the 404 proof, if known.
     `blocked`: why its slots cannot be released all the same, such as a living process of its own.
+    `is_reported`: Docker itself reported the end, and no clock or absence stands for it.
     """
 
     proof: Proof
@@ -65,6 +66,7 @@ class Free:
     renamed_to: ContainerName | None = None
     # Decision 16: what cannot be released is shown with its reason, not left out.
     blocked: str | None = None
+    is_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,13 +48,18 @@ def read_published_books(
                     user=holder.user or NOBODY,
                     gpu_id=slot.id,
                     priority=priority,
-                    is_guess=holder.is_guess,
                 ),
             )
     state = AllocatorState(
         slots={slot.id: _make_slot(slot, slots.get(slot.id), users) for slot in last.slots},
         mig_enabled=any(slot.type is SlotType.MIG for slot in last.slots),
         digest=stored.digest if isinstance(stored, AllocatorState) else Digest(""),
+        uncharged=frozenset(
+            holder.container
+            for slot in last.slots
+            for holder in slot.holders
+            if not holder.is_charged and holder.container not in reserved
+        ),
     )
     return state, {**published, **reserved}
 

@@ -43,7 +43,8 @@ class SourceStatus(_StatusPart, frozen=True):
 class Holder(_StatusPart, frozen=True):
     """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold.
 
-    `user_by`: what says whose it is. `is_guess`: that is a guess, and counts for no quota.
+    `user_by`: what says whose it is. `is_guess`: that is a guess. `is_charged`: it counts for the
+    quota of its user.
     """
 
     container: ContainerName
@@ -52,6 +53,7 @@ class Holder(_StatusPart, frozen=True):
     until: Wall | None = None
     user_by: OwnerSource | None = None
     is_guess: bool = False
+    is_charged: bool = True
 
     @property
     def shown_user(self) -> str | None:

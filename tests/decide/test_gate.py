@@ -21,7 +21,7 @@ STRANGER = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
 
 
 def drift(name: str | None = "a", place: str | None = "1.0", **fields: Any) -> Drift:
-    """A release of one booking, backed by a destroy event unless `destroyed` is given."""
+    """A release of one booking, backed by a destroy event unless `reported` is given."""
     defaults: dict[str, Any] = {
         "kind": Kind.STALE_ALLOCATION,
         "action": Action.RELEASE,
@@ -30,7 +30,7 @@ def drift(name: str | None = "a", place: str | None = "1.0", **fields: Any) -> D
         "reason": "gone",
         "evidence": ("docker: gone",),
         "fingerprint": "f",
-        "destroyed": True,
+        "reported": True,
     }
     if name is not None and place is not None:
         defaults["taken"] = frozenset({(ContainerName(name), SlotId(place))})

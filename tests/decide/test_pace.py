@@ -16,7 +16,7 @@ from tests.decide.test_gate import NOW, POLICY, booking, drift, frozen, held, ju
 
 
 def releases(count: int, **fields: Any) -> list[Drift]:
-    return [drift(f"c{i}", f"{i}.0", destroyed=False, **fields) for i in range(count)]
+    return [drift(f"c{i}", f"{i}.0", reported=False, **fields) for i in range(count)]
 
 
 def outcomes(passed: GateResult) -> list[Outcome]:
@@ -52,7 +52,7 @@ def test_what_was_released_before_the_window_does_not() -> None:
 
 
 def test_releases_backed_by_a_destroy_event_are_not_paced() -> None:
-    many = [replace(item, destroyed=True) for item in releases(9)]
+    many = [replace(item, reported=True) for item in releases(9)]
     assert outcomes(judge(*many)) == [Outcome.DUE] * 9
 
 
@@ -63,17 +63,15 @@ def test_what_takes_nothing_is_not_paced() -> None:
 
 def test_a_container_of_many_slots_is_never_split_and_goes_alone() -> None:
     """Three slots, a limit of two: all or nothing, and all where nothing else was released."""
-    big = [drift("big", place, destroyed=False) for place in ("0.0", "0.1", "1.0")]
+    big = [drift("big", place, reported=False) for place in ("0.0", "0.1", "1.0")]
     assert outcomes(judge(*big)) == [Outcome.DUE] * 3
     memory = seen(*big, released=(Boot(990.0),))
     assert outcomes(judge(*big, memory=memory)) == [Outcome.WAITING] * 3
 
 
 def test_two_names_tied_by_a_renaming_cannot_wait_for_each_other_for_ever() -> None:
-    move = drift(
-        "a", "1.0", destroyed=False, given=frozenset({(ContainerName("b"), SlotId("1.0"))})
-    )
-    others = [drift("b", place, destroyed=False) for place in ("0.0", "0.1")]
+    move = drift("a", "1.0", reported=False, given=frozenset({(ContainerName("b"), SlotId("1.0"))}))
+    others = [drift("b", place, reported=False) for place in ("0.0", "0.1")]
     assert outcomes(judge(move, *others)) == [Outcome.DUE] * 3
 
 
@@ -90,6 +88,6 @@ def test_held_drifts_use_up_no_pace() -> None:
 
 def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_window() -> None:
     memory = Checkpoint(released=(Boot(100.0), Boot(900.0)))
-    both = drift("a", "1.0", destroyed=False, taken=drift("a").taken | drift("a", "1.1").taken)
+    both = drift("a", "1.0", reported=False, taken=drift("a").taken | drift("a", "1.1").taken)
     memory = count_releases(memory, [both, drift("b"), booking("c")], POLICY, NOW)
     assert memory.released == (900.0, 1_000.0, 1_000.0)

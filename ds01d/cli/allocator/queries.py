@@ -40,9 +40,7 @@ def show_user_status(world: BooksWorld, config: Config, user: UserName) -> list[
         (slot.id, name, record.priority or 0)
         for slot in books.state.slots.values()
         for name in dict.fromkeys(slot.containers)
-        if isinstance(record := books.records.get(name), Record)
-        and record.user == user
-        and not record.is_guess
+        if isinstance(record := books.records.get(name), Record) and record.user == user
     ]
     count = count_bookings(user, books.state, books.records)
     return list(lines.user_status_lines(user, count, bookings))
