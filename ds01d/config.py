@@ -97,6 +97,7 @@ class Policy(ConfigTable, frozen=True):
     pace_fraction: float = 0.25
     pace_window_s: Seconds = _duration("pace_window", 600)
     adopt: Literal["managed", "off"] = "managed"
+    expired_holds: Literal["release", "report"] = "release"
 
 
 class AccountingConfig(ConfigTable, frozen=True):

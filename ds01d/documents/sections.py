@@ -25,6 +25,7 @@ _HOLDS = {
     VerdictReason.CREATING: "it is being created",
     VerdictReason.RUNNING: "it is running with these devices",
     VerdictReason.LOST: "it lost its booking, which is still valid",
+    VerdictReason.OVERDUE: "it is stopped, and its hold is over (policy.expired_holds)",
 }
 
 

@@ -206,6 +206,7 @@ class FindingKind(Word):
     UNCLEAR_REQUEST = "unclear-request"
     LONG_NAME = "long-name"
     STUCK_REMOVAL = "stuck-removal"
+    OVERDUE_HOLD = "overdue-hold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

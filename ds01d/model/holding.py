@@ -21,6 +21,7 @@ class VerdictReason(Word):
     RUNNING = "running"
     HOLD = "hold-after-stop"
     HOLD_OVER = "hold-over"
+    OVERDUE = "overdue"
     LOST = "lost-its-booking"
     ABSENT = "absent"
     UNKNOWN = "unknown"

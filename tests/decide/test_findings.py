@@ -689,3 +689,45 @@ def test_a_removal_that_ends_is_none() -> None:
     life = booked().after(60.0)
     life.change(state=State.REMOVING, finished_ago=0).after(60.0).remove().after(300.0)
     assert found(life, FindingKind.STUCK_REMOVAL) == []
+
+
+# --- overdue-hold -----------------------------------------------------------------------------
+
+
+def overdue(**policy: Any) -> Life:
+    life = Life(config(**({"expired_holds": "report"} | policy))).book("1.0").run("MIG-1-0")
+    return life.after(60.0).stop().after(1200.0)
+
+
+def test_a_hold_that_is_over_is_reported_and_ends_with_the_container() -> None:
+    life = overdue()
+    assert life.host.bookings() == {(NAME, "1.0")}
+    assert told(life, FindingKind.OVERDUE_HOLD) == (
+        NAME,
+        "1.0",
+        (
+            "its hold after the stop is over, and it keeps 1.0"
+            f' (policy.expired_holds = "report"): docker rm {NAME}'
+        ),
+    )
+    life.remove().after(60.0)
+    assert life.host.bookings() == set()
+    assert found(life, FindingKind.OVERDUE_HOLD) == []
+
+
+def test_it_is_released_where_an_administrator_decided_so() -> None:
+    life = overdue(expired_holds="release")
+    assert life.host.bookings() == set()
+    assert found(life, FindingKind.OVERDUE_HOLD) == []
+
+
+def test_a_hold_that_lasts_is_not_overdue() -> None:
+    life = Life(config(expired_holds="report")).book("1.0").run("MIG-1-0").after(60.0)
+    assert found(life.stop().after(600.0), FindingKind.OVERDUE_HOLD) == []
+
+
+def test_what_lost_its_booking_gets_it_back_by_no_hold_that_is_over() -> None:
+    life = overdue()
+    life.host.state = books(slot("0.0"), slot("0.1"), slot("1.0"), slot("1.1"))
+    life.after(300.0)
+    assert life.host.bookings() == set()

@@ -124,3 +124,15 @@ def test_limits_that_cannot_be_read_free_nothing() -> None:
     life.host.limits = replace(LIMITS, problem="resource-limits.yaml: not valid YAML")
     life.stop("job._.1001").after(600)
     assert (charged(life), held(life)) == (1, {"0"})
+
+
+def test_they_are_released_also_where_other_holds_that_are_over_are_only_reported() -> None:
+    life = host()
+    life.config = with_docker_books(config(expired_holds="report"))
+    life.run("GPU-0", name="job._.1001", labels=API).run("GPU-1", name="own._.1001", labels={})
+    life.after(300).stop("job._.1001").stop("own._.1001").after(1800)
+    assert held(life) == {"1"}
+    assert {finding.kind.value for finding in life.plan().findings} == {"overdue-hold"}
+    assert charged(life) == 1
+    life.remove("own._.1001").after(60)
+    assert held(life) == set()

@@ -12,6 +12,7 @@ from ds01d.decide.findings.label_contradiction import label_contradiction
 from ds01d.decide.findings.long_name import long_name
 from ds01d.decide.findings.not_adopted import not_adopted
 from ds01d.decide.findings.other_writer import other_writer
+from ds01d.decide.findings.overdue_hold import overdue_hold
 from ds01d.decide.findings.rogue_process import rogue_process
 from ds01d.decide.findings.shared_slot import shared_slot
 from ds01d.decide.findings.stuck_removal import stuck_removal
@@ -37,6 +38,7 @@ FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
     unclear_request,
     long_name,
     stuck_removal,
+    overdue_hold,
 )
 
 
