@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files import atomic_write, syncs
 from ds01d.adapters.files.backups import keep_copy
 from ds01d.adapters.files.file_lock import Lock
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open_file, read_bytes
@@ -150,20 +150,27 @@ class StateDirectory:
     # --- history
 
     def append_history(self, lines: Sequence[bytes]) -> None:
-        """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`."""
+        """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`.
+
+        Inside of `join_syncs` they are durable before anything relies on them, which raises then.
+        """
         # Others may have appended since; our own lines are no news to us.
         is_read = self._read_until is not None and self._read_until == self._read_extent()
         self._read_until = None
         try:
             for batch in self._split_batches(lines):
                 text = b"\n".join(batch).decode()
-                append_line(self.history, text, mode=_PRIVATE, durable=True)
+                append_line(
+                    self.history, text, mode=_PRIVATE, durable=True, explain=_history_failed
+                )
         except (OSError, WriteFailed) as error:
-            raise HistoryFailed(
-                f"the history cannot be written, so nothing is done: {error}"
-            ) from error
+            raise _history_failed(error) from error
         if is_read:
             self._read_until = self._read_extent()
+
+    def join_syncs(self) -> AbstractContextManager[None]:
+        """Inside, entries are synced together with the change that relies on them."""
+        return syncs.join_syncs()
 
     def _split_batches(self, lines: Sequence[bytes]) -> Iterator[list[bytes]]:
         """The lines, cut where the file is full, which is rotated then. A line is never cut."""
@@ -279,6 +286,10 @@ class StateDirectory:
     def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""
         atomic_write.replace_file(self.path / name, data, mode=_PRIVATE, durable=durable)
+
+
+def _history_failed(error: Exception) -> HistoryFailed:
+    return HistoryFailed(f"the history cannot be written, so nothing is done: {error}")
 
 
 def _read_signature(path: Path) -> Signature | None:

@@ -7,7 +7,7 @@ killed daemon left open.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 
 from ds01d.decide.bookings import Bookings
@@ -54,13 +54,17 @@ class BookingHistory:
         change was made.
         """
         entry = self._build_entry(action, container, books, after, record, reason=reason)
-        history.append_entries(self._world, [entry])
-        try:
-            yield
-        # Closed whatever ended it: only the next start would close it otherwise.
-        except BaseException as error:
-            self._close_entry(entry.id, str(error) or type(error).__name__)
-            raise
+        with ExitStack() as stack:
+            # Decision 217: entry, state and record are durable in this order, in three syncs.
+            stack.enter_context(self._world.state_dir.join_syncs())
+            history.append_entries(self._world, [entry])
+            try:
+                yield
+                stack.close()
+            # Closed whatever ended it: only the next start would close it otherwise.
+            except BaseException as error:
+                self._close_entry(entry.id, str(error) or type(error).__name__)
+                raise
         self._close_entry(entry.id, None)
 
     def _close_entry(self, entry: str, failure: str | None) -> None:

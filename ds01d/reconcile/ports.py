@@ -78,7 +78,16 @@ class StateDir(Protocol):
         """Rename a file that cannot be parsed."""
 
     def append_history(self, lines: Sequence[bytes]) -> None:
-        """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
+        """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`.
+
+        Inside of `join_syncs` they are durable before the books are changed, which raises then.
+        """
+
+    def join_syncs(self) -> AbstractContextManager[None]:
+        """For a change and its entries: syncs that need no order are made together.
+
+        At the end all is durable.
+        """
 
     def read_new_history(self) -> Iterable[bytes]:
         """The last lines, if others added some since `mark_history_read`; else nothing.

@@ -109,14 +109,16 @@ class _Repair:
             if not due:
                 return
             books = decision.expected_books(due)
-            ids = begin_entries(world, decision, due, books, first=count)
-            count += len(ids)
+            ids: Sequence[str] = ()
             try:
-                state = _write_state(decision, books, world)
+                with world.state_dir.join_syncs():  # decision 217
+                    ids = begin_entries(world, decision, due, books, first=count)
+                    state = _write_state(decision, books, world)
             # Another writer came in between: its change may be what this repair is about, so it is
             # decided again.
             except BooksChanged as error:
                 history.close_entries(world, dict.fromkeys(ids, str(error)))
+                count += len(ids)
                 continue
             except Ds01Error as error:
                 history.close_entries(world, dict.fromkeys(ids, str(error)))

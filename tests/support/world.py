@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
@@ -403,6 +403,9 @@ class _Own(_Port):
 
     def set_checkpoint_aside(self) -> None:
         self.host.memory = None
+
+    def join_syncs(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         self.host.step()

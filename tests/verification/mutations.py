@@ -103,6 +103,7 @@ INVARIANTS = (
         words="Atomic writes under a lock; nobody's booking is lost to them",
         guards=(
             "ds01d.adapters.files.atomic_write:replace_file",
+            "ds01d.adapters.files.syncs:sync",
             "ds01d.adapters.files.file_lock:__enter__",
             "ds01d.adapters.books.late_writers:keep_replaced",
             "ds01d.adapters.books.state_merge:added_to",
@@ -253,6 +254,7 @@ UNDO = "tests/reconcile/test_undo.py"
 UNDO_SLOTS = "tests/decide/test_undo_slots.py"
 TABLE = "tests/decide/test_verdict.py"
 LATE = "tests/adapters/books/test_late_writers.py"
+SYNCS = "tests/adapters/files/test_syncs.py"
 METADATA = "tests/adapters/books/test_metadata_dir.py"
 STATE = "tests/adapters/books/test_state_file.py"
 FILES = "tests/adapters/files/test_safe_read.py"
@@ -719,21 +721,46 @@ MUTATIONS = (
         invariant=9,
         name="a history that fails is passed over",
         file="ds01d/adapters/state_dir.py",
-        old="            raise HistoryFailed(",
-        new="            return\n            raise HistoryFailed(",
+        old="            raise _history_failed(error) from error\n",
+        new="            return\n",
         tests=(f"{BAD}::test_without_a_history_nothing_is_done",),
+    ),
+    Mutation(
+        invariant=9,
+        name="an entry whose sync fails is passed over",
+        file="ds01d/adapters/files/syncs.py",
+        old="        if one.failure is not None:\n",
+        new="        if False:\n",
+        tests=(f"{SYNCS}::test_a_failure_is_raised_before_anything_relies_on_it",),
+    ),
+    Mutation(
+        invariant=8,
+        name="a sync that was put off is made at the end only",
+        file="ds01d/adapters/files/syncs.py",
+        old="    _make_all([*_take_pending(), ",
+        new="    _make_all([",
+        tests=(
+            f"{SYNCS}::test_what_is_put_off_is_synced_with_the_next_one_at_the_same_time",
+            f"{SYNCS}::test_a_failure_is_raised_before_anything_relies_on_it",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="a change that fails leaves syncs undone",
+        file="ds01d/adapters/files/syncs.py",
+        old="        with suppress(Exception):  # what ended the block says more\n"
+        "            flush()\n",
+        new="",
+        tests=(f"{SYNCS}::test_at_the_end_everything_is_synced_however_it_ends",),
     ),
     Mutation(
         invariant=9,
         name="the history is written afterwards",
         file="ds01d/reconcile/repair.py",
-        old="            ids = begin_entries(world, decision, due, books, first=count)\n"
-        "            count += len(ids)\n            try:\n"
-        "                state = _write_state(decision, books, world)\n",
-        new="            ids = []\n            try:\n"
-        "                state = _write_state(decision, books, world)\n"
-        "                ids = begin_entries(world, decision, due, books, first=count)\n"
-        "                count += len(ids)\n",
+        old="                    ids = begin_entries(world, decision, due, books, first=count)\n"
+        "                    state = _write_state(decision, books, world)\n",
+        new="                    state = _write_state(decision, books, world)\n"
+        "                    ids = begin_entries(world, decision, due, books, first=count)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),
     Mutation(

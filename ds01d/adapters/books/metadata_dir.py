@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, render_record
 from ds01d.adapters.books.metadata_reader import SUFFIX, MetadataReader, TooManyFiles, is_file_name
-from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files import atomic_write, syncs
 from ds01d.adapters.files.backups import keep_copy
 from ds01d.adapters.files.permissions import is_private
 from ds01d.adapters.files.safe_read import (
@@ -134,8 +134,9 @@ class MetadataDirectory:
         path = self._reader.build_path(name)
         with self._open_to_change(path, name) as folder:
             self._read_expected(folder, name, onto)
+            syncs.flush()
             os.unlink(path.name, dir_fd=folder)
-            os.fsync(folder)
+            syncs.sync(folder)
 
     def remove_leftovers(self) -> None:
         """Remove temporary files of killed writers, if the last reading listed any."""
@@ -163,6 +164,7 @@ class MetadataDirectory:
             if self._reader.has_leftovers:
                 atomic_write.remove_abandoned(folder)
             yield folder
+            syncs.flush()  # the record is durable, whatever may follow
 
     def _read_expected(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
         data = self._reader.read_content(folder, name)

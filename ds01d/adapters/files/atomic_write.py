@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds01d import folders
-from ds01d.adapters.files import posix_acl
+from ds01d.adapters.files import posix_acl, syncs
 from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.folders import UntrustedFolder
 
@@ -118,8 +118,12 @@ def wrap_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = error.fix if isinstance(error, UntrustedFolder) else suggest_fix(error.errno)
-        raise WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}") from error
+        raise explain_failure(path, error) from error
+
+
+def explain_failure(path: Path, error: OSError) -> WriteFailed:
+    advice = error.fix if isinstance(error, UntrustedFolder) else suggest_fix(error.errno)
+    return WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}")
 
 
 def suggest_fix(number: int | None) -> str:
@@ -145,12 +149,12 @@ def suggest_fix(number: int | None) -> str:
 
 
 def fsync_folder(folder: int, path: Path) -> None:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        raise WriteFailed(
+    syncs.sync_later(
+        folder,
+        lambda error: WriteFailed(
             f"{path} was written, but might not outlast a power failure: {error.strerror}"
-        ) from error
+        ),
+    )
 
 
 def _stat_replaceable(path: Path, folder: int) -> os.stat_result | None:
@@ -192,7 +196,7 @@ def _temporary_file(
                 if stat.S_IMODE(os.fstat(descriptor).st_mode) & rights != rights:
                     os.fchmod(descriptor, rights)  # The mask of a list that was copied.
             if durable:
-                os.fsync(descriptor)
+                syncs.sync(descriptor)
         finally:
             os.close(descriptor)
         yield name

@@ -8,26 +8,37 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ds01d.adapters.files.atomic_write import (
     change_owner,
+    explain_failure,
     fsync_folder,
     opened_folder,
     suggest_fix,
     wrap_write_errors,
 )
+from ds01d.adapters.files.syncs import flush, sync, sync_later
 from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.logins import find_login
 
 
-def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = False) -> None:
+def append_line(
+    path: Path,
+    line: str,
+    *,
+    mode: int = 0o664,
+    durable: bool = False,
+    explain: Callable[[WriteFailed], Exception] = lambda error: error,
+) -> None:
     """Append one line with one write(2), so that lines of several writers never mix.
 
     A last line that somebody left without its end is ended first. A file is made, with this very
     mode and owner and group of its directory, as far as permitted; the directory is not. A file
-    with a second name is refused: that may be anybody's (a hard link).
+    with a second name is refused: that may be anybody's (a hard link). `explain`:
+    makes the error where it cannot be made durable.
     """
     with wrap_write_errors(path), opened_folder(path.parent) as folder:
         descriptor, made = _open_to_append(path, mode, folder)
@@ -43,7 +54,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
             if os.write(descriptor, data) != len(data):
                 raise WriteFailed(f"{path} took only a part of a line: {suggest_fix(errno.ENOSPC)}")
             if durable:
-                os.fsync(descriptor)
+                sync_later(descriptor, lambda error: explain(explain_failure(path, error)))
         finally:
             os.close(descriptor)
         if durable and made:
@@ -60,6 +71,7 @@ def overwrite_file(
     back. Raises `BooksChanged` if it is not `base`.
     """
     with wrap_write_errors(path):
+        flush()
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path.name, flags, dir_fd=folder)
         try:
@@ -73,7 +85,7 @@ def overwrite_file(
                 _overwrite_descriptor(descriptor, base, len(base))
                 raise
             if durable:
-                os.fsync(descriptor)
+                sync(descriptor)
         finally:
             os.close(descriptor)
 

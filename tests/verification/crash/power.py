@@ -37,6 +37,8 @@ class _Watch:
 
     def look(self, call: Call) -> Iterator[str]:
         if call.name in _CHANGES:
+            if call.path == self._history and self._loose & {self._books, self._metadata}:
+                yield "an entry of the history follows a change that is not safe"
             self._dirty.add(call.path)
         elif call.name in _SYNCS:
             self._dirty.discard(call.path)
