@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Final, Protocol
 
 from ds01d.decide.notices import explain_answer, find_notices
@@ -56,7 +57,9 @@ class Notices:
         self._send(self._target)
 
     def add_answer(
-        self, answer: Allocated | Rejected, find_quota: Callable[[UserName], tuple[int, int | None]]
+        self,
+        answer: Allocated | Rejected,
+        find_quota: Callable[[UserName], tuple[int | Fraction, int | Fraction | None]],
     ) -> None:
         """Give the notice of a booking or of its refusal, if it is about the user's quota."""
         if self._target is None:

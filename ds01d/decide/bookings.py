@@ -29,6 +29,11 @@ def count_bookings(user: UserName, state: AllocatorState, records: Records) -> i
     return sum(_count_in_slot(user, slot, state, records) for slot in state.slots.values())
 
 
+def list_charged_slots(user: UserName, state: AllocatorState, records: Records) -> list[Slot]:
+    """The slots in which a user has a booking that counts for their quota."""
+    return [slot for slot in state.slots.values() if _count_in_slot(user, slot, state, records)]
+
+
 def _count_in_slot(user: UserName, slot: Slot, state: AllocatorState, records: Records) -> int:
     owners = find_payers(slot, state, records)
     # The counters say something only where a record does not, which is rare.

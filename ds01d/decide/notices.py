@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from typing import TypeGuard
 
 from ds01d.decide.decision import Decision
@@ -20,6 +21,8 @@ _LASTING_WAITS = frozenset(
     {WaitReason.FREEZE, WaitReason.ENGINE, WaitReason.BLOCKED, WaitReason.UNDONE}
 )
 
+_QUOTA_REFUSALS = frozenset({Refusal.USER_AT_LIMIT, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED})
+
 
 def find_notices(
     decision: Decision, drifts: Iterable[GatedDrift], hold_warning_s: float
@@ -35,15 +38,17 @@ def find_notices(
     yield from _find_ended_holds(drifts, index)
 
 
-def explain_answer(answer: Allocated | Rejected, booked: int, quota: int | None) -> Notice | None:
+def explain_answer(
+    answer: Allocated | Rejected, booked: int | Fraction, quota: int | Fraction | None
+) -> Notice | None:
     """The notice of an answer that is about the user's quota; `booked`: how much they have now."""
     if isinstance(answer, Rejected):
-        if answer.refusal is not Refusal.USER_AT_LIMIT:
+        if answer.refusal not in _QUOTA_REFUSALS:
             return None
         return Notice(kind=NoticeKind.QUOTA_REFUSED, user=answer.user, reason=answer.reason)
     if answer.already or quota is None or booked < quota:
         return None
-    numbers = f"{booked} of {quota} GPUs"
+    numbers = f"{float(booked):g} of {float(quota):g} GPUs"
     return Notice(kind=NoticeKind.QUOTA_REACHED, user=answer.user, reason=numbers)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
 
-from ds01d.decide.bookings import Records, count_bookings, find_owners
-from ds01d.decide.user_counters import recount_users
+from ds01d.decide.bookings import Records, count_bookings, list_charged_slots
 from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.primitives import UserName
@@ -34,16 +33,16 @@ def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> F
     return unknown if slices is None else int(slices[1]) * _LEAST
 
 
+def weigh_by_books(slot: Slot) -> Fraction:
+    """The GPU-equivalents of a slot by its profile in the books."""
+    return weigh_slot(slot, slot.profile)
+
+
 def measure_booked(
     user: UserName, state: AllocatorState, records: Records, weigh: Weigh
 ) -> Fraction:
     """What a user holds: each of their slots once, however many of their containers it lists."""
-    booked_gpus = Fraction(0)
-    for slot in state.slots.values():
-        owners = find_owners(slot.containers, records)
-        if recount_users(slot.users, owners).get(user):
-            booked_gpus += weigh(slot)
-    return booked_gpus
+    return sum(map(weigh, list_charged_slots(user, state, records)), Fraction(0))
 
 
 def check_limits(

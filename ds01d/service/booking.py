@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ import msgspec
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
 from ds01d.decide.bookings import count_bookings
+from ds01d.decide.user_quota import measure_booked, weigh_by_books
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record
@@ -306,21 +308,32 @@ class BookingService:
         limits = self._world.limits.read()
         if isinstance(limits, Unknown):
             raise rules.refused("LIMITS_UNREADABLE", limits.reason)
-        booked, quota = self.find_quota(user)
+        books = self._transactions.read_books()
+        gpus, max_gpus = self.find_quota(user)
+        counts_gpus = limits.find_gpu_quota(user) is not None
         return {
             "quota": {
                 "user": user,
-                "max_slots": quota,
+                "max_slots": limits.find_quota(user),
                 "priority": limits.find_priority(user),
-                "booked": booked,
+                "booked": count_bookings(user, books.state, books.records),
+                "gpus": float(gpus) if counts_gpus else None,
+                "max_gpus": float(max_gpus) if counts_gpus and max_gpus is not None else None,
             }
         }
 
-    def find_quota(self, user: UserName) -> tuple[int, int | None]:
-        """How much a user holds, and may hold at most; None: any amount, or that is unknown."""
+    def find_quota(self, user: UserName) -> tuple[int | Fraction, int | Fraction | None]:
+        """How much a user holds, and may hold at most; None: any amount, or that is unknown.
+
+        In GPU-equivalents, or in slots where the limits count these.
+        """
         limits, books = self._world.limits.read(), self._transactions.read_books()
-        quota = limits.find_quota(user) if isinstance(limits, Limits) else None
-        return count_bookings(user, books.state, books.records), quota
+        quota = limits.find_gpu_quota(user) if isinstance(limits, Limits) else None
+        if quota is not None:
+            most = min((q for q in (quota.gpus, quota.aggregate) if q is not None), default=None)
+            return measure_booked(user, books.state, books.records, weigh_by_books), most
+        slots = limits.find_quota(user) if isinstance(limits, Limits) else None
+        return count_bookings(user, books.state, books.records), slots
 
     @contextmanager
     def _open_allocator(

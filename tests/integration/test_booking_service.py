@@ -215,7 +215,14 @@ class TestUsers:
         with RunningDaemon(site):
             call_as(DAEMON, socket_of(site), "Allocate", container="j")
             quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
-            assert quota == {"user": "daemon", "max_slots": 2, "priority": 10, "booked": 1}
+            assert quota == {
+                "user": "daemon",
+                "max_slots": 2,
+                "priority": 10,
+                "booked": 1,
+                "gpus": None,
+                "max_gpus": None,
+            }
             refused = call_as(DAEMON, socket_of(site), "Quota", user="bin")
             assert read_error(refused)[0] == "NotPermitted"
 

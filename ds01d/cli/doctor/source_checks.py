@@ -209,7 +209,9 @@ def _check_limits(world: World, config: Config) -> Iterator[Check]:
         fix = f"correct books.limits ({config.books.limits}), or its permissions"
         yield warn("limits", f"{answer.reason}; no hold ends until it is readable", fix)
         return
-    yield ok("limits", f"{format_count(len(answer.holds), 'user')} listed")
+    listed = format_count(len(answer.holds), "user")
+    unit = "slots" if answer.default_gpu_quota is None else "GPU-equivalents"
+    yield ok("limits", f"{listed} listed, quotas in {unit}")
     rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
     unclear = [
         *answer.unclear,
@@ -217,7 +219,7 @@ def _check_limits(world: World, config: Config) -> Iterator[Check]:
         *(
             f"{user}: {rule.problem}"
             for user, rule in rules
-            if rule.problem and rule.seconds is None
+            if rule.problem and rule.seconds is None and rule.problem not in answer.passed_over
         ),
     ]
     for problem in unclear[:_MOST_NAMED]:

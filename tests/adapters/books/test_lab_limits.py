@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.books.limits import LimitsFile
+from ds01d.adapters.books.limits import NO_LIMITS, LimitsFile
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.containers import ContainerType
 from ds01d.model.limits import GpuQuota, Limits
@@ -610,6 +610,34 @@ def test_a_file_that_anybody_may_write_is_reported(folder: Path) -> None:
     (folder / "groups" / "admin.members").chmod(0o666)
     limits = read(folder)
     assert lines(limits) == ["admin.members: anybody may write it: chmod o-w"]
+
+
+def test_a_path_that_is_out_of_date_is_named(folder: Path) -> None:
+    """With Docker as the books a missing file is no limits at all."""
+    path = folder.parent / "resource-limits.yaml"
+    limits = LimitsFile(path, NO_LIMITS).read()
+    assert isinstance(limits, Unknown)
+    assert not limits.missing
+    assert limits.reason.endswith(f"set books.limits to {folder / path.name}")
+    path.write_text("defaults: {max_mig_instances: 2}\n")
+    found = LimitsFile(path).read()
+    assert isinstance(found, Limits)
+    assert found.passed_over == (
+        f"{path}: set books.limits to {folder / path.name}: it counts today",
+    )
+    assert LimitsFile(folder.parent / "none" / "x.yaml", NO_LIMITS).read() is NO_LIMITS
+
+
+def test_a_file_that_is_gone_is_no_host_without_limits(folder: Path) -> None:
+    path = folder / "resource-limits.yaml"
+    limits = LimitsFile(path, NO_LIMITS)
+    good = limits.read()
+    assert isinstance(good, Limits)
+    path.unlink()
+    after = limits.read()
+    assert isinstance(after, Limits)
+    assert after.problem == f"{path} does not exist"
+    assert after.gpu_quotas == good.gpu_quotas
 
 
 def test_the_older_format_counts_slots(understand: Edit) -> None:
