@@ -18,9 +18,10 @@ from simulation import nvml
 from simulation.engine_client import IMAGE
 from simulation.machine import Machine
 from tests.support.books import until
-from tests.support.daemon import DATA
+from tests.support.daemon import DATA, LIMITS
 from tests.support.package import packages
 from tests.support.pages import read_steps
+from tests.support.samples import copy_sample
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
@@ -41,10 +42,9 @@ ENGINE: Final = {
     "default-runtime": "nvidia",
     "runtimes": {"nvidia": {"path": "/usr/local/sbin/nvidia-container-runtime"}},
 }
-STEPS: Final = {
-    step.title: step for step in read_steps("docs/migrating.md", "Without a state file")
-}
-OBSERVE, TAKE_OUT, TAKE_OVER, NOTICES, GO_BACK = STEPS.values()
+PAGE: Final = "docs/migrating.md"
+STEPS: Final = read_steps(PAGE, "Without a state file")
+OBSERVE, TAKE_OUT, TAKE_OVER, NOTICES, GO_BACK = STEPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +57,11 @@ class Lab:
 
     def type_in(self, *blocks: str) -> str:
         """Run blocks of the page as root does; the output."""
+        # `plan` says by its exit status that there is drift.
+        prefix = 'ds01ctl() { command ds01ctl "$@" || [ $? = 2 ]; }\n'
         return "".join(
-            self.machine.run("bash", "-euc", block, timeout_s=120).stdout for block in blocks
+            self.machine.run("bash", "-euc", prefix + block, timeout_s=120).stdout
+            for block in blocks
         )
 
     def run_as(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -186,3 +189,42 @@ def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
     machine.run("systemctl", "stop", UNITS[2])
     assert lab.doctor()["lab units"][0]["told"].startswith(f"{UNITS[2]}.service is inactive: ")
     machine.run("systemctl", "start", UNITS[2])
+
+
+LEGACY: Final = f"{INFRA}/scripts/docker/gpu_allocator.py"
+RECONCILER: Final = f"{INFRA}/scripts/maintenance/reconcile-gpu-state.sh"
+
+
+def test_the_other_way_begins_with_a_state_file(lab: Lab) -> None:
+    """The scripts of before: every step there, then every step back."""
+    machine, service = lab.machine, lab.service
+    machine.run("dpkg", "--purge", "ds01d", timeout_s=120)
+    machine.docker.clear()
+    for place in ("/etc/ds01", "/var/lib/ds01", "/var/log/ds01", "/var/log/ds01d", ALLOCATOR):
+        machine.run("rm", "--recursive", "--force", place)
+    machine.install_driver(nvml.build() / nvml.NAME, nvml.prod4().text())
+    for kind, folder in (("lib", "/var/lib/ds01"), ("log", "/var/log/ds01")):
+        copy_sample(DATA / "states" / "v3-dcce6c2-prod4" / kind, machine.path(folder))
+    service.books.empty()
+    machine.put(f"{INFRA}/config/resource-limits.yaml", LIMITS)
+    machine.put(LEGACY, "print('the old allocator: gpu-state.json')\n")
+    machine.put(RECONCILER, "#!/bin/bash\necho the old reconciler: gpu-state.json\n")
+    machine.path("/usr/local/bin/container-list").symlink_to(f"{INFRA}/scripts/list")
+    scripts = lab_files(machine)
+    machine.run("dpkg", "--install", "/root/ds01d.deb", timeout_s=120)
+    until(lambda: "docker ok, nvml ok" in service.line, what=lambda: service.line)
+    steps = {step.title.split(". ")[0]: step for step in read_steps(PAGE, "With a state file")}
+    numbered = [steps[number] for number in "1234567"]
+    shown = [lab.type_in(*step.there) for step in numbered]
+    assert "GPU Status" in shown[2]
+    assert service.books.status()["mode"] == "repair"
+    assert machine.path("/var/lib/ds01").stat().st_mode & 0o022 == 0
+    assert not machine.path("/usr/local/bin/container-list").exists()
+    for step in reversed(numbered):
+        lab.type_in(*step.back)
+    assert service.active == "inactive"
+    after = lab_files(machine)
+    for path in (LEGACY, RECONCILER, "/usr/local/bin/docker"):
+        assert after[path] == scripts[path]
+    assert machine.path("/usr/local/bin/container-list").is_symlink()
+    assert service.books.bookings() == set()
