@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ds01d.adapters.host.clocks import HostClock
     from ds01d.adapters.host.users import UserDatabase
     from ds01d.adapters.nvml.sampler import NvmlSampler
+    from ds01d.documents.usage_report import UsageReport
+    from ds01d.model.accounting import ReportQuery
     from ds01d.model.actor import Actor
     from ds01d.model.books import AllocatorState, BadRecord, Record
     from ds01d.model.primitives import ContainerName, Unknown
@@ -225,6 +227,28 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
         raise NotPermitted(f"{unreachable}; {error}") from error
     with open_books(config) as world:
         yield Allocator(world, config)
+
+
+def read_usage(config: Config, query: ReportQuery) -> UsageReport:
+    """A report of the accounting. Raises `Refused` where there is none yet, or no group is known.
+
+    Also what cannot be read is raised, as a `Ds01Error`.
+    """
+    from ds01d.adapters.accounting_reader import open_reader  # noqa: PLC0415 - others need none
+    from ds01d.documents.usage_report import build_usage_report  # noqa: PLC0415
+    from ds01d.errors import Refused  # noqa: PLC0415
+    from ds01d.model.accounting import Subject  # noqa: PLC0415
+    from ds01d.model.limits import Limits  # noqa: PLC0415
+
+    limits = BooksOnly(config).limits.read()
+    by_group = query.group is not None or query.by is Subject.GROUP
+    if not isinstance(limits, Limits) and by_group:
+        raise Refused(f"no group is known: {limits.reason}")
+    with open_reader(config.daemon.state_dir) as reader:
+        if reader is None:
+            raise Refused("there is no accounting yet: ds01d begins it with its first pass")
+        find_group = limits.find_group if isinstance(limits, Limits) else lambda _: ""
+        return build_usage_report(reader, query, find_group)
 
 
 def find_operations(config: Config) -> RemoteOperations | None:

@@ -16,6 +16,7 @@ from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
 from ds01d.adapters.books.metadata_format import read_user
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
+from ds01d.bootstrap_books import read_usage
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.folders import make_folder
@@ -107,6 +108,7 @@ def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
     from ds01d.containers.service import ContainerService  # noqa: PLC0415 - commands do not need it
     from ds01d.daemon.systemd import take_sockets  # noqa: PLC0415 - commands do not need it
     from ds01d.service.listening import listen_at  # noqa: PLC0415 - see above
+    from ds01d.service.report_calls import ReportCalls  # noqa: PLC0415 - see above
     from ds01d.service.requests import RequestQueue  # noqa: PLC0415 - see above
     from ds01d.service.service import Service  # noqa: PLC0415 - see above
 
@@ -118,4 +120,10 @@ def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
         return None
     queue = RequestQueue(wake)
     containers = ContainerService(config, queue.submit, open_container_services, state_dir)
-    return Service(sockets, queue, containers, from_containers=config.service.from_containers)
+    return Service(
+        sockets,
+        queue,
+        ReportCalls(config, read_usage),
+        containers,
+        from_containers=config.service.from_containers,
+    )

@@ -56,6 +56,7 @@ CREATE TABLE bookings (
     retained REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX ends ON bookings (ended);
+CREATE INDEX users ON bookings (user);
 CREATE TABLE hours (
     booking INTEGER NOT NULL,
     hour INTEGER NOT NULL,
@@ -107,7 +108,7 @@ class AccountingFile:
                     " FROM bookings WHERE ended IS NULL ORDER BY id"
                 )
             ]
-            progress, next_id = _read_progress(database)
+            progress, next_id = read_progress(database)
         return OpenAccount(bookings=bookings, offsets=offsets, progress=progress, next_id=next_id)
 
     def save(self, changes: Sequence[AccountingChange], progress: Progress, next_id: int) -> None:
@@ -252,7 +253,8 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     database.execute("COMMIT")
 
 
-def _read_progress(database: sqlite3.Connection) -> tuple[Progress, int]:
+def read_progress(database: sqlite3.Connection) -> tuple[Progress, int]:
+    """How far the accounting has come, and the ID of its next booking."""
     row = database.execute("SELECT * FROM progress").fetchone()
     if row is None:
         return Progress(), 1

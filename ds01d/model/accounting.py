@@ -112,3 +112,67 @@ class OpenAccount:
     offsets: Mapping[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     next_id: int = 1
+
+
+class Subject(Word):
+    """What a line of a report is about."""
+
+    USER = "user"
+    GROUP = "group"
+    SLOT = "slot"
+    BOOKING = "booking"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportQuery:
+    """The period of a report and what is in it. `user`, `group`, `slot`: None for all.
+
+    `before`, `most`: of bookings, so many whose ID is lower; None: the newest, and all of them.
+    """
+
+    since: Wall
+    until: Wall
+    by: Subject = Subject.USER
+    user: UserName | None = None
+    group: str | None = None
+    slot: SlotId | None = None
+    before: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Seconds within a period. What is not used, idle or retained is not known."""
+
+    booked: float = 0.0
+    used: float = 0.0
+    idle: float = 0.0
+    retained: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountedTime:
+    """The time of some bookings: as they are counted, and weighed by how much of a GPU they had.
+
+    `unweighed`: the seconds of slots of which nobody knows how much of a GPU they are.
+    """
+
+    bookings: int
+    slots: Shares
+    gpus: Shares
+    unweighed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountedBooking:
+    """One booking, with its time in a period. `end` None: it goes on."""
+
+    id: int
+    container: ContainerName
+    user: UserName | None
+    slot: SlotId
+    weight: SlotWeight
+    begin: Wall
+    end: Wall | None
+    reason: str
+    time: AccountedTime

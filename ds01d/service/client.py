@@ -27,6 +27,8 @@ NOT_ALLOCATED: Final = "NOT_ALLOCATED"  # codes of Refused, beside those of `Ref
 NO_METADATA: Final = "NO_METADATA"
 NOT_POSSIBLE: Final = "NOT_POSSIBLE"
 """An operation that is refused; `detail` is the whole message."""
+MOST_BOOKINGS: Final = 1000
+"""In one reply of `Report`; the next call goes on from there."""
 STOPPING: Final = "ds01d is stopping: the call was not served"
 _FRESH_S: Final = 5.0
 

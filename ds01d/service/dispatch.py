@@ -32,9 +32,9 @@ def answer_call(request: PendingCall, handler: Handler) -> None:
     try:
         reply = handler(request)
     except Ds01Error as error:
-        request.fail(_describe_error(error))
+        request.fail(describe_error(error))
     except Exception as error:  # noqa: BLE001 - a bug must not end the worker
-        fail_unexpectedly(request, error, _describe_error)
+        fail_unexpectedly(request, error, describe_error)
     else:
         if reply is not None:
             request.finish(reply)
@@ -56,7 +56,8 @@ def fail_unexpectedly(
     )
 
 
-def _describe_error(error: Ds01Error) -> VarlinkError:
+def describe_error(error: Ds01Error) -> VarlinkError:
+    """The error reply for what a method raised."""
     if isinstance(error, VarlinkError):
         return error
     if isinstance(error, Malformed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -12,12 +13,14 @@ from ds01d.documents.explain import Explanation
 from ds01d.documents.history import EntryDocument
 from ds01d.documents.passes import DriftDocument, PassDocument
 from ds01d.documents.undo import UndoDocument
+from ds01d.documents.usage_report import UsageReport
 from ds01d.documents.values import DisplayTime, Document
 from ds01d.errors import Refused
+from ds01d.model.accounting import ReportQuery
 from ds01d.model.drift import Finding
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.freezing import FreezeResult, ThawResult
-from ds01d.service.client import NOT_POSSIBLE, ServiceClient
+from ds01d.service.client import MOST_BOOKINGS, NOT_POSSIBLE, ServiceClient
 from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 from ds01d.service.operations import Announce
 
@@ -67,6 +70,34 @@ class RemoteOperations(ServiceClient):
     def undo_entry(self, entry: str, *, dry_run: bool) -> UndoDocument:
         reply = self._make_call("Undo", entry=entry, dry_run=dry_run or None)
         return msgspec.convert(reply["undo"], UndoDocument)
+
+    def read_usage(self, query: ReportQuery) -> UsageReport:
+        """A report of the accounting; of many bookings it is made by several calls."""
+        report = self._read_part(query)
+        while report.older_than is not None and (
+            query.most is None or len(report.bookings) < query.most
+        ):
+            part = self._read_part(replace(query, before=report.older_than))
+            report = msgspec.structs.replace(
+                report,
+                bookings=(*report.bookings, *part.bookings)[: query.most],
+                older_than=part.older_than,
+            )
+        return report
+
+    def _read_part(self, query: ReportQuery) -> UsageReport:
+        reply = self._make_call(
+            "Report",
+            since=query.since,
+            until=query.until,
+            by=query.by.value,
+            user=query.user,
+            group=query.group,
+            slot=query.slot,
+            older_than=query.before,
+            most=None if query.most is None else min(query.most, MOST_BOOKINGS),
+        )
+        return msgspec.convert(reply["report"], UsageReport)
 
     def _make_call(self, method: str, **parameters: object) -> dict[str, Any]:
         try:

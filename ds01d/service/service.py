@@ -11,6 +11,7 @@ from ds01d.adapters.host.users import UserDatabase
 from ds01d.config import Config
 from ds01d.service.client import CONTAINERS, INTERFACE
 from ds01d.service.peers import PeerReader
+from ds01d.service.report_calls import REPORT, ReportCalls
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.server import BookingServer
 
@@ -39,18 +40,20 @@ class ContainerCalls(Protocol):
 class Service:
     """Listens from `start` until `close`, also while a configuration is reloaded.
 
-    `queue` has the calls for the worker. `containers`: None without that interface.
+    `queue` has the calls for the worker, `reports` those for reports. `containers`: None without
+    that interface.
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
         queue: RequestQueue,
+        reports: ReportCalls,
         containers: ContainerCalls | None = None,
         *,
         from_containers: bool,
     ) -> None:
-        self._queue, self._containers = queue, containers
+        self._queue, self._reports, self._containers = queue, reports, containers
         # Patient: who is not known to be an operator in time is none, and nobody else is delayed.
         users = UserDatabase(wait_s=_USERS_S)
         peers = PeerReader(users, Processes(), from_containers=from_containers)
@@ -72,12 +75,15 @@ class Service:
         interface, _, _ = request.call.method.rpartition(".")
         if interface == CONTAINERS and self._containers is not None:
             self._containers.submit(request)
+        elif request.call.method == REPORT:
+            self._reports.submit(request)
         else:
             self._queue.submit(request)
 
     # --- called by the worker's thread
 
     def apply_config(self, config: Config) -> None:
+        self._reports.apply_config(config)
         if self._containers is not None:
             self._containers.apply_config(config)
 
@@ -93,10 +99,12 @@ class Service:
         """Fail the calls that wait, and all that come from now on. Returns at once."""
         if self._containers is not None:
             self._containers.stop()
+        self._reports.stop()
         self._queue.close(reason)
 
     def close(self) -> None:
         """Stop listening and disconnect all peers; within some seconds."""
         if self._containers is not None:
             self._containers.join()
+        self._reports.join()
         self._server.close()

@@ -10,7 +10,7 @@ import pytest
 
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
-from ds01d.service import booking, operations_calls
+from ds01d.service import booking, operations_calls, report_calls
 from ds01d.service.allocator_client import parse_booking
 from ds01d.service.client import INTERFACE
 from ds01d.service.interface import read_description
@@ -25,6 +25,7 @@ PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
     "Freeze": operations_calls.FreezeParameters,
     "Thaw": operations_calls.ThawParameters,
     "Undo": operations_calls.UndoParameters,
+    "Report": report_calls.ReportParameters,
 }
 
 

@@ -10,6 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from ds01d.bootstrap_books import read_usage
+from ds01d.config import Config
+from ds01d.service.report_calls import ReportCalls
 from ds01d.service.requests import RequestQueue
 from ds01d.service.service import Service
 
@@ -22,7 +25,9 @@ def test_an_operator_of_a_slow_directory_is_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ds01d.service.peers.read_credentials", lambda _: (os.getpid(), 1))
     monkeypatch.setattr(os, "getgrouplist", list_groups)
     monkeypatch.setattr(grp, "getgrnam", lambda _: SimpleNamespace(gr_gid=4242))
-    service = Service([], RequestQueue(lambda: None), from_containers=True)
+    service = Service(
+        [], RequestQueue(lambda: None), ReportCalls(Config(), read_usage), from_containers=True
+    )
     service.start()
     try:
         with socket.socket(socket.AF_UNIX) as peer:

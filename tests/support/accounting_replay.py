@@ -75,17 +75,18 @@ def _apply(
     ends: list[tuple[Booked, dict[str, object]]] = []
     follows: dict[tuple[str, str], Booked] = {}
     opens: list[tuple[tuple[str, str], dict[str, object]]] = []
-    for entry in group:
-        gone, came = _pairs(entry, "taken"), _pairs(entry, "given")
-        gone, came = gone - came, came - gone
-        for pair in gone:
+    changes = [(entry, _pairs(entry, "taken"), _pairs(entry, "given")) for entry in group]
+    # A name that is booked itself inherits nothing, unless its own booking moves on as well.
+    stay = current.keys() - {pair for _, gone, came in changes for pair in gone - came}
+    for entry, gone, came in changes:
+        for pair in sorted(gone - came):
             booked = current.pop(pair)
-            heirs = sorted(other for other in came if other[1] == pair[1])
+            heirs = sorted(other for other in came - gone - stay if other[1] == pair[1])
             if heirs:
                 follows[heirs[0]] = booked
             else:
                 ends.append((booked, entry))
-        opens += [(pair, entry) for pair in sorted(came) if pair not in follows]
+        opens += [(p, entry) for p in sorted(came - gone - stay) if p not in follows]
     for booked, entry in ends:
         booked.end = moment(entry)
         booked.why = {"undo": "undone", "release": "released"}.get(

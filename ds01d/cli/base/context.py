@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from ds01d.config import Config
     from ds01d.containers.context import ContainerServices
+    from ds01d.documents.usage_report import UsageReport
+    from ds01d.model.accounting import ReportQuery
     from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
     from ds01d.model.creation import Caller
     from ds01d.reconcile.ports import World
     from ds01d.service.allocator_client import SlotAllocator
-    from ds01d.service.operations import Operations
+    from ds01d.service.operations_client import RemoteOperations
 
 
 def _open_container_services(config: Config) -> AbstractContextManager[ContainerServices]:
@@ -52,6 +54,18 @@ def _open_allocator(config: Config) -> AbstractContextManager[SlotAllocator]:
     return bootstrap_books.open_allocator(config)
 
 
+def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
+    from ds01d import bootstrap, bootstrap_books  # noqa: PLC0415 - heavy
+    from ds01d.errors import NotPermitted  # noqa: PLC0415
+
+    if not os.access(config.daemon.state_dir, os.W_OK):
+        place = config.service.path or "its socket, which is off"
+        raise NotPermitted(f"cannot reach ds01d at {place} (is ds01d running?)")
+    # decision 94: SQLite makes files beside its own, which have to be the service's.
+    bootstrap.act_as_service(config)
+    return bootstrap_books.read_usage(config, query)
+
+
 def _find_caller() -> Caller:
     from ds01d.adapters.host.callers import identify_caller  # noqa: PLC0415 - few commands need it
 
@@ -67,7 +81,7 @@ class Environment:
     `engine_version` asks Docker or raises `EngineFailed`. `sleep` takes seconds. `open_allocator`
     is for commands that book slots, `open_container_services` for those that change containers;
     `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
-    daemon, for who needs them.
+    daemon, for who needs them; `read_usage` reads the accounting, for who may.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -82,7 +96,8 @@ class Environment:
     )
     find_caller: Callable[[], Caller] = _find_caller
     open_images: Callable[[Config], ImageSource] = _open_images
-    find_operations: Callable[[Config], Operations | None] = lambda _: None
+    find_operations: Callable[[Config], RemoteOperations | None] = lambda _: None
+    read_usage: Callable[[Config, ReportQuery], UsageReport] = _read_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +141,7 @@ def _open_world(config: Config) -> AbstractContextManager[World]:
     return bootstrap.open_world(config)
 
 
-def _find_operations(config: Config) -> Operations | None:
+def _find_operations(config: Config) -> RemoteOperations | None:
     # Root has to be able to do everything when the daemon hangs.
     if os.access(config.daemon.state_dir, os.W_OK):
         return None

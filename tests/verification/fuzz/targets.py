@@ -34,7 +34,13 @@ from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
-from ds01d.service import booking, container_parameters, operations_calls, varlink
+from ds01d.service import (
+    booking,
+    container_parameters,
+    operations_calls,
+    report_calls,
+    varlink,
+)
 
 ROOT: Final = Path(__file__).parents[3]
 DATA: Final = ROOT / "tests" / "data"
@@ -84,6 +90,7 @@ _PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "Freeze": operations_calls.FreezeParameters,
     "Thaw": operations_calls.ThawParameters,
     "Undo": operations_calls.UndoParameters,
+    "Report": report_calls.ReportParameters,
     "Create": container_parameters.CreateParameters,
     "Start": container_parameters.NameParameters,
     "Stop": container_parameters.StopParameters,
@@ -274,6 +281,10 @@ def _varlink(data: bytes) -> None:
         assert 0 <= (found.kill_after_s or 0) <= 3600
     if isinstance(found, booking.ReleaseParameters):
         assert parse_booking_id(found.id) in (None, found.id)
+    if isinstance(found, report_calls.ReportParameters):
+        query = report_calls.build_query(found, Wall(1e9))
+        assert 0 <= query.since <= query.until
+        assert 1 <= (query.most or 0) <= 1000
     assert varlink.encode_reply(found).count(varlink.END) == 1
 
 
