@@ -81,7 +81,7 @@ def report(
 ) -> int:
     """Show GPU hours: booked, and of these used, idle, and retained after a stop.
 
-    A MIG device counts as its part of the GPU. Users see their own bookings, operators all.
+    A MIG device counts as its part of a GPU; users see their own bookings, operators all.
     """
     now = Wall(time.time())
     query = ReportQuery(
