@@ -18,7 +18,8 @@ is_lab_without_books() {
 # there is none yet. It is no conffile: what was chosen here would make dpkg ask at each upgrade that
 # brings a changed one, and an unattended upgrade fail. On a host without an allocator and its files,
 # Docker is the books, and there is nothing that ds01d could only observe. Beside an allocator without
-# books it observes, with logs in a folder of its own.
+# books it observes, with logs in a folder of its own; and as there, a stopped container keeps its GPU
+# until something removes it.
 make_config() {
     config=${DPKG_ROOT:-}/etc/ds01/ds01d.toml
     if [ -n "$1" ] || [ -e "$config" ] || [ -L "$config" ]; then
@@ -29,6 +30,7 @@ make_config() {
     if is_lab_without_books; then
         set -- docker observe
         lab='s|"/var/log/ds01/|"/var/log/ds01d/|; s|/ds01-infra/config/resource|/ds01-infra/config/runtime/resource|'
+        lab="$lab; s|^expired_holds = \"release\"\$|expired_holds = \"report\"|"
     elif [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
         set -- docker repair
     fi

@@ -34,7 +34,9 @@ def find_notices(
     index = decision.index
     if index is None:
         return
-    yield from _find_ending_holds(decision, index, hold_warning_s)
+    for name, verdict in decision.verdicts.items():
+        if isinstance(verdict, Holds) and verdict.slots and _is_user(verdict.user):
+            yield from _find_hold_end(name, verdict, verdict.user, index, hold_warning_s)
     yield from _find_ended_holds(drifts, index)
 
 
@@ -52,26 +54,22 @@ def explain_answer(
     return Notice(kind=NoticeKind.QUOTA_REACHED, user=answer.user, reason=numbers)
 
 
-def _find_ending_holds(
-    decision: Decision, index: BooksIndex, hold_warning_s: float
+def _find_hold_end(
+    name: ContainerName, verdict: Holds, user: UserName, index: BooksIndex, hold_warning_s: float
 ) -> Iterator[Notice]:
+    """The notice of a stopped container whose hold ends soon, or is over and stays in force."""
     now = index.snapshot.now
-    for name, verdict in decision.verdicts.items():
-        if (
-            isinstance(verdict, Holds)
-            and verdict.why is VerdictReason.HOLD
-            and verdict.slots
-            and verdict.until is not None
-            and verdict.until - now.boot <= hold_warning_s
-            and _is_user(verdict.user)
-        ):
-            yield Notice(
-                kind=NoticeKind.HOLD_ENDING,
-                user=verdict.user,
-                subject=name,
-                slots=verdict.slots,
-                until=Wall(now.wall + (verdict.until - now.boot)),
-            )
+    left_s = None if verdict.until is None else verdict.until - now.boot
+    if verdict.why is VerdictReason.OVERDUE:
+        reason = f"docker rm {name} frees it"
+        kind, until = NoticeKind.HOLD_ENDED, None
+    elif verdict.why is VerdictReason.HOLD and left_s is not None and left_s <= hold_warning_s:
+        kind, until, reason = NoticeKind.HOLD_ENDING, Wall(now.wall + left_s), ""
+    else:
+        return
+    yield Notice(
+        kind=kind, user=user, subject=name, slots=verdict.slots, until=until, reason=reason
+    )
 
 
 def _find_ended_holds(drifts: Iterable[GatedDrift], index: BooksIndex) -> Iterator[Notice]:

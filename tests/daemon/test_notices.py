@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ds01d.daemon.notices import REPEAT_QUOTA_S, Notices
 from ds01d.errors import Ds01Error, WriteFailed
 from ds01d.model.allocation import Allocated, Refusal, Rejected
@@ -84,6 +86,21 @@ def test_a_hold_that_is_over_and_waits_for_an_admin_is_told() -> None:
         one.host.pass_time(60.0)
         sender.add_report(one.sweep())
     assert target.take() == [("alice", "gpu_hold_ending"), ("alice", "gpu_hold_ended")]
+
+
+def test_a_hold_that_is_over_and_stays_in_force_is_told() -> None:
+    one, target = life().stop(), Target()
+    policy = msgspec.structs.replace(one.config.policy, expired_holds="report")
+    one.config = msgspec.structs.replace(one.config, policy=policy)
+    sender = notices(one, target)
+    for _ in range(20):
+        one.host.pass_time(60.0)
+        sender.add_report(one.sweep())
+    assert [kind for _, (kind, _) in target.given] == ["gpu_hold_ending", "gpu_hold_ended"]
+    _, ended = target.given[1]
+    assert ended.message == (
+        f"container {NAME} is stopped and its hold on GPU 1.0 is over (docker rm {NAME} frees it)"
+    )
 
 
 def test_nothing_is_told_in_mode_observe_or_where_it_is_off() -> None:
