@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds01d import config_file
+from ds01d.adapters.books.limits import LimitsFile
 from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.adapters.docker.cached_running import CachedRunning
 from ds01d.adapters.docker.commands import DockerCommands
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 PASS_LOCK_TIMEOUT_S = 30.0
 _CONTAINERS = "containers.json"
+_LIMITS = "limits.json"
 
 
 def load_config(path: Path | None) -> Config:
@@ -69,17 +71,24 @@ class Opened:
 
     world: World
     engine: DockerEngine
+    limits: LimitsFile
     operations: OperationsLog
     state_dir: StateDirectory
     close: Callable[[], None]
 
     def load_cache(self) -> None:
-        """What Docker showed the process before: not every container has to be inspected again."""
+        """What Docker showed the process before: not every container has to be inspected again.
+
+        And the last good limits: today's file may be broken.
+        """
         self.engine.import_cache(self.state_dir.load(_CONTAINERS))
+        self.limits.import_copy(self.state_dir.load(_LIMITS))
 
     def save_cache(self) -> None:
-        """Keep what Docker showed, for the next process. Raises `WriteFailed`."""
+        """Keep what Docker showed and the limits, for the next process. Raises `WriteFailed`."""
         self.state_dir.save(_CONTAINERS, self.engine.export_cache())
+        if limits := self.limits.export_copy():
+            self.state_dir.save(_LIMITS, limits)
 
 
 def open_parts(
@@ -144,7 +153,14 @@ def open_parts(
         if gpu is not None:
             gpu.close()
 
-    return Opened(world=world, engine=engine, operations=operations, state_dir=own_dir, close=close)
+    return Opened(
+        world=world,
+        engine=engine,
+        limits=books.limits,
+        operations=operations,
+        state_dir=own_dir,
+        close=close,
+    )
 
 
 def may_be_rootless(url: str) -> bool:

@@ -17,9 +17,11 @@ from ds01d.adapters.books.limits_files import (
     ASSIGNMENTS,
     EXEMPTIONS,
     OVERRIDES,
-    FileContent,
+    Content,
     LimitsFolder,
     Signatures,
+    decode_files,
+    encode_files,
     find_group,
     name_members,
     open_limits,
@@ -42,8 +44,6 @@ NO_LIMITS: Final = Limits(
     freed_types=FREED_TYPES,
 )
 
-Content = Mapping[str, FileContent]
-
 
 class LimitsFile:
     """The files, parsed again only when one changed. `missing`: the limits where there is none."""
@@ -54,6 +54,21 @@ class LimitsFile:
         self._cached: tuple[Signatures, Limits | Unknown] | None = None
         self._last_whole: dict[str, bytes] = {}
         self._last_good: Limits | None = None
+        self._imported: Limits | None = None
+        self._unsaved: Content | None = None
+
+    def import_copy(self, data: bytes) -> None:
+        """Take over the last good files of an earlier process; others are passed over."""
+        content = decode_files(data, self._path)
+        if content:
+            limits = self._make_limits(content)
+            self._imported = limits if isinstance(limits, Limits) else None
+            self._unsaved = None
+
+    def export_copy(self) -> bytes:
+        """The last good files for the next process; b"" if it has them already."""
+        content, self._unsaved = self._unsaved, None
+        return b"" if content is None else encode_files(content, self._path)
 
     def read(self) -> Limits | Unknown:
         """The limits; Unknown where the files are missing, unreadable or make no limits."""
@@ -64,12 +79,13 @@ class LimitsFile:
             answer = _make_unknown(reason)
         if isinstance(answer, Limits):
             self._last_good = answer
-        elif self._last_good is not None:
-            # Decision 220: a file that is broken, or gone, limits nobody less than before.
-            return replace(self._last_good, problem=answer.reason)
-        elif answer.missing and self._missing is not None:
-            return self._missing
-        return answer
+            return answer
+        # Decision 220: a file that is broken, or gone, limits nobody less than before. One that was
+        # gone already when this process began was taken away.
+        last_good = self._last_good or (None if answer.missing else self._imported)
+        if last_good is not None:
+            return replace(last_good, problem=answer.reason)
+        return self._missing if answer.missing and self._missing is not None else answer
 
     def _read_files(self) -> Limits | Unknown:
         with open_limits(self._path) as folder:
@@ -115,6 +131,8 @@ class LimitsFile:
             and len(file.data) < len(before)
         }
         self._last_whole |= {name: file.data for name, file in content.items() if name not in cut}
+        if not cut:
+            self._unsaved = content
         files = [content[name] for name in sorted(content)]
         return replace(
             limits,
@@ -177,7 +195,7 @@ class LimitsFile:
         deciding = {OVERRIDES, *map(name_members, _name_groups(raw))}
         for name in sorted(deciding & set(self._last_whole) - set(content)):
             path = self._path.parent / name
-            return f"{path} is gone: put it back (it may be empty), or restart ds01d"
+            return f"{path} is gone: put it back (it may be empty)"
         return ""
 
 

@@ -12,9 +12,10 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from ds01d.adapters.files.safe_read import (
     NotRead,
@@ -44,13 +45,35 @@ Signatures = Mapping[str, Signature | None]
 """Of each file by its name, None where there is none: what changes when one changes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileContent:
+class FileContent(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a file; `is_public`: anybody may write it."""
 
     data: bytes
     modified_ns: int
     is_public: bool
+
+
+Content = Mapping[str, FileContent]
+"""The files that there are, by their names in the folder."""
+
+
+class _Copy(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    files: dict[str, FileContent]
+
+
+def encode_files(content: Content, path: Path) -> bytes:
+    """Bytes for `decode_files`."""
+    return msgspec.json.encode(_Copy(path=str(path), files=dict(content)))
+
+
+def decode_files(data: bytes, path: Path) -> Content:
+    """The files of the limits at `path`, as they were; none if the bytes are those of others."""
+    try:
+        copy = msgspec.json.decode(data, type=_Copy)
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    return copy.files if copy.path == str(path) and path.name in copy.files else {}
 
 
 class LimitsFolder:
@@ -68,7 +91,7 @@ class LimitsFolder:
                 signatures[f"{GROUPS}/{name}"] = _sign(name, self._groups)
         return signatures
 
-    def read_files(self) -> Mapping[str, FileContent] | Unknown:
+    def read_files(self) -> Content | Unknown:
         """Every file that there is, by its name; Unknown where one of them cannot be read.
 
         Raises `OSError`.

@@ -593,6 +593,50 @@ def test_a_file_that_is_broken_leaves_the_last_limits_else_none(folder: Path, te
     assert again.problem == ""
 
 
+def test_the_last_good_limits_outlive_a_restart(folder: Path) -> None:
+    path = folder / "resource-limits.yaml"
+    before = file_in(folder)
+    assert before.export_copy() == b""
+    good = before.read()
+    assert isinstance(good, Limits)
+    copy = before.export_copy()
+    assert copy
+    assert before.export_copy() == b""
+    text = path.read_text()
+    path.write_text("defaults: [")
+    after = LimitsFile(path, NO_LIMITS)
+    after.import_copy(copy)
+    recalled = after.read()
+    assert isinstance(recalled, Limits)
+    assert "invalid YAML" in recalled.problem
+    assert recalled.gpu_quotas == good.gpu_quotas
+    # What is missing from the start is not what broke.
+    path.unlink()
+    fresh = LimitsFile(path, NO_LIMITS)
+    fresh.import_copy(copy)
+    assert fresh.read() is NO_LIMITS
+    path.write_text(text)
+    (folder / "groups" / "admin.members").unlink()
+    gone = LimitsFile(path)
+    gone.import_copy(copy)
+    limits = gone.read()
+    assert isinstance(limits, Limits)
+    assert "admin.members is gone" in limits.problem
+    (folder / "groups" / "admin.members").touch()
+    emptied = gone.read()
+    assert isinstance(emptied, Limits)
+    assert (emptied.problem, emptied.is_part) == ("", True)
+    assert emptied.find_group(UserName("root1")) == "student"
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"path": "/x", "files": {}}', b"[" * 9999])
+def test_a_copy_that_is_none_is_passed_over(folder: Path, data: bytes) -> None:
+    (folder / "resource-limits.yaml").write_text("- 1")
+    limits = file_in(folder)
+    limits.import_copy(data)
+    assert isinstance(limits.read(), Unknown)
+
+
 def test_a_section_of_comments_only_is_none_of_those(folder: Path) -> None:
     path = folder / "resource-limits.yaml"
     assert "gpu_allocation:\n  #" in path.read_text()
