@@ -227,6 +227,43 @@ class TestUsers:
             assert read_error(refused)[0] == "NotPermitted"
 
 
+BROKEN = {
+    "error": "groups: [",
+    "empty": "",
+    "null": "defaults: {max_gpu_equivalents: 3}\ngroups:\n  # student: {}\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_limits_that_break_leave_the_last_good_ones_else_refuse_at_once(
+    site: Site, how: str
+) -> None:
+    site.limits.write_text("defaults: {max_gpu_equivalents: 0.28571429}\n", encoding="utf-8")
+    with RunningDaemon(site):
+        first = call_as(DAEMON, socket_of(site), "Allocate", container="j0")
+        assert "error" not in first
+        site.limits.write_text(BROKEN[how], encoding="utf-8")
+        second = call_as(DAEMON, socket_of(site), "Allocate", container="j1")
+        assert "error" not in second
+        refused = call_as(DAEMON, socket_of(site), "Allocate", container="j2", most=50)
+        reason = {"code": "USER_AT_LIMIT", "detail": "0.285714/0.285714", "warnings": []}
+        assert read_error(refused)[1] == reason
+        quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
+        assert (round(quota["gpus"], 3), round(quota["max_gpus"], 3)) == (0.286, 0.286)
+        plan = site.plan()
+        (finding,) = (one for one in plan["findings"] if one["kind"] == "unclear-limits")
+        assert finding["reason"].startswith(f"{site.limits}: ")
+        assert finding["reason"].endswith("; the last good limits count, and no hold ends")
+        assert plan["sources"]["limits"] in finding["reason"]
+    with RunningDaemon(site):  # which knows them from before
+        refused = call_as(DAEMON, socket_of(site), "Allocate", container="j2")
+        assert read_error(refused)[1]["code"] == "USER_AT_LIMIT"
+    (site.state_dir / "limits.json").unlink()
+    with RunningDaemon(site):
+        refused = call_as(DAEMON, socket_of(site), "Allocate", container="j2", wait=True)
+        assert read_error(refused)[1]["code"] == "LIMITS_UNREADABLE"
+
+
 def test_mode_observe_books_nothing_and_answers(site: Site) -> None:
     site.configure(daemon={"mode": "observe"})
     with RunningDaemon(site):

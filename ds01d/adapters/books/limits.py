@@ -1,8 +1,8 @@
 """resource-limits.yaml with the files beside it. What they mean is worked out by `limits_rules`.
 
 Read, never written. Their version goes with the answer, so that a file which somebody still writes,
-half of it valid, ends no hold. Files that cannot be read or understood any more leave the last good
-limits, which end no hold (decision 220).
+half of it valid, ends no hold. Files in the lab's present format that cannot be read or understood
+any more leave the last good limits, which end no hold (decision 220).
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ class LimitsFile:
         """Take over the last good files of an earlier process; others are passed over."""
         content = decode_files(data, self._path)
         if content:
-            limits = self._make_limits(content)
-            self._imported = limits if isinstance(limits, Limits) else None
+            self._imported = _keep_good(self._make_limits(content))
             self._unsaved = None
 
     def export_copy(self) -> bytes:
@@ -78,9 +77,9 @@ class LimitsFile:
             reason = f"{answer.reason}; set books.limits to {self._moved_to}"
             answer = _make_unknown(reason)
         if isinstance(answer, Limits):
-            self._last_good = answer
+            self._last_good = _keep_good(answer)
             return answer
-        # Decision 220: a file that is broken, or gone, limits nobody less than before. One that was
+        # Decision 220: a file that is broken, or gone, leaves the last good limits. One that was
         # gone already when this process began was taken away.
         last_good = self._last_good or (None if answer.missing else self._imported)
         if last_good is not None:
@@ -197,6 +196,13 @@ class LimitsFile:
             path = self._path.parent / name
             return f"{path} is gone: put it back (it may be empty)"
         return ""
+
+
+def _keep_good(limits: Limits | Unknown) -> Limits | None:
+    """The limits that count while the files are broken; none in the older format, which refuses."""
+    if isinstance(limits, Unknown) or limits.default_gpu_quota is None:
+        return None
+    return limits
 
 
 def _name_groups(raw: Mapping[object, object]) -> list[str]:

@@ -637,6 +637,18 @@ def test_a_copy_that_is_none_is_passed_over(folder: Path, data: bytes) -> None:
     assert isinstance(limits.read(), Unknown)
 
 
+def test_the_older_format_has_no_last_good_limits(folder: Path) -> None:
+    """There a file that cannot be read refuses, as ever."""
+    path = folder / "resource-limits.yaml"
+    shutil.rmtree(folder / "groups")
+    (folder / "user-overrides.yaml").unlink()
+    path.write_text("defaults: {max_mig_instances: 2}")
+    limits = LimitsFile(path)
+    assert isinstance(limits.read(), Limits)
+    path.write_text("defaults: [")
+    assert isinstance(limits.read(), Unknown)
+
+
 def test_a_section_of_comments_only_is_none_of_those(folder: Path) -> None:
     path = folder / "resource-limits.yaml"
     assert "gpu_allocation:\n  #" in path.read_text()
