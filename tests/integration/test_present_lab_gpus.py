@@ -1,6 +1,6 @@
 """What holds a GPU on a lab's present server, and whose it is: a real engine, simulated GPUs.
 
-Four whole GPUs; the users are `daemon` and `bin`, whom every Debian knows. All tests share one ds01d.
+Four whole GPUs; the users are `daemon` and `bin`, whom every Debian knows. Tests share one ds01d.
 """
 
 from __future__ import annotations
