@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, TypeVar
 
 import click
 
@@ -38,6 +40,8 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     with open_operations(invocation, config) as operations:
         explanation = operations.explain_subject(name)
     documents, now = explanation.documents, explanation.at.at
+    if config.logs.events_path is not None:
+        documents = tuple(_add_claims(document, config.logs.events_path) for document in documents)
     if as_json:
         show_json(documents[0] if len(documents) == 1 else {"both": documents})
     else:
@@ -47,6 +51,19 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     return CONSISTENT
 
 
+def _add_claims(document: dict[str, Document], events: Path) -> dict[str, Document]:
+    """The document of a container, with what events.jsonl claims of it."""
+    from ds01d.adapters.books.claimed_events import read_claims  # noqa: PLC0415 - only here
+
+    if document["type"] != "container":
+        return document
+    claims = read_claims(events, str(document["subject"]), _MOST_CLAIMS)
+    if isinstance(claims, str):
+        return {**document, "claims": {"unknown": claims}}
+    return {**document, "claims": [asdict(claim) for claim in claims]}
+
+
+_MOST_CLAIMS: Final = 5
 _HEADINGS = {"memory": "checkpoint"}  # the keys of the JSON document stay as they were
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from ds01d.model.books import BadRecord
@@ -151,3 +154,33 @@ def test_an_unknown_name_is_told_where_it_was_looked_for(desk: Desk) -> None:
     told = desk.call("explain", "nobody").stderr
     assert "of Docker" not in told
     assert "not read: docker (docker does not answer)" in told
+
+
+def test_what_others_claim_of_a_container_is_shown_as_claims(desk: Desk, tmp_path: Path) -> None:
+    """Whoever may write to events.jsonl may write anything: it is shown, and decides nothing."""
+    path = tmp_path / "events.jsonl"
+    before = desk.json("explain", TRAIN)
+    desk.config = msgspec.structs.replace(
+        desk.config, logs=msgspec.structs.replace(desk.config.logs, events=str(path))
+    )
+    assert desk.json("explain", TRAIN) == {**before, "claims": []}
+    lines = [
+        {"event_type": "container.remove", "source": "ds01d", "details": {"container": TRAIN}},
+        {"event_type": "container.remove", "details": {"container": "another"}},
+        {"event_type": "container.create_failed", "details": {"name": TRAIN, "x": "\x1b[2J\n"}},
+        {"event_type": "maintenance.idle_kill", "user": "root", "details": {"container": TRAIN}},
+    ]
+    text = "".join(
+        json.dumps({"timestamp": "2026-07-22T08:20:00Z", **line}) + "\n" for line in lines
+    )
+    path.write_bytes(f"{text}no JSON of {TRAIN}\n".encode() + b"\xff\0" + b"[" * 4000 + b"\n")
+    told = desk.json("explain", TRAIN)
+    kinds = [claim["type"] for claim in told.pop("claims")]
+    assert kinds == ["container.create_failed", "maintenance.idle_kill"]
+    assert told == before
+    shown = desk.call("explain", TRAIN).stdout
+    assert "maintenance.idle_kill" in shown
+    assert "\x1b" not in shown
+    path.unlink()
+    path.mkdir()
+    assert "not a regular file" in desk.json("explain", TRAIN)["claims"]["unknown"]
