@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,160 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.adapters.accounting_file import NAME, AccountingFile
-from ds01d.config import AllocatorConfig, BooksConfig
-from ds01d.daemon.accounting import Accounting, AccountingParts
-from ds01d.decide.history_outcomes import join_entries
-from ds01d.errors import Ds01Error
-from ds01d.model.books import Record
-from ds01d.model.containers import State
-from ds01d.model.primitives import ContainerName, UserName, Wall
-from ds01d.model.reservation import BOOKING_LABEL
-from ds01d.reconcile.allocator import Allocator
-from ds01d.reconcile.booking_history import BookingHistory
-from ds01d.reconcile.history import read_entries
+from ds01d.adapters.accounting_file import NAME as FILE
+from ds01d.adapters.accounting_reader import open_reader
+from ds01d.config import DaemonConfig
+from ds01d.model.accounting import ReportQuery
+from ds01d.model.primitives import ContainerName, Source, Wall
 from ds01d.reconcile.reconciler import Reconciler
-from ds01d.reconcile.undo import Undoer
-from tests.support.accounting_replay import Booked, Clocks, replay
-from tests.support.build import LIMITS, Life, config
+from tests.support.accounting import NAMES, Accounted, assert_agrees
+from tests.support.build import NAME, books, with_docker_books
 from tests.support.proofs import PROOFS
+from tests.support.world import WALL
 
 SHM = Path("/dev/shm")
-NAMES = ("train._.1001", "eval._.1001", "infer._.1002", "tune._.1002")
-USERS = {1001: "alice", 1002: "bob"}
-
-
-class Accounted:
-    """A host that ds01d repairs, and its accounting in a real file."""
-
-    def __init__(self, folder: Path) -> None:
-        writer = BooksConfig(writers="service")
-        self.config = msgspec.structs.replace(
-            config(), books=writer, allocator=AllocatorConfig(sharing="never")
-        )
-        self.life = Life(self.config, limits=replace(LIMITS, default_quota=None))
-        self.life.host.passwd |= USERS
-        self.folder = folder
-        self.seen: list[Clocks] = []
-        self.real_s = 0.0
-        self.restart()
-
-    def restart(self) -> None:
-        store = AccountingFile(self.folder, keep_days=1000)
-        parts = AccountingParts(store=store, find_record_user=self.find_user)
-        self.accounting = Accounting(parts, self.life.host.world().state_dir, self.config)
-
-    def find_user(self, text: str) -> UserName | None:
-        record = self.life.host.records_told.get(text)
-        return record.user if isinstance(record, Record) else None
-
-    def sweep(self, names: frozenset[ContainerName] | None = None) -> None:
-        host = self.life.host
-        self.seen.append(Clocks(host.boot_id, host.boot, host.wall))
-        report = Reconciler(host.world(), self.config).run(names)
-        failure = self.accounting.record_pass(report)
-        assert not failure
-        host.pass_time(0.25)
-
-    def watch(self, minutes: int) -> None:
-        for _ in range(minutes):
-            self.life.host.pass_time(60.0)
-            self.sweep()
-
-    def save(self) -> None:
-        assert not self.accounting.save(self.life.host.world().clock.now())
-
-    def rows(self) -> list[Booked]:
-        with sqlite3.connect(self.folder / NAME) as database:
-            rows = database.execute(
-                "SELECT container, slot, user, begun, ended, IFNULL(reason, '')"
-                " FROM bookings ORDER BY id"
-            ).fetchall()
-        database.close()
-        return [Booked(*row) for row in rows]
-
-    def replayed(self) -> list[Booked]:
-        return replay(self.life.host.history, self.seen, self.find_user)
-
-    def allocator(self) -> Allocator:
-        world = self.life.host.world()
-        return Allocator(world, self.config, BookingHistory(world, {}))
-
-    # --- what happens
-
-    def book(self, name: str, count: int) -> None:
-        user = UserName(USERS[int(name.rpartition(".")[2])])
-        self.allocator().allocate(user, ContainerName(name), count=count)
-
-    def reserve(self) -> None:
-        self.allocator().allocate(UserName("alice"), None)
-
-    def release(self, name: str) -> None:
-        with suppress(Ds01Error):
-            self.allocator().release(ContainerName(name))
-
-    def run(self, name: str) -> None:
-        slots = self.life.host.state.find_slots(ContainerName(name))  # type: ignore[union-attr]
-        if slots:
-            self.life.start_now(*(f"MIG-{slot.replace('.', '-')}" for slot in slots), name=name)
-
-    def claim(self, name: str) -> None:
-        """A container claims the reservation of its owner, by its label."""
-        for record in [*self.life.host.records.values()]:
-            if isinstance(record, Record) and record.container.startswith("r-"):
-                device = f"MIG-{str(record.gpu_id).replace('.', '-')}"
-                labels = {BOOKING_LABEL: str(record.booking)}
-                self.life.start_now(device, name=name, labels=labels)
-                return
-
-    def stop(self, name: str) -> None:
-        if self._has(name):
-            self.life.stop(name)
-
-    def remove(self, name: str, *, told: bool) -> None:
-        if self._has(name):
-            self.life.remove(name, told=told)
-
-    def rename(self, before: str, after: str) -> None:
-        if self._has(before) and before != after:
-            free = not self._has(after)
-            if free:
-                self.life.rename(before, after)
-            else:  # they exchange their names
-                self.life.rename(before, "between")
-                self.life.rename(after, before)
-                self.life.rename("between", after)
-
-    def _has(self, name: str) -> bool:
-        return any(c.name == name for c in self.life.host.containers.values())
-
-    def undo(self, back: int) -> None:
-        done = [d for d in join_entries(read_entries(self.life.host.history)) if d.done]
-        if len(done) > back:
-            with suppress(Ds01Error):
-                Undoer(self.life.host.world(), self.config).undo(done[-1 - back].entry.id, "ada")
-
-    def set_clock(self, seconds: float) -> None:
-        self.life.set_wall(seconds)
-
-    def reboot(self) -> None:
-        host = self.life.host
-        host.boot_id, host.boot = f"boot-{len(self.seen)}-{len(host.history)}", 20.0
-        host.since = 20.0
-        for one in [*host.containers.values()]:
-            if one.state is State.RUNNING:
-                self.life.change(one.name, started=Wall(host.wall))
-        self.restart()
-
-    def lose(self) -> None:
-        """The file is gone, and with it what passes saw of the clocks."""
-        self.accounting.close()
-        self.seen.clear()
-        for file in self.folder.glob(f"{NAME}*"):
-            file.unlink()
-        self.restart()
-
-
+TRAIN = "train._.1001"
+PARTS = ("booked", "used", "idle", "retained")
 names = st.sampled_from(NAMES)
 HAPPENINGS = st.one_of(
     st.tuples(st.just("book"), names, st.integers(1, 2)),
@@ -221,18 +81,189 @@ def test_it_agrees_with_an_independent_replay_of_the_history(
         assert_agrees(host.rows(), host.replayed())
 
 
-def assert_agrees(accounted: list[Booked], replayed: list[Booked]) -> None:
-    """They are the same bookings. A user whom the history does not name, a pass may have seen."""
-    accounted, replayed = sorted(accounted, key=key), sorted(replayed, key=key)
-    assert [(b.container, b.slot, b.why) for b in accounted] == [
-        (b.container, b.slot, b.why) for b in replayed
-    ]
-    for ours, theirs in zip(accounted, replayed, strict=True):
-        assert theirs.user in (None, ours.user)
-        assert ours.begin == pytest.approx(theirs.begin, abs=0.01)
-        assert (ours.end is None) is (theirs.end is None)
-        assert (ours.end or 0.0) == pytest.approx(theirs.end or 0.0, abs=0.01)
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Accounted]:
+    host = Accounted(tmp_path)
+    yield host
+    host.accounting.close()
 
 
-def key(booked: Booked) -> tuple[object, ...]:
-    return (booked.container, booked.slot, round(booked.begin), booked.why)
+def seconds(host: Accounted, name: str = TRAIN) -> dict[str, float]:
+    """What became of the time of a container's bookings."""
+    host.save()
+    with open_reader(host.folder) as reader:
+        assert reader is not None
+        query = ReportQuery(since=Wall(0.0), until=Wall(4e9))
+        times = [
+            one.time.slots for one in reader.list_bookings(query, None) if one.container == name
+        ]
+    return {part: round(sum(getattr(time, part) for time in times)) for part in PARTS}
+
+
+def test_its_time_is_used_idle_or_retained_as_the_passes_see_it(host: Accounted) -> None:
+    host.book(TRAIN, 1)
+    host.run(TRAIN)
+    host.watch(5)
+    assert seconds(host) == {"booked": 301, "used": 0, "idle": 301, "retained": 0}
+    (slot,) = host.life.host.state.find_slots(ContainerName(TRAIN))  # type: ignore[union-attr]
+    host.life.use(f"MIG-{slot.replace('.', '-')}", f"id-{TRAIN}")
+    host.watch(10)
+    host.life.set_gpu(processes=())
+    host.stop(TRAIN)
+    host.watch(10)
+    # The minute in which something changes belongs to what was seen before.
+    assert seconds(host) == pytest.approx(
+        {"booked": 1506, "used": 602, "idle": 360, "retained": 543}, abs=2
+    )
+
+
+def test_readings_that_failed_are_unknown(host: Accounted) -> None:
+    host.book(TRAIN, 1)
+    host.run(TRAIN)
+    host.watch(5)
+    host.life.fail(Source.NVML)
+    host.watch(10)
+    host.life.mend()
+    host.watch(5)
+    found = seconds(host)
+    assert found["idle"] == pytest.approx(600, abs=70)
+    assert found["booked"] == pytest.approx(1205, abs=2)
+
+
+def test_a_reading_says_nothing_of_a_gap(host: Accounted) -> None:
+    host.book(TRAIN, 1)
+    host.run(TRAIN)
+    host.watch(5)
+    host.life.host.pass_time(7200.0)
+    host.watch(5)
+    found = seconds(host)
+    assert found["booked"] == pytest.approx(7803, abs=2)
+    assert found["idle"] == pytest.approx(542, abs=70)
+
+
+def test_what_another_program_books_and_releases_is_seen_by_the_passes(host: Accounted) -> None:
+    host.sweep()
+    host.life.host.pass_time(20.0)
+    host.life.book("1.0", allocated_at=Wall(host.life.host.wall - 5.0))
+    host.life.run("MIG-1-0")
+    host.sweep()
+    host.watch(2)
+    host.life.list_in("1.1", name="other")  # without a record
+    host.watch(2)
+    assert host.replayed() == [], "the history knows nothing of them"
+    booked, other = host.rows()
+    assert booked.begin == pytest.approx(WALL + 15.25, abs=0.1), "as its record says"
+    assert other.begin == pytest.approx(WALL + 200.0, abs=2), "when it was seen first"
+    slots = host.life.host.state.slots  # type: ignore[union-attr]
+    kept = {name: replace(one, containers=(), users={}) for name, one in slots.items()}
+    host.life.host.state = replace(host.life.host.state, slots=kept)  # type: ignore[arg-type]
+    host.life.host.records.clear()
+    host.life.host.containers.clear()
+    host.sweep()
+    assert {row.why for row in host.rows()} == {"not-entered"}
+
+
+def test_a_record_that_claims_more_than_the_passes_saw_is_not_believed(host: Accounted) -> None:
+    host.watch(3)
+    host.life.book("1.0", allocated_at=Wall(WALL - 1e6))
+    host.life.run("MIG-1-0")
+    host.sweep()
+    (booked,) = host.rows()
+    assert booked.begin == pytest.approx(host.life.host.wall, abs=1)
+
+
+def test_what_went_while_nobody_looked_ends_when_it_was_seen_last(host: Accounted) -> None:
+    host.life.book("1.0").run("MIG-1-0")
+    host.watch(3)
+    host.save()
+    seen = host.life.host.wall
+    host.accounting.close()
+    slots = host.life.host.state.slots  # type: ignore[union-attr]
+    kept = {name: replace(one, containers=(), users={}) for name, one in slots.items()}
+    host.life.host.state = replace(host.life.host.state, slots=kept)  # type: ignore[arg-type]
+    host.life.host.records.clear()
+    host.life.host.containers.clear()
+    host.life.host.pass_time(36_000.0)
+    host.restart()
+    host.sweep()
+    (booked,) = host.rows()
+    assert booked.end == pytest.approx(seen, abs=2)
+
+
+def test_what_is_lost_comes_back_from_the_history_and_that_is_said(host: Accounted) -> None:
+    host.book(TRAIN, 1)
+    host.run(TRAIN)
+    first = host.life.host.wall
+    host.watch(5)
+    rows = host.rows()
+    host.lose()
+    host.sweep()
+    assert_agrees(host.rows(), rows)
+    host.save()
+    with open_reader(host.folder) as reader:
+        assert reader is not None
+        assert reader.progress.complete_since == pytest.approx(first, abs=1)
+        assert reader.progress.sampled_since == pytest.approx(host.life.host.wall, abs=1)
+
+
+def test_one_that_is_damaged_is_made_anew_by_the_next_pass(host: Accounted) -> None:
+    host.book(TRAIN, 1)
+    host.sweep()
+    rows = host.rows()
+    host.accounting.close()
+    (host.folder / FILE).write_bytes(b"damaged" * 999)
+    host.restart()
+    report = Reconciler(host.life.host.world(), host.config).run()
+    assert "not a database" in host.accounting.record_pass(report)
+    host.sweep()
+    assert_agrees(host.rows(), rows)
+    assert (host.folder / f"{FILE}.broken").exists()
+
+
+def test_one_that_is_locked_is_a_warning_and_is_caught_up_with(host: Accounted) -> None:
+    host.sweep()
+    with closing(sqlite3.connect(host.folder / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        host.book(TRAIN, 1)
+        host.run(TRAIN)
+        report = Reconciler(host.life.host.world(), host.config).run()
+        assert "database is locked" in host.accounting.record_pass(report)
+        assert host.accounting.record_pass(report) == "", "it is not tried again at once"
+        other.execute("ROLLBACK")
+    host.life.host.pass_time(31.0)
+    host.sweep()
+    assert_agrees(host.rows(), host.replayed())
+
+
+def test_a_container_with_docker_as_the_books_is_booked_from_its_start_on(tmp_path: Path) -> None:
+    host = Accounted(tmp_path)
+    host.config = with_docker_books(host.config)
+    host.life.config, host.life.host.state = host.config, books(digest="0")
+    host.restart()
+    host.sweep()
+    host.life.host.pass_time(30.0)
+    host.life.run("MIG-1-0", created_ago=3.0, started_ago=2.0, labels={"ds01.user": "alice"})
+    host.sweep()
+    host.watch(3)
+    (booked,) = host.rows()
+    assert (booked.container, booked.slot, booked.end) == (NAME, "1.0", None)
+    assert booked.begin == pytest.approx(WALL + 27.25, abs=0.1)
+    host.life.remove()
+    host.watch(3)
+    (booked,) = host.rows()
+    assert booked.why == "not-entered"
+    assert booked.end == pytest.approx(WALL + 30.25 + 180.75 + 60.25, abs=70.0)
+    host.accounting.close()
+
+
+def test_a_change_that_was_begun_and_never_closed_holds_nothing_up(host: Accounted) -> None:
+    host.sweep()
+    host.life.host.history.append(
+        b'{"id": "x-1", "at": "2027-01-15T08:00:00+00:00", "phase": "begin"}'
+    )
+    host.book(TRAIN, 1)
+    host.config = msgspec.structs.replace(host.config, daemon=DaemonConfig(mode="observe"))
+    host.sweep()
+    host.restart()
+    host.sweep()
+    assert [(row.container, row.why) for row in host.rows()] == [(TRAIN, "")]

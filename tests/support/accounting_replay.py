@@ -81,7 +81,9 @@ def _apply(
     for entry, gone, came in changes:
         for pair in sorted(gone - came):
             booked = current.pop(pair)
-            heirs = sorted(other for other in came - gone - stay if other[1] == pair[1])
+            heirs = sorted(
+                other for other in came - gone - stay - follows.keys() if other[1] == pair[1]
+            )
             if heirs:
                 follows[heirs[0]] = booked
             else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.model.drift import Kind
+from tests.verification.crash import accounting
 from tests.verification.crash.points import run, scenes, summary
 
 pytestmark = pytest.mark.timeout(1800)  # perhaps on a busy machine
@@ -38,6 +39,13 @@ def test_every_kind_of_change_is_among_them() -> None:
     assert {"freeze", "thaw", "allocate", "allocate-another", "release", "mark-stopped"} <= {*NAMES}
     assert {"docker-reserve", "docker-give-up", "docker-turned"} <= {*NAMES}
     assert {"sync", "reserve-two", "give-up", "repair-renamed-container-claim"} <= {*NAMES}
+
+
+def test_the_accounting_goes_on_from_any_crash_point() -> None:
+    found = accounting.run()
+    sys.stdout.write(f"{summary(found)}\n")
+    assert [(one.name, one.wrong[:3]) for one in found if one.wrong] == []
+    assert [one.calls > 20 for one in found] == [True] * len(accounting.SCENES)
 
 
 def test_the_judges_see_what_is_planted() -> None:
