@@ -34,6 +34,28 @@ def list_charged_slots(user: UserName, state: AllocatorState, records: Records) 
     return [slot for slot in state.slots.values() if _count_in_slot(user, slot, state, records)]
 
 
+def describe_charged(user: UserName, state: AllocatorState, records: Records) -> str:
+    """What counts for a user's quota: "alice holds 0 (train._.1001), 2 (train._.1001)"."""
+    slots = list_charged_slots(user, state, records)
+    held = [
+        f"{slot.id} ({', '.join(_list_own(user, slot, state, records))})"
+        for slot in slots[:_MOST_SHOWN]
+    ]
+    if len(slots) > _MOST_SHOWN:
+        held.append(f"{len(slots) - _MOST_SHOWN} more")
+    return f"{user} holds {', '.join(held) or 'nothing'}"
+
+
+_MOST_SHOWN = 16
+
+
+def _list_own(user: UserName, slot: Slot, state: AllocatorState, records: Records) -> list[str]:
+    names = dict.fromkeys(slot.containers)
+    payers = zip(names, find_payers(slot, state, records), strict=True)
+    # One without a record may be whoever's the slot counts.
+    return [name for name, payer in payers if payer in (user, None)]
+
+
 def _count_in_slot(user: UserName, slot: Slot, state: AllocatorState, records: Records) -> int:
     owners = find_payers(slot, state, records)
     # The counters say something only where a record does not, which is rare.

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from ds01d.decide.bookings import Records, count_bookings, list_charged_slots
+from ds01d.decide.bookings import (
+    Records,
+    count_bookings,
+    describe_charged,
+    list_charged_slots,
+)
 from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.primitives import UserName
@@ -50,8 +56,18 @@ def check_limits(
 ) -> Rejected | None:
     """The refusal of a user who may have no more, whatever slots are free; None if they may.
 
-    `weigh`: the GPU-equivalents of a slot; None: as far as the books know, and rather too little.
+    `weigh`: the GPU-equivalents of a slot; None: as far as the
+    books know, and rather too little.
     """
+    rejection = _find_rejection(request, state, records, weigh)
+    if rejection is None or rejection.refusal is Refusal.EXCEEDS_CONTAINER_LIMIT:
+        return rejection
+    return replace(rejection, held=describe_charged(request.user, state, records))
+
+
+def _find_rejection(
+    request: AllocationRequest, state: AllocatorState, records: Records, weigh: Weigh | None
+) -> Rejected | None:
     count, most = request.count, request.max_slots
     if most is not None:
         booked = count_bookings(request.user, state, records)

@@ -24,8 +24,12 @@ OPERATORS: Final = "ds01-operators"
 NEEDED: Final = f"root or group {OPERATORS}"
 
 
-def refused(code: str, detail: str = "", warnings: tuple[str, ...] = ()) -> VarlinkError:
-    return VarlinkError(f"{INTERFACE}.Refused", code=code, detail=detail, warnings=list(warnings))
+def refused(
+    code: str, detail: str = "", warnings: tuple[str, ...] = (), held: str = ""
+) -> VarlinkError:
+    also = {"held": held} if held else {}
+    error = f"{INTERFACE}.Refused"
+    return VarlinkError(error, code=code, detail=detail, warnings=list(warnings), **also)
 
 
 def not_yours(owner: str) -> VarlinkError:

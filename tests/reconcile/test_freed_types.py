@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ds01d.decide.bookings import count_bookings
-from ds01d.model.allocation import Allocated
+from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.books import MISSING, AllocatorState, Unreadable
 from ds01d.model.containers import ContainerType, State
 from ds01d.model.limits import HoldRule, Limits
@@ -136,3 +136,13 @@ def test_they_are_released_also_where_other_holds_that_are_over_are_only_reporte
     assert charged(life) == 1
     life.remove("own._.1001").after(60)
     assert held(life) == set()
+
+
+def test_a_refusal_says_what_holds() -> None:
+    life = host().run("GPU-0", "GPU-2", name="own._.1001", labels={})
+    life.run("GPU-1", name="job._.1001", labels=API).after(300).stop("job._.1001")
+    allocator = Allocator(with_current_books(life.host.world(), life.config), life.config)
+    answer = allocator.allocate(BOT, ContainerName("next._.1001"))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "USER_AT_LIMIT (2/1)"
+    assert answer.held == "bot holds 0 (own._.1001), 2 (own._.1001)"

@@ -140,6 +140,8 @@ def _reserve(
     except Ds01Error as error:
         return refuse(reasons.describe_error(error, command))
     if isinstance(answer, Rejected):
+        if answer.held:
+            _print_error(answer.held)
         return refuse(reasons.describe_rejection(answer, command, count))
     # A caller without an answer assumes that nothing was reserved.
     with release_if_undelivered(service, answer):
