@@ -16,11 +16,12 @@ import pytest
 
 from simulation import nvml
 from simulation.engine_client import IMAGE
-from simulation.machine import Machine
+from simulation.machine import ENVIRONMENT, Machine
 from tests.support.books import until
 from tests.support.daemon import DATA, LIMITS
 from tests.support.package import packages
 from tests.support.pages import read_steps
+from tests.support.present_lab import SCRIPTS
 from tests.support.samples import copy_sample
 from tests.support.service import Service
 
@@ -65,7 +66,7 @@ class Lab:
         )
 
     def run_as(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
-        command = ("runuser", "-u", user, "--", "env", "WRAPPER_WAIT_S=5", *words)
+        command = ("runuser", "-u", user, "--", "env", "LAB_PATIENCE_S=5", *words)
         return self.machine.run(*command, check=False)
 
     def docker_run(self, user: str, name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +116,8 @@ def furnish(machine: Machine) -> None:
     """Put the lab's programs, settings and folders into the machine."""
     for script in ("docker-wrapper.sh", "gpu_allocator_v2.py"):
         machine.put(f"{INFRA}/scripts/docker/{script}", LAB / "scripts" / script, mode=0o755)
+    for file in (SCRIPTS / "docker-wrapper.sh", SCRIPTS / "parsing.sh"):
+        machine.put(f"{INFRA}/scripts/docker/lab/{file.name}", file, mode=0o755)
     machine.put(CHOWN_JOB, LAB / "scripts" / "permissions-manifest.sh", mode=0o755)
     machine.put("/etc/cron.d/ds01-maintenance", LAB / "scripts" / "ds01-maintenance")
     uuids = [gpu.uuid for gpu in nvml.full(4).gpus]
@@ -191,6 +194,99 @@ def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
     machine.run("systemctl", "start", UNITS[2])
 
 
+def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> None:
+    machine = lab.machine
+    lab.type_in(*TAKE_OUT.there, *TAKE_OVER.there)
+    checks = lab.doctor()
+    assert [check["health"] for check in checks["allocator"]] == ["ok"]
+    assert [check for check in checks["cron"] if check["health"] == "warn"] == []
+    lab.type_in(*NOTICES.there)
+    # The job of every quarter of an hour, in the middle of everything.
+    machine.run(CHOWN_JOB)
+
+    # Two users in the same second; the lab's own allocator would have given both the same GPU.
+    both = [
+        subprocess.Popen(
+            machine.inside(
+                f"runuser -u {user} -- docker run --detach --gpus 1 --name {name}"
+                f" --network none {IMAGE} sleep 1000".split()
+            ),
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for user, name in (("alice", "third"), ("bob", "fourth"))
+    ]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    names = {"first": "alice", "second": "bob", "third": "alice", "fourth": "bob"}
+    holders = {lab.device_of(name): user for name, user in names.items()}
+    assert len(holders) == 4
+    until(lambda: lab.holders() == holders, what=lab.holders)
+    slices = machine.run("systemctl", "list-units", "--plain", "--no-legend", "docker-*.scope")
+    assert slices.stdout.count("docker-") >= 4
+    third = machine.docker.client.inspect_container("third")
+    assert third["HostConfig"]["CgroupParent"] == "ds01-student-alice.slice"
+    assert third["Config"]["Labels"]["ds01.user"] == "alice"
+
+    # At the quota the wrapper gives up at once, and alice is told at her next login too.
+    refused = lab.docker_run("alice", "fifth", "--gpus", "1")
+    assert refused.returncode == 1
+    assert "quota" in refused.stderr + refused.stdout
+    alerts = json.loads(machine.path("/var/lib/ds01/alerts/alice.json").read_text())
+    assert "gpu_quota_refused" in {alert["type"] for alert in alerts}
+
+    machine.run(CHOWN_JOB)
+    machine.docker.remove("fourth")
+    until(lambda: len(lab.holders()) == 3, what=lab.holders)
+    assert lab.docker_run("bob", "sixth", "--gpus", "1").returncode == 0
+    until(lambda: len(lab.holders()) == 4, what=lab.holders)
+    types = [event["event_type"] for event in lab.events()]
+    assert types.count("gpu.allocated") == 3
+    assert "gpu.rejected" in types
+    assert {event["schema_version"] for event in lab.events()} == {"1"}
+    assert all(len(line) < 4096 for line in machine.path(EVENTS).read_bytes().splitlines())
+    owner = machine.run("stat", "--format=%U:%G %a", EVENTS, "/var/lib/ds01", "/var/log/ds01d")
+    assert owner.stdout == "root:docker 664\nroot:docker 775\nds01d:ds01d 755\n"
+    assert lab.service.log("DS01_EVENT=config.risk", "PRIORITY=4") == []
+    assert lab.service.log("DS01_EVENT=degraded.begin") == []
+
+    # A release of the lab copies its own tree over the link, and loses the wrapper.
+    machine.put(ALLOCATOR, LAB / "scripts" / "gpu_allocator_v2.py", mode=0o755)
+    machine.path("/usr/local/bin/docker").unlink()
+    checks = lab.doctor()
+    assert "was replaced, as by a release of the lab" in checks["allocator"][0]["told"]
+    assert checks["docker wrapper"][0]["health"] == "warn"
+    for check in (checks["allocator"][0], checks["docker wrapper"][0]):
+        machine.run("sh", "-euc", check["fix"])
+    checks = lab.doctor()
+    assert {checks[name][0]["health"] for name in ("allocator", "docker wrapper")} == {"ok"}
+
+
+def test_gone_back_all_is_as_it_was(lab: Lab) -> None:
+    machine = lab.machine
+    for step in (NOTICES, TAKE_OVER, TAKE_OUT, OBSERVE):
+        lab.type_in(*step.back)
+    lab.type_in(*GO_BACK.there)
+    after = lab_files(machine)
+    written = {EVENTS, "/var/lib/ds01/alerts/alice.json", "/var/lib/ds01/alerts/bob.json"}
+    changed = {path for path in lab.before if after.get(path) != lab.before[path]}
+    assert changed <= written
+    assert after[EVENTS][0] == lab.before[EVENTS][0]
+    assert {path for path in after if path not in lab.before} <= {
+        *written,
+        "/var/lib/ds01/container-metadata",
+    }
+    # Nothing was stopped, and the lab's own allocator gives out what is free.
+    states = [row["State"] for row in machine.docker.client.containers()]
+    assert states == ["running"] * 4
+    full = lab.docker_run("bob", "seventh", "--gpus", "1")
+    assert full.returncode == 1
+    machine.docker.remove("third")
+    assert lab.docker_run("bob", "seventh", "--gpus", "1").returncode == 0
+
+
 LEGACY: Final = f"{INFRA}/scripts/docker/gpu_allocator.py"
 RECONCILER: Final = f"{INFRA}/scripts/maintenance/reconcile-gpu-state.sh"
 
@@ -215,8 +311,19 @@ def test_the_other_way_begins_with_a_state_file(lab: Lab) -> None:
     until(lambda: "docker ok, nvml ok" in service.line, what=lambda: service.line)
     steps = {step.title.split(". ")[0]: step for step in read_steps(PAGE, "With a state file")}
     numbered = [steps[number] for number in "1234567"]
-    shown = [lab.type_in(*step.there) for step in numbered]
+    shown = [lab.type_in(*step.there) for step in numbered[:6]]
     assert "GPU Status" in shown[2]
+    # What a script gives away, the only writer takes back; that is said once.
+    lib = machine.path("/var/lib/ds01")
+    for _ in range(3):
+        machine.run("chmod", "775", "/var/lib/ds01")
+        service.systemctl("reload")
+        until(lambda: lib.stat().st_mode & 0o777 == 0o755, what=service.tail)
+    said = [str(entry["DS01_REASON"]) for entry in service.log("DS01_EVENT=config.risk")]
+    assert [text for text in said if "taken back" in text] == [
+        "/var/lib/ds01: a script let others write there; taken back"
+    ]
+    lab.type_in(*numbered[6].there)
     assert service.books.status()["mode"] == "repair"
     assert machine.path("/var/lib/ds01").stat().st_mode & 0o022 == 0
     assert not machine.path("/usr/local/bin/container-list").exists()
