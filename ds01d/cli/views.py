@@ -7,51 +7,60 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from ds01d.config import Config
 from ds01d.errors import Refused
-from ds01d.model.primitives import UserName, Wall
-from ds01d.reconcile.ports import World
-from ds01d.service.view_calls import View
+from ds01d.model.primitives import Wall
+from ds01d.service.view_calls import View, ViewContext
+
+if TYPE_CHECKING:
+    from ds01d.cli.ctl.status_document import StatusView
 
 
-def _show_status(config: Config, world: World, _: str) -> Iterable[str]:
-    from ds01d.cli.ctl import status, status_view  # noqa: PLC0415
+def _show_status(context: ViewContext) -> Iterable[str]:
+    from ds01d.cli.ctl import status_view  # noqa: PLC0415
     from ds01d.cli.output.display import format_blocks  # noqa: PLC0415
 
     now = Wall(time.time())
-    view = status.collect_status(config, world, now)
-    if view.books_problem:
-        raise Refused(view.books_problem)
-    return format_blocks(status_view.status_blocks(view, config, now), now)
+    return format_blocks(
+        status_view.status_blocks(_build_view(context, now), context.config, now), now
+    )
 
 
-def _show_status_json(config: Config, world: World, _: str) -> Iterable[str]:
-    from ds01d.cli.ctl import status, status_document  # noqa: PLC0415
+def _show_status_json(context: ViewContext) -> Iterable[str]:
+    from ds01d.cli.ctl import status_document  # noqa: PLC0415
     from ds01d.cli.output.display import format_json  # noqa: PLC0415
 
-    view = status.collect_status(config, world, Wall(time.time()))
+    return [format_json(status_document.status_document(_build_view(context, Wall(time.time()))))]
+
+
+def _build_view(context: ViewContext, now: Wall) -> StatusView:
+    from ds01d.cli.ctl import status  # noqa: PLC0415
+
+    view = status.build_view(
+        context.config, context.world, context.status, context.checkpoints, now
+    )
     if view.books_problem:
         raise Refused(view.books_problem)
-    return [format_json(status_document.status_document(view))]
+    return view
 
 
-def _show_allocator_status(config: Config, world: World, _: str) -> Iterable[str]:
+def _show_allocator_status(context: ViewContext) -> Iterable[str]:
     from ds01d.cli.allocator import queries  # noqa: PLC0415
 
-    return queries.show_status(world, config, as_json=False)
+    return queries.show_status(context.world, context.config, as_json=False)
 
 
-def _show_allocator_json(config: Config, world: World, _: str) -> Iterable[str]:
+def _show_allocator_json(context: ViewContext) -> Iterable[str]:
     from ds01d.cli.allocator import queries  # noqa: PLC0415
 
-    return queries.show_status(world, config, as_json=True)
+    return queries.show_status(context.world, context.config, as_json=True)
 
 
-def _show_user_status(config: Config, world: World, user: str) -> Iterable[str]:
+def _show_user_status(context: ViewContext) -> Iterable[str]:
     from ds01d.cli.allocator import queries  # noqa: PLC0415
 
-    return queries.show_user_status(world, config, UserName(user))
+    return queries.show_user_status(context.world, context.config, context.user)
 
 
 VIEWS: Mapping[str, View] = {

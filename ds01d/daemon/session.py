@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
-from ds01d.model.primitives import Boot, ContainerName, Wall
+from ds01d.model.primitives import Boot, ContainerName, UserName, Wall
 from ds01d.model.usage import PublishedUse
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
@@ -33,7 +34,7 @@ from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.status_calls import StatusCalls
-from ds01d.service.view_calls import View, ViewCalls
+from ds01d.service.view_calls import View, ViewCalls, ViewContext
 from ds01d.service.waiting import WaitingQueue
 
 PERSIST_EVERY_S: Final = 60.0
@@ -107,7 +108,7 @@ class Session:
         world = replace(parts.world, operations=self.events)
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
-        current = with_current_books(world, config)
+        current = with_current_books(world, config, self.reconciler.checkpoints)
         # What is published is in this process: no file has to be read for a booking.
         booking_world = replace(current, published=_OwnUse(self.status_builder))
         self.notices = Notices(parts.notices, config.notify.hold_warning_s, self._clock.now)
@@ -119,7 +120,7 @@ class Session:
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
         )
         self.status_calls = StatusCalls(lambda: read_status(self))
-        views = ViewCalls(config, current, parts.views, parts.file)
+        views = ViewCalls(partial(self._find_view_context, current), parts.views, parts.file)
         self.handlers = {
             **self.bookings.handlers,
             **self.operations.handlers,
@@ -137,6 +138,15 @@ class Session:
         self._is_gc_frozen = False
         # Calls are served from the first pass on: it shows what runs.
         self.is_ready = False
+
+    def _find_view_context(self, world: World, user: UserName) -> ViewContext:
+        return ViewContext(
+            config=self.config,
+            world=world,
+            checkpoints=self.reconciler.checkpoints,
+            status=self.status_builder.status,
+            user=user,
+        )
 
     def read_wall(self) -> Wall:
         return self._clock.now().wall

@@ -130,6 +130,8 @@ def _restart_backoff(repair: Repair, now: Boot) -> Repair:
 
 def list_freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
+    if not checkpoint.freezes:
+        return ()
     # Times in the checkpoint count from boot, so after a reboot freezes go by the wall clock.
     same_clock = checkpoint.boot_id == now.boot_id and not is_ahead_of_clock(checkpoint, now)
     freezes = (

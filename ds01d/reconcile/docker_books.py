@@ -26,17 +26,26 @@ from ds01d.reconcile.ports import World
 OTHER_ENGINE = "another Docker engine answers than before: ds01ctl thaw --engine trusts it"
 
 
-def with_current_books(world: World, config: Config) -> World:
-    """The world in which the books are as they are now, whatever they are kept in."""
-    return world if config.books.kind == "files" else DockerBooks(world, config).open_world()
+def with_current_books(
+    world: World, config: Config, checkpoints: CheckpointStore | None = None
+) -> World:
+    """The world in which the books are as they are now, whatever they are kept in.
+
+    `checkpoints`: those that passes of this process keep.
+    """
+    if config.books.kind == "files":
+        return world
+    return DockerBooks(world, config, checkpoints).open_world()
 
 
 class DockerBooks:
     """The derived books of one world. For one thread."""
 
-    def __init__(self, world: World, config: Config) -> None:
+    def __init__(
+        self, world: World, config: Config, checkpoints: CheckpointStore | None = None
+    ) -> None:
         self._stored, self._config = world, config
-        self._checkpoints = CheckpointStore(world.state_dir)
+        self._checkpoints = checkpoints or CheckpointStore(world.state_dir)
         self._locked: tuple[Snapshot, Checkpoint] | None = None
         self._last: tuple[object, Snapshot] | None = None
         self._gone: tuple[ContainerName, Now] | None = None

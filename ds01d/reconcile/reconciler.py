@@ -40,7 +40,7 @@ class Reconciler:
         self._world = world
         self._config = config
         self._most_records = most_records
-        self._checkpoints = CheckpointStore(world.state_dir)
+        self.checkpoints = CheckpointStore(world.state_dir)
         self._logs = PassLogs(world)
         self._save_error = ""
         self._has_open_entries = False
@@ -56,16 +56,16 @@ class Reconciler:
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing and takes no lock."""
         began = self._world.clock.now().boot
-        checkpoint, trouble = self._checkpoints.load()
+        checkpoint, trouble = self.checkpoints.load()
         # Decision 105: a user who may not read the checkpoint has not lost it; without this every
         # booking would look like one that may be part of a creation.
-        if self._checkpoints.is_unreadable and not self._checkpoints.has_checkpoint:
+        if self.checkpoints.is_unreadable and not self.checkpoints.has_checkpoint:
             checkpoint = replace(checkpoint, acquainted=False)
         decision = self._decide(checkpoint, names)
         report = self._build_report(
             decision, decision.gated, decision.checkpoint, began, [trouble], is_applied=False
         )
-        return replace(report, checkpoint_lost="" if self._checkpoints.has_checkpoint else trouble)
+        return replace(report, checkpoint_lost="" if self.checkpoints.has_checkpoint else trouble)
 
     def run(
         self, names: frozenset[ContainerName] | None = None, kinds: frozenset[Kind] = EVERY_KIND
@@ -76,11 +76,11 @@ class Reconciler:
         """
         began = self._world.clock.now().boot
         with self._world.state_dir.lock():
-            before, broken = self._checkpoints.load()
-            lost = "" if self._checkpoints.has_checkpoint else broken
+            before, broken = self.checkpoints.load()
+            lost = "" if self.checkpoints.has_checkpoint else broken
             warnings, self._save_error = [broken], ""
             if broken:
-                _try_action(self._checkpoints.set_aside, warnings)
+                _try_action(self.checkpoints.set_aside, warnings)
             unfinished: frozenset[ContainerName] = frozenset()
             if self._config.daemon.mode == "repair":
                 before, unfinished = self._recover_entries(before, warnings)
@@ -115,7 +115,7 @@ class Reconciler:
         Gives the checkpoint after that, and the names with an unfinished rename.
         """
         recovered = recover_entries(
-            self._world, before, self._checkpoints.save, left_open=self._has_open_entries
+            self._world, before, self.checkpoints.save, left_open=self._has_open_entries
         )
         self._has_open_entries = bool(recovered.warnings)
         warnings += recovered.warnings
@@ -124,7 +124,7 @@ class Reconciler:
     def _save_checkpoint(self, checkpoint: Checkpoint, warnings: list[str]) -> bool:
         """Save the checkpoint; gives whether it is in the file."""
         try:
-            self._checkpoints.save(checkpoint)
+            self.checkpoints.save(checkpoint)
         except Ds01Error as error:
             self._save_error = f"the checkpoint was not saved, this process keeps it: {error}"
             warnings.append(self._save_error)
@@ -200,7 +200,7 @@ class Reconciler:
         # again and again would otherwise release without a limit.
         try:
             if paced:
-                self._checkpoints.save(count_releases(decision.checkpoint, paced, policy, now))
+                self.checkpoints.save(count_releases(decision.checkpoint, paced, policy, now))
         except Ds01Error as error:
             withheld |= {d.key: f"checkpoint: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import click
 import msgspec
@@ -15,7 +16,7 @@ from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.model.books import AllocatorState, Record
-from ds01d.model.primitives import Source, Unknown, Wall
+from ds01d.model.primitives import ContainerName, Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
@@ -47,7 +48,21 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
 def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     """The published status while the daemon runs, else the books alone."""
     published, daemon_problem = read_published_status(config, now)
-    checkpoint, problem = CheckpointStore(world.state_dir).load()
+    checkpoints = CheckpointStore(world.state_dir)
+    return build_view(config, world, published, checkpoints, now, daemon_problem=daemon_problem)
+
+
+def build_view(
+    config: Config,
+    world: World,
+    published: Status | None,
+    checkpoints: CheckpointStore,
+    now: Wall,
+    *,
+    daemon_problem: str = "",
+) -> StatusView:
+    """What is shown. `daemon_problem`: why what was published does not count."""
+    checkpoint, problem = checkpoints.load()
     now_frozen = list_freezes_in_force(checkpoint, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
     # The published freezes may be a minute old, which is better than none.
@@ -89,7 +104,8 @@ def _describe_unread_books(published: Status) -> str:
 
 def _with_bookings(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
     """The published slots with the bookings that are in the state right now, where it is read."""
-    booked, _ = _read_slots(world)
+    # What was published of a holder is shown: only of others the records are looked at.
+    booked, _ = _read_slots(world, {holder.container for slot in slots for holder in slot.holders})
     if not booked:
         return slots
     published = {slot.id: slot for slot in slots}
@@ -106,11 +122,18 @@ def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
     return msgspec.structs.replace(slot, holders=holders)
 
 
-def _read_slots(world: World) -> tuple[tuple[SlotStatus, ...], str]:
-    """Slots and holders from the books alone, and why they cannot be read."""
-    state, metadata = world.state.read(), world.metadata.read()
+def _read_slots(
+    world: World, published: Collection[ContainerName] = ()
+) -> tuple[tuple[SlotStatus, ...], str]:
+    """Slots and holders from the books alone, and why they cannot be read.
+
+    The records of those who are `published` need not be up to date.
+    """
+    state = world.state.read()
     if not isinstance(state, AllocatorState):
         return (), f"state: {state.reason}"
+    names = {name for slot in state.slots.values() for name in slot.containers}
+    metadata = world.metadata.read(frozenset(names.difference(published)))
     records = {} if isinstance(metadata, Unknown) else metadata
     users = {name: r.user for name, r in records.items() if isinstance(r, Record)}
     slots = tuple(

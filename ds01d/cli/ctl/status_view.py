@@ -25,6 +25,8 @@ from ds01d.reporting.status import SlotStatus, SourceStatus, Status
 from ds01d.reporting.status_summary import describe_failed, describe_failing, incomplete_suffix
 from ds01d.text import format_count, format_span
 
+_TONES = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
+
 
 def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
     """What is shown first, since it puts the rest in doubt: no daemon, or failing passes."""
@@ -100,8 +102,7 @@ def unbooked_cell(slot: SlotStatus) -> Cell:
 
 def state_cell(word: str) -> Cell:
     """A container's state, in its colour."""
-    tones = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
-    return Toned(word, tones.get(word, Tone.PLAIN))
+    return Toned(word, _TONES.get(word, Tone.PLAIN))
 
 
 def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:

@@ -17,6 +17,12 @@ NOTHING = "-"
 
 def format_cell(cell: Cell, now: Wall, *, brief: bool = False) -> str:
     """A value in a table, cut where it is too long for one."""
+    # Nearly all cells, of which a status has thousands, are shown as they are.
+    value = cell.value if isinstance(cell, Toned) else cell
+    if value is None:
+        return NOTHING
+    if isinstance(value, str) and 0 < len(value) <= CELL and value.isprintable():
+        return value
     # A label of a megabyte must not push all other columns off the screen.
     return shorten_text(format_value(cell, now, brief=brief), CELL)
 

@@ -97,9 +97,9 @@ def _plain_lines(block: Block, now: Wall) -> Iterator[str]:
 def _plain_table_lines(table: Table, now: Wall) -> Iterator[str]:
     rows = [[name.upper() for name in table.columns]]
     rows += [[format_cell(cell, now) for cell in row] for row in table.rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(map(str.ljust, row, widths))
         if number and table.details:
             for detail in table.details[number - 1]:
                 yield f"    {shorten_text(detail, SENTENCE)}"
