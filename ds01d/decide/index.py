@@ -6,7 +6,7 @@ Answers questions; decides nothing. Slot ids are those of the table it was made 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ds01d.config import Config, Policy
 from ds01d.decide.owner_guess import identify_owner
@@ -44,6 +44,9 @@ class BooksIndex:
     renames: Renames
     processes: SlotProcesses
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    _users: dict[ContainerName, UserName | None] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def engine(self) -> Engine | None:
@@ -125,10 +128,12 @@ class BooksIndex:
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
         is a claim of its creator: it counts only where the name has no uid.
         """
-        container = self.containers.get(name)
-        # Decision 134: its name may have ended in any uid, so no label names its user.
-        labels = {} if container is None or container.is_unnamed else container.labels
-        return self._choose_user(name, self.find_record(name), labels)
+        if name not in self._users:
+            container = self.containers.get(name)
+            # Decision 134: its name may have ended in any uid, so no label names its user.
+            labels = {} if container is None or container.is_unnamed else container.labels
+            self._users[name] = self._choose_user(name, self.find_record(name), labels)
+        return self._users[name]
 
     def find_owner(self, name: ContainerName) -> Owner | None:
         """As `find_user`, with what says so, and a guess where nothing else is known."""

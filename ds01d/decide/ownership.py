@@ -30,7 +30,12 @@ def parse_uid(name: str) -> int | None:
 
 def is_login(text: str) -> bool:
     """Whether a label can name a user: any login of any directory, but no line of a log."""
-    return len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None
+    return len(text) <= LONGEST_LOGIN and _is_word(text)
+
+
+@lru_cache(maxsize=8192)
+def _is_word(text: str) -> bool:
+    return text.isprintable() and _NO_LOGIN.search(text) is None
 
 
 def find_named_user(name: ContainerName, passwd: Mapping[int, str]) -> UserName | None:

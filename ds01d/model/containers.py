@@ -155,6 +155,7 @@ class Container:
     `image`: the reference that the container was created with. `cgroup_parent`: as it was asked
     for, "" if it was not. `homes`: whose home folders it mounts, or was made from, by their names.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
+    `labelled`: it carries the labels of a finished DS01 creation. `type`: who made it, by them.
     """
 
     id: ContainerId
@@ -170,16 +171,13 @@ class Container:
     created: Wall | None = None
     started: Wall | None = None
     finished: Wall | None = None
+    labelled: bool = field(init=False, compare=False, repr=False)
+    type: ContainerType = field(init=False, compare=False, repr=False)
 
-    @property
-    def labelled(self) -> bool:
-        """Carries the labels of a finished DS01 creation."""
-        return has_ds01_labels(self.labels)
-
-    @property
-    def type(self) -> ContainerType:
-        """Who made it, by its labels."""
-        return find_container_type(self.labels)
+    def __post_init__(self) -> None:
+        # Once: a sweep asks ten times for each container, which outlives many sweeps.
+        object.__setattr__(self, "labelled", has_ds01_labels(self.labels))
+        object.__setattr__(self, "type", find_container_type(self.labels))
 
     @property
     def claimed_booking(self) -> BookingId | None:

@@ -851,7 +851,7 @@ MUTATIONS = (
         name="a pass that is killed forgets what it released",
         file="ds01d/reconcile/reconciler.py",
         old=(
-            "                self._checkpoints.save("
+            "                self.checkpoints.save("
             "count_releases(decision.checkpoint, paced, policy, now))\n"
         ),
         new="                pass\n",
@@ -1287,7 +1287,7 @@ MUTATIONS = (
         invariant=18,
         name="any text of a label is a login",
         file="ds01d/decide/ownership.py",
-        old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
+        old="len(text) <= LONGEST_LOGIN and _is_word(text)",
         new="True",
         tests=("tests/decide/test_ownership.py::test_a_label_that_can_name_nobody",),
     ),
