@@ -35,6 +35,7 @@ def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> F
     """The GPU-equivalents of a slot; `unknown`: of a MIG device without a valid profile."""
     if slot.type is not SlotType.MIG:
         return _WHOLE
+    # Decision 224: rather too much than nothing, where nobody knows.
     slices = _SLICES.match(profile or "")
     return unknown if slices is None else int(slices[1]) * _LEAST
 

@@ -153,7 +153,7 @@ class LimitsSections:
 
     def note_assignments(self, mistakes: Mistakes) -> None:
         """Note which assignment of a group-overrides.txt is not that of the `.members` files."""
-        # Decision 224: that file is for the script that fills the others.
+        # Decision 223: that file is for the script that fills the others.
         beside = Layer(key="", values={}, origin=self._side.assignments_path)
         for user, group in self._side.assignments.items():
             names = self.list_groups(user)
