@@ -156,22 +156,6 @@ def process_rows(processes: Iterable[GpuProcess], index: BooksIndex) -> list[Doc
     return rows
 
 
-def limits_section(name: ContainerName, index: BooksIndex) -> Section:
-    """The hold and the priority of a container's user."""
-    if isinstance(index.limits, Unknown):
-        return {"unknown": index.limits.reason}
-    user = index.find_user(name)
-    container = index.containers.get(name)
-    rule = index.limits.find_hold(user, None if container is None else container.type)
-    return {
-        "user": user,
-        "hold_after_stop": "for ever" if rule.seconds is None else format_span(rule.seconds),
-        "from": rule.source,
-        "problem": rule.problem,
-        "priority": index.limits.find_priority(user),
-    }
-
-
 def attempt_section(
     name: ContainerName, operations: Mapping[ContainerName, Attempt] | Unknown
 ) -> Section | None:

@@ -12,6 +12,7 @@ from ds01d.documents import checkpoint as checkpoint_documents
 from ds01d.documents import sections
 from ds01d.documents.history import HistoryRow, build_entry_document
 from ds01d.documents.passes import build_drift_document, describe_sources
+from ds01d.documents.user_limits import limits_section
 from ds01d.documents.values import Document, Section
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.containers import Container, Engine
@@ -82,7 +83,7 @@ class SubjectIndex:
                 self.snapshot.docker,
                 None if container is None else sections.container_section(container),
             ),
-            "limits": None if index is None else sections.limits_section(name, index),
+            "limits": None if index is None else limits_section(name, index),
             "processes": self._process_section(container, booked),
             "operations": sections.attempt_section(name, self.snapshot.operations),
             "memory": checkpoint_documents.container_checkpoint(

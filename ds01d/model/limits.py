@@ -53,11 +53,16 @@ class Lifecycle:
     removal_after_stop_s: float | None = None
 
 
+IDLE_TIMEOUT: Final = "idle_timeout_h"
+MAX_RUNTIME: Final = "max_runtime_h"
+EXEMPTION_KEYS: Final = (IDLE_TIMEOUT, MAX_RUNTIME)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exemption:
     """A user whose containers one of the lab's scripts leaves alone, until `expires` (None: ever).
 
-    `key`: of what they are exempt, `idle_timeout_h` or `max_runtime_h`.
+    `key`: of `EXEMPTION_KEYS`, of what they are exempt.
     """
 
     user: UserName

@@ -15,15 +15,19 @@ from ds01d.adapters.books.limits_layers import Layer, Mistakes, list_named, pars
 from ds01d.adapters.books.strict_yaml import WrittenDate, describe_value, text_of
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.containers import ContainerType
-from ds01d.model.limits import Exemption, Lifecycle
+from ds01d.model.limits import (
+    EXEMPTION_KEYS,
+    IDLE_TIMEOUT,
+    MAX_RUNTIME,
+    Exemption,
+    Lifecycle,
+)
 from ds01d.model.primitives import UserName, Wall
 
-IDLE_KEY: Final = "idle_timeout_h"
-RUNTIME_KEY: Final = "max_runtime_h"
 REMOVAL_KEY: Final = "container_hold_after_stop_h"
-LIFECYCLE_KEYS: Final = (IDLE_KEY, RUNTIME_KEY, REMOVAL_KEY)
-_TYPE_KEYS: Final = (IDLE_KEY, RUNTIME_KEY, "sigterm_grace_s")
-_EXEMPTION_KEYS: Final = (
+LIFECYCLE_KEYS: Final = (IDLE_TIMEOUT, MAX_RUNTIME, REMOVAL_KEY)
+_TYPE_KEYS: Final = (IDLE_TIMEOUT, MAX_RUNTIME, "sigterm_grace_s")
+_READABLE: Final = (
     *("username", "exempt_from", "expires_on", "reason"),
     *("category", "approved_by", "approved_on"),
 )
@@ -34,8 +38,8 @@ _ZONE: Final = re.compile(r"([Zz]|[+-][0-9]{2}:?[0-9]{2})\s*$")
 def find_lifecycle(chain: Sequence[Layer], mistakes: Mistakes) -> Lifecycle:
     """The lifecycle of containers of those whose limits are looked up in `chain`."""
     return Lifecycle(
-        idle_timeout_s=_find_hours(chain, IDLE_KEY, mistakes),
-        max_runtime_s=_find_hours(chain, RUNTIME_KEY, mistakes),
+        idle_timeout_s=_find_hours(chain, IDLE_TIMEOUT, mistakes),
+        max_runtime_s=_find_hours(chain, MAX_RUNTIME, mistakes),
         removal_after_stop_s=_find_hours(chain, REMOVAL_KEY, mistakes),
     )
 
@@ -74,7 +78,7 @@ def parse_exemptions(top: Layer, mistakes: Mistakes) -> tuple[Exemption, ...]:
         exemption
         for number, item in enumerate(raw)
         for exemption in _parse_exemption(
-            parse_layer(item, f"exemptions[{number}]", _EXEMPTION_KEYS, top.origin), mistakes
+            parse_layer(item, f"exemptions[{number}]", _READABLE, top.origin), mistakes
         )
     )
 
@@ -86,13 +90,12 @@ def _parse_exemption(layer: Layer, mistakes: Mistakes) -> Iterator[Exemption]:
     if not user:
         mistakes.add(layer, "username", "expected a login; no user is exempt by it")
     elif not isinstance(keys, list):
-        mistakes.add(
-            layer, "exempt_from", f'expected a list like ["{IDLE_KEY}"]; no user is exempt by it'
-        )
+        expected = f'expected a list like ["{IDLE_TIMEOUT}"]'
+        mistakes.add(layer, "exempt_from", f"{expected}; no user is exempt by it")
     elif (expiry := _parse_expiry(layer, mistakes)) is not None:
         for key in keys:
-            if key not in (IDLE_KEY, RUNTIME_KEY):
-                problem = f"{describe_value(key)}: expected {IDLE_KEY} or {RUNTIME_KEY}"
+            if key not in EXEMPTION_KEYS:
+                problem = f"{describe_value(key)}: expected {IDLE_TIMEOUT} or {MAX_RUNTIME}"
                 mistakes.add(layer, "exempt_from", problem)
                 continue
             yield Exemption(

@@ -13,8 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ds01d.adapters.books.gpu_quotas import EQUIVALENTS_KEYS
 from ds01d.adapters.books.limits import NO_LIMITS, LimitsFile
+from ds01d.adapters.books.limits_format import LimitsFormat
+from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.containers import ContainerType
 from ds01d.model.limits import GpuQuota, Limits
@@ -474,6 +479,39 @@ exemptions:
         "exemptions[3].exempt_from", "exemptions[4].username", "exemptions[6].expires_on",
         "exemptions[7]", "exemptions[7].username",
     ]  # fmt: skip
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 10**6)
+    | st.floats()
+    | st.text("0123456789.hmdws -unlimted", max_size=9)
+    | st.dates().map(str)
+    | st.lists(st.integers(), max_size=1)
+)
+
+
+@given(st.dictionaries(st.sampled_from(LimitsFormat(hold_key="h", counts_gpus=True).keys), scalars))
+def test_whatever_stands_there_gives_nobody_more_than_is_written(
+    values: dict[object, object],
+) -> None:
+    raw = {"defaults": {"allow_full_gpu": True, "gpu_hold_after_stop_h": None, **values}}
+    limits = resolve_limits(raw, "limits.yaml")
+    quota, rule = quota_of(limits, "amy"), limits.find_hold(UserName("amy"))
+    key = next((key for key in EQUIVALENTS_KEYS if key in values), None)
+    is_unlimited = key is not None and values[key] in (None, "unlimited")
+    assert quota.gpus is None or quota.gpus >= 0
+    assert (quota.gpus is None) <= (
+        is_unlimited or any('write "unl' in m for m in limits.passed_over)
+    )
+    hold = values.get("gpu_hold_after_stop_h")
+    if rule.seconds is not None:
+        assert isinstance(hold, int | float | str)
+        assert rule.seconds >= 0
+        assert rule.seconds > 0 or isinstance(hold, str)
+    limits.find_lifecycle(UserName("amy"))
+    limits.find_resources(UserName("amy"))
 
 
 # --- the files -----------------------------------------------------------------------------------

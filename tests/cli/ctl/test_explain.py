@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ds01d.adapters.books.limits import LimitsFile
 from ds01d.model.books import BadRecord
 from ds01d.model.containers import State
-from ds01d.model.primitives import ContainerName, Digest, Source
+from ds01d.model.limits import Exemption, Limits
+from ds01d.model.primitives import ContainerName, Digest, Source, UserName
 from tests.support.build import ALWAYS_UNLIMITED
 from tests.support.commands import Desk
+from tests.support.daemon import DATA
 from tests.support.sample_host import GONE, REST, TRAIN, container
 
 
@@ -46,6 +49,29 @@ def test_a_container_in_its_hold_says_until_when(desk: Desk) -> None:
     assert told["limits"]["hold_after_stop"] == "15 m"
     assert "UNTIL" not in desk.call("explain", REST).stdout  # no drift, so no table of them
     assert "until     2027-01-15T08:14:00+00:00 (in 14 m)" in desk.call("explain", REST).stdout
+
+
+def test_limits_in_gpu_equivalents_are_shown_with_what_the_labs_scripts_do(desk: Desk) -> None:
+    limits = LimitsFile(DATA / "lab" / "config" / "runtime" / "resource-limits.yaml").read()
+    assert isinstance(limits, Limits)
+    exempt = Exemption(user=UserName("carol"), key="max_runtime_h")
+    desk.host.limits = replace(limits, exemptions=(exempt,))
+    assert desk.json("explain", REST)["limits"] == {
+        "user": "carol",
+        "hold_after_stop": "15 m",
+        "from": "defaults.gpu_hold_after_stop_h",
+        "problem": "",
+        "priority": 10,
+        "max_gpu_equivalents": "2",
+        "aggregate_gpu_limit": "2",
+        "max_slots_per_container": "2",
+        "whole_gpus": True,
+        "group": "student",
+        "scripts_stop_it_idle_for": "15 m",
+        "scripts_stop_it_after": "1 d",
+        "scripts_remove_it_stopped_for": "30 m",
+        "exempt_from": ["max_runtime_h"],
+    }
 
 
 def test_a_hold_is_said_to_last_only_while_it_does(desk: Desk) -> None:

@@ -16,7 +16,15 @@ from typing import Final, cast
 
 import msgspec
 
-from ds01d.adapters.books import limits_rules, metadata_format, operations_format, state_format
+from ds01d.adapters.books import (
+    group_members,
+    limits_rules,
+    limits_sections,
+    metadata_format,
+    operations_format,
+    state_format,
+)
+from ds01d.adapters.books.limits_layers import parse_layer
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.docker import cache_file, listing, parsing
 from ds01d.adapters.host import dpkg, image_catalogue
@@ -161,12 +169,24 @@ def _operations(data: bytes) -> None:
 
 
 def _limits(data: bytes) -> None:
+    members, _ = group_members.parse_members(data)
+    assignments, _ = group_members.parse_assignments(data)
     raw = read_yaml(data, "resource-limits.yaml")
-    if isinstance(raw, dict):
-        found = limits_rules.resolve_limits(raw, "resource-limits.yaml")
-        for user in ("ann", "box"):
-            rule = found.find_hold(UserName(user))
+    if not isinstance(raw, dict):
+        return
+    beside = limits_sections.SideFiles(
+        members={"group": members},
+        overrides=raw,
+        assignments=assignments,
+        exemptions=parse_layer(raw, "", ("exemptions",), "lifecycle-exemptions.yaml"),
+    )
+    for side in (limits_sections.NO_SIDE_FILES, beside):
+        found = limits_rules.resolve_limits(raw, "resource-limits.yaml", side)
+        for user in map(UserName, ("ann", "box", *members[:1])):
+            rule, quota = found.find_hold(user), found.find_gpu_quota(user)
             assert rule.seconds is None or rule.seconds >= 0
+            assert quota is None or all((part or 0) >= 0 for part in (quota.gpus, quota.aggregate))
+            found.find_lifecycle(user)
 
 
 def _configuration(data: bytes) -> None:
