@@ -496,7 +496,9 @@ scalars = (
 def test_whatever_stands_there_gives_nobody_more_than_is_written(
     values: dict[object, object],
 ) -> None:
-    raw = {"defaults": {"allow_full_gpu": True, "gpu_hold_after_stop_h": None, **values}}
+    raw: dict[object, object] = {
+        "defaults": {"allow_full_gpu": True, "gpu_hold_after_stop_h": None, **values}
+    }
     limits = resolve_limits(raw, "limits.yaml")
     quota, rule = quota_of(limits, "amy"), limits.find_hold(UserName("amy"))
     key = next((key for key in EQUIVALENTS_KEYS if key in values), None)
