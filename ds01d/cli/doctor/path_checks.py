@@ -109,17 +109,28 @@ def _describe_mode(status: os.stat_result) -> str:
 
 
 def check_logs(config: Config) -> Iterator[Check]:
-    """The two logs that lines are added to."""
-    for name, path in (
-        ("operations log", config.logs.operations),
-        ("allocations log", config.logs.allocations),
-    ):
+    """The logs that lines are added to, and the folder of notices."""
+    logs = {
+        "operations log": config.logs.operations,
+        "allocations log": config.logs.allocations,
+        "events": config.logs.events_path,
+    }
+    for name, path in logs.items():
+        if path is None:
+            continue
         exists = _stat_path(path) is not None
         if _has_access(path, os.W_OK) if exists else _has_access(path.parent, _CHANGE):
             yield ok(name, f"{path} is writable")
         else:
             detail = f"{path} is not writable for {effective_user()}; repairs continue without it"
             yield warn(name, detail, "create its folder, or grant write permission")
+
+    folder = config.notify.folder
+    if folder is not None and _has_access(folder, os.R_OK | _CHANGE):
+        yield ok("notices", f"{folder} is writable")
+    elif folder is not None:
+        detail = f"{folder} is not writable for {effective_user()}; users get no notices"
+        yield warn("notices", detail, "create it, or grant write permission")
 
 
 def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:

@@ -18,7 +18,7 @@ from ds01d.adapters.docker.engine_warnings import warn_no_lasting_id, warn_strea
 from ds01d.cli.doctor import host_checks, path_checks, writer_checks
 from ds01d.cli.doctor.known_programs import ALLOCATORS
 from ds01d.cli.doctor.source_checks import Check, Health
-from ds01d.config import BooksConfig, Config, LogsConfig
+from ds01d.config import BooksConfig, Config, LogsConfig, NotifyConfig
 from ds01d.errors import ConfigError, EngineFailed
 from ds01d.model.books import MISSING, BadRecord, Unreadable
 from ds01d.model.limits import HoldRule
@@ -368,6 +368,18 @@ def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
     for name in ("folder of the state", "folder of metadata", "ds01d's folder"):
         assert told[name][0]["health"] == "fail"
     assert told["allocations log"][0]["health"] == "warn"
+
+
+def test_where_events_and_notices_go_is_checked(desk: Desk, tmp_path: Path) -> None:
+    assert not {"events", "notices"} & checks(desk).keys()
+    logs = msgspec.structs.replace(desk.config.logs, events=str(tmp_path / "no" / "events.jsonl"))
+    notify = NotifyConfig(alerts=str(tmp_path / "no" / "alerts"))
+    desk.config = msgspec.structs.replace(desk.config, logs=logs, notify=notify)
+    told = checks(desk)
+    assert [told[name][0]["health"] for name in ("events", "notices")] == ["warn", "warn"]
+    (tmp_path / "no" / "alerts").mkdir(parents=True)
+    told = checks(desk)
+    assert [told[name][0]["health"] for name in ("events", "notices")] == ["ok", "ok"]
 
 
 def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
