@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,7 +161,7 @@ class TestParents:
         assert find(proc, uid=0) is None
 
     @pytest.mark.parametrize("manager", [{"command": "systemd"}, {"command": "init"}])
-    def test_whom_a_manager_adopted(self, proc: Path, manager: dict[str, object]) -> None:
+    def test_whom_a_manager_adopted(self, proc: Path, manager: dict[str, Any]) -> None:
         parent = 1 if manager["command"] == "init" else 5
         if parent != 1:
             write_process(proc, 5, 1, **manager)

@@ -23,6 +23,7 @@ from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import AllocatorConfig
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import BookingId, ContainerName, UserName, Wall
+from ds01d.model.reservation import ProcessState, ReservingProcess, make_reserved_name
 from ds01d.reconcile import allocator as reconcile_allocator
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory
@@ -163,6 +164,9 @@ def others(root: Path) -> Iterator[Unbuilt]:
         place = root / f"docker-{name}"
         yield place.name, partial(booking, place, before, act, docker_allocator, served)
     yield "docker-turned", partial(turned, root / "docker-turned")
+    # What a process reserved: it ends; a container of another name is made for it.
+    for name in ("docker-abandoned", "abandoned", "docker-used", "used"):
+        yield name, partial(of_process, root / name, is_used=name.endswith("used"))
 
 
 def admin(root: Path, words: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Scene:
@@ -218,6 +222,31 @@ def turned(root: Path) -> Scene:
         act=disk.pass_,
         judge=repaired,
         mended=lambda p: not p.life.host.records and not p.life.host.bookings(),
+    )
+
+
+def of_process(root: Path, *, is_used: bool) -> Scene:
+    """A process that reserved a slot has ended, or a container was made with its device."""
+    disk, place = booked_disk(root, reserved_for_process)
+    life = place.life
+    if is_used:
+        life.start_now(place.uuid, name="plain", labels={}, created=Wall(life.host.wall))
+    else:
+        life.host.processes[PROCESS] = ProcessState.ENDED
+    while not any(one.outcome is Outcome.DUE for one in disk.plan().drifts):
+        disk.pass_()
+        life.host.pass_time(5.0)
+    holder = {("plain", place.first)} if is_used and not root.name.startswith("docker-") else set()
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=disk.pass_,
+        judge=repaired,
+        mended=lambda p: (
+            p.life.host.bookings() == holder
+            and p.life.host.records.keys() == ({"plain"} if is_used else set())
+        ),
     )
 
 
@@ -314,6 +343,16 @@ def alive(p: Place) -> None:
 
 def reserved(p: Place) -> None:
     p.life.book(p.first, name=p.name, allocated_at_ago=0.0, booking=RESERVED)
+    p.write_slot(p.first, users={"alice": 1})
+
+
+PROCESS = ReservingProcess(pid=4242, started=99, boot_id="boot-1", command="docker")
+
+
+def reserved_for_process(p: Place) -> None:
+    p.life.host.processes[PROCESS] = ProcessState.RUNS
+    name = make_reserved_name(RESERVED, 1000)
+    p.life.book(p.first, name=name, allocated_at_ago=0.0, booking=RESERVED, process=PROCESS)
     p.write_slot(p.first, users={"alice": 1})
 
 

@@ -38,6 +38,7 @@ def test_every_kind_of_change_is_among_them() -> None:
         assert any(name.startswith(f"undo-{kind}-") for name in NAMES)
     assert {"freeze", "thaw", "allocate", "allocate-another", "release", "mark-stopped"} <= {*NAMES}
     assert {"docker-reserve", "docker-give-up", "docker-turned"} <= {*NAMES}
+    assert {"docker-abandoned", "abandoned", "docker-used", "used"} <= {*NAMES}
     assert {"sync", "reserve-two", "give-up", "repair-renamed-container-claim"} <= {*NAMES}
 
 

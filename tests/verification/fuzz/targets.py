@@ -38,7 +38,7 @@ from ds01d.model.containers import Request
 from ds01d.model.drift import DriftKey
 from ds01d.model.history import BooksState, Entry, Phase
 from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall
-from ds01d.model.reservation import parse_booking_id
+from ds01d.model.reservation import ReservingProcess, parse_booking_id
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
@@ -81,6 +81,7 @@ _CALLS: Final = (
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"container":"a","most":2}}',
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"count":2,"profile":"1g.10gb"}}',
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"reason":"a course","wait":true}}',
+    b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"process":true,"user":"a"}}',
     b'{"method":"io.github.ds01.Booking.Release","parameters":{"id":"r-0123456789ab"}}',
     b'{"method":"io.github.ds01.Booking.Status","more":true}',
     b'{"method":"io.github.ds01.Booking.Explain","parameters":{"subject":"a._.1001"}}',
@@ -220,18 +221,24 @@ def _cgroup(data: bytes) -> None:
     found = Processes(proc=folder).look_up([7])
     assert set(found) <= {7}
     assert all(process.command.isprintable() for process in found.values())
+    asker = Processes(proc=folder).find_asker(7, 1001)
+    assert not isinstance(asker, ReservingProcess) or asker.command.isprintable()
+    Processes(proc=folder).find_states([ReservingProcess(pid=7, started=12345, boot_id="boot")])
 
 
 _PROCESS: Final[Mapping[str, bytes]] = {
     "cgroup": b"0::/docker/" + b"ab" * 32,
     "stat": b"7 (py) S 0 " + b"1 " * 17 + b"12345 0 0\n",
     "status": b"Uid:\t1001\t1001\n",
+    "cmdline": b"sh\0-c\0true\0",
 }
 
 
 @cache
 def _process_folder() -> Path:
     folder = Path(_kept_until_exit().name)
+    (folder / "sys/kernel/random").mkdir(parents=True)
+    (folder / "sys/kernel/random/boot_id").write_text("boot")
     for pid in ("1", "7"):
         (folder / pid).mkdir()
         for name, content in _PROCESS.items():
