@@ -21,7 +21,7 @@ from ds01d.decide.user_quota import (
     measure_booked,
     weigh_slot,
 )
-from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
+from ds01d.model.allocation import ONLY_WHOLE, Allocated, AllocationRequest, Refusal, Rejected
 from ds01d.model.books import Record, Slot, SlotType
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 from ds01d.text import format_count
@@ -144,7 +144,7 @@ class _SlotSelection:
             return None
         return SlotRejection(
             refusal=Refusal.FULL_GPU_NOT_ALLOWED,
-            short="only for users of whole GPUs",
+            short=ONLY_WHOLE,
             reason=f"{slot.id} is a whole GPU, and allow_full_gpu is false",
         )
 

@@ -62,6 +62,10 @@ class AllocationRequest:
     process: ReservingProcess | None = None
 
 
+ONLY_WHOLE = "only for users of whole GPUs"
+"""In the detail of a refusal: such slots are among those that are not offered."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocated:
     """`container` holds `slot`: since now, or (`already`) since before, and nothing was written.

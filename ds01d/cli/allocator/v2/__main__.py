@@ -37,8 +37,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     parser = _build_parser()
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         if arguments.command is None:
             parser.print_help()
             code = 1
@@ -57,29 +57,43 @@ def main() -> NoReturn:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description="GPU allocations of this host")
-    commands = parser.add_subparsers(dest="command")
-    allocate = commands.add_parser("allocate", help="reserve a GPU for a container")
-    allocate.add_argument("user")
-    allocate.add_argument("container")
-    allocate.add_argument("max_gpus", type=int)
-    allocate.add_argument("priority", type=int)
-    multi = commands.add_parser("allocate-multi", help="reserve several GPUs for a container")
-    multi.add_argument("user")
-    multi.add_argument("container")
-    multi.add_argument("container_type")
-    multi.add_argument("num_gpus", type=int)
-    multi.add_argument("--prefer-full", action="store_true")
-    external = commands.add_parser("allocate-external", help="reserve a GPU without a name")
-    external.add_argument("user")
-    external.add_argument("container_type")
-    release = commands.add_parser("release", help="end the reservation of a container")
-    release.add_argument("container")
-    stale = commands.add_parser("release-stale", help="ds01d does this by itself")
-    stale.add_argument("user", nargs="?")
-    commands.add_parser("status", help="show who has which GPU")
-    count = commands.add_parser("user-count", help="count the GPU containers of a user")
-    count.add_argument("user")
+    """As the original has it, down to the texts: what is printed of a wrong call is the same."""
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM, description="GPU Allocator Smart - Stateless GPU allocation"
+    )
+    commands = parser.add_subparsers(dest="command", help="Command")
+    allocate = commands.add_parser("allocate", help="Allocate GPU to container")
+    allocate.add_argument("user", help="Username")
+    allocate.add_argument("container", help="Container name (full tag)")
+    allocate.add_argument("max_gpus", type=int, help="Max GPUs for user")
+    allocate.add_argument("priority", type=int, help="User priority")
+    release = commands.add_parser("release", help="Release GPU from container")
+    release.add_argument("container", help="Container name")
+    commands.add_parser("status", help="Show GPU allocation status")
+    count = commands.add_parser("user-count", help="Show GPU count for user")
+    count.add_argument("user", help="Username")
+    stale = commands.add_parser(
+        "release-stale", help="Release stale GPU allocations from stopped containers"
+    )
+    stale.add_argument("user", nargs="?", help="Optional: username to filter (default: all users)")
+    multi = commands.add_parser("allocate-multi", help="Allocate multiple GPU slots to container")
+    multi.add_argument("user", help="Username")
+    multi.add_argument("container", help="Container name (full tag)")
+    multi.add_argument(
+        "container_type", help="Container type (api, devcontainer, compose, docker, unknown)"
+    )
+    multi.add_argument("num_gpus", type=int, help="Number of GPU slots to allocate")
+    multi.add_argument(
+        "--prefer-full", action="store_true", help="Deprecated no-op (slots are full GPUs)"
+    )
+    external = commands.add_parser(
+        "allocate-external",
+        help="Allocate GPU for external container (devcontainer, compose, docker run)",
+    )
+    external.add_argument("user", help="Username")
+    external.add_argument(
+        "container_type", help="Container type (devcontainer, compose, docker, unknown)"
+    )
     return parser
 
 
@@ -91,9 +105,10 @@ def _allocate(arguments: argparse.Namespace) -> int:
 
     def ask(service: RemoteAllocator) -> Allocated | Rejected:
         # Only to lower what the limits give: an operator's number would raise it.
-        quota = service.call("Quota", {"user": user})["quota"]["max_slots"]
-        most = arguments.max_gpus if quota is None else min(arguments.max_gpus, quota)
-        most = max(-_MOST, min(most, _MOST))
+        quota = service.call("Quota", {"user": user})["quota"]
+        limits = (quota["max_slots"], quota["max_gpus"])
+        is_less = all(limit is None or arguments.max_gpus <= limit for limit in limits)
+        most = max(-_MOST, min(arguments.max_gpus, _MOST)) if is_less else None
         return service.allocate(user, container, most, for_process=True)
 
     return _reserve(arguments.command, ask, lines.allocate_lines, _print_refusal)

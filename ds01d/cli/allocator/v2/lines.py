@@ -51,7 +51,7 @@ def status_lines(slots: list[Mapping[str, Any]]) -> Iterator[str]:
     yield ""
     yield f"GPU Status: {len(taken)}/{len(slots)} allocated ({share:.1f}% utilization)"
     yield ""
-    for slot in taken:
+    for slot in sorted(taken, key=lambda slot: str(slot["id"])):
         names = ", ".join(make_printable(holder["container"]) for holder in slot["holders"])
         yield f"GPU/MIG {slot['id']}:"
         yield f"  UUID: {make_printable(slot.get('uuid') or '')}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ds01d.model.allocation import Refusal, Rejected
+from ds01d.model.allocation import ONLY_WHOLE, Refusal, Rejected
 from ds01d.service.client import NOT_POSSIBLE
 from ds01d.service.exchange import ServiceRefused
 from ds01d.text import make_printable
 
 NO_GPU: Final = "No GPUs available (all allocated)"
+NO_MIG: Final = "No MIG instances available (only full GPUs free, user not permitted)"
 _COUNTED = re.compile(r"(\S+)/(\S+?)(?:, \S+ more asked for)?")
 _TOKENS = re.compile(
     r"QUOTA_EXCEEDED|USER_AT_LIMIT|EXCEEDS_TOTAL_LIMIT|CONTAINER_LIMIT|FULL_GPU_NOT_ALLOWED"
@@ -30,7 +31,9 @@ def describe_rejection(answer: Rejected, command: str, count: int = 1) -> str:
         case Refusal.USER_AT_LIMIT:
             return _describe_limit(answer.detail, command, count)
         case Refusal.NO_GPU_AVAILABLE:
-            return NO_GPU
+            return NO_MIG if ONLY_WHOLE in answer.detail else NO_GPU
+        case Refusal.FULL_GPU_NOT_ALLOWED if command != "allocate":
+            return describe_lasting(answer.detail, command)
         # Decision 234: no later attempt reads them either.
         case Refusal.LIMITS_UNREADABLE:
             return describe_lasting(f"limits cannot be read: {answer.detail}", command)
