@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ds01d.adapters.host.clocks import HostClock
     from ds01d.adapters.host.users import UserDatabase
     from ds01d.adapters.nvml.sampler import NvmlSampler
+    from ds01d.documents.quota import QuotaDocument
     from ds01d.documents.usage_report import UsageReport
     from ds01d.model.accounting import ReportQuery
     from ds01d.model.actor import Actor
@@ -249,6 +250,24 @@ def read_usage(config: Config, query: ReportQuery) -> UsageReport:
             raise Refused("there is no accounting yet: ds01d begins it with its first pass")
         find_group = limits.find_group if isinstance(limits, Limits) else lambda _: ""
         return build_usage_report(reader, query, find_group)
+
+
+def read_quota(config: Config, user: str) -> QuotaDocument:
+    """The quota of a user, by the files: what waits only ds01d knows. Raises `Refused`."""
+    from ds01d.decide.quota_status import find_quota_status  # noqa: PLC0415 - others need none
+    from ds01d.documents.quota import build_quota_document  # noqa: PLC0415
+    from ds01d.errors import Refused  # noqa: PLC0415
+    from ds01d.model.limits import Limits  # noqa: PLC0415
+    from ds01d.model.primitives import UserName  # noqa: PLC0415
+    from ds01d.reconcile.transactions import Transactions  # noqa: PLC0415
+
+    with open_books(config) as world:
+        limits = world.limits.read()
+        if not isinstance(limits, Limits):
+            raise Refused(f"cannot read the limits: {limits.reason}")
+        books = Transactions(world).read_books()
+        status = find_quota_status(UserName(user), limits, books.state, books.records, {})
+        return build_quota_document(status)
 
 
 def find_operations(config: Config) -> RemoteOperations | None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from ds01d.config import Config
 from ds01d.daemon.slot_statuses import list_holders
 from ds01d.decide.accounts import Accounts, Holder, read_entry_time
-from ds01d.decide.device_use import find_use, weigh_slot
+from ds01d.decide.device_use import find_use, find_weight
 from ds01d.decide.history_outcomes import change_of
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import AccountingBroken, Ds01Error
@@ -197,7 +197,7 @@ def _describe_holder(name: ContainerName, slot: SlotId, index: BooksIndex) -> Ho
         return (booked, container.created, container.started)
 
     return Holder(
-        weight=weigh_slot(index.table.slots.get(slot)),
+        weight=find_weight(index.table.slots.get(slot)),
         use=find_use(name, slot, index),
         find_user=partial(index.find_booker, name),
         list_begins=list_begins,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from ds01d.decide.device_use import weigh_profile
+from ds01d.decide.device_use import find_mig_weight
 from ds01d.model.accounting import (
     AccountingChange,
     BookingBegun,
@@ -109,10 +109,10 @@ class Accounts:
         without a begin was there before.
         """
         taken: dict[Pair, _Booking] = {}
-        for entry in entries:
-            removed, given = _list_pairs(entry)
+        changes = _list_changes(entries)
+        for entry, removed, _ in changes:
             at = self._place_entry(entry)
-            for pair in sorted(removed - given):
+            for pair in sorted(removed):
                 if pair not in self._open and reach is not None:
                     self._begin(pair, reach, *self._describe_booking(entry, pair))
                 if (booking := self._open.pop(pair, None)) is not None:
@@ -120,30 +120,24 @@ class Accounts:
                     self._ended_at[pair] = at
                     taken[pair] = booking
         # All of them before: two containers may have exchanged their names.
-        for entry in entries:
-            removed, given = _list_pairs(entry)
+        for entry, removed, given in changes:
             at = self._place_entry(entry)
-            for pair in sorted(given - removed):
-                self._give(pair, entry, at, taken)
-            for pair in sorted(removed - given):
+            for pair in sorted(given - self._open.keys()):  # a pass may have seen it before
+                heirs = [p for p in sorted(removed) if p[1] == pair[1] and p in taken]
+                self._give(pair, entry, at, taken.pop(heirs[0]) if heirs else None)
+            for pair in sorted(removed):
                 if (booking := taken.pop(pair, None)) is not None:
                     self._end(booking, at, _describe_end(entry))
             self._correct_users(entry)
 
-    def _give(self, pair: Pair, entry: Entry, at: Now, taken: dict[Pair, _Booking]) -> None:
-        if pair in self._open:
-            return  # a pass has seen it before its entry was read
-        name, slot = pair
-        removed, _ = _list_pairs(entry)
-        renamed = next((p for p in sorted(removed) if p[1] == slot and p in taken), None)
-        if renamed is None:
+    def _give(self, pair: Pair, entry: Entry, at: Now, former: _Booking | None) -> None:
+        """`former`: the booking of a container that had another name, which goes on."""
+        if former is None:
             self._begin(pair, at, *self._describe_booking(entry, pair))
             return
-        # The booking of a container that has another name now: it goes on.
-        booking = taken.pop(renamed)
-        booking.container = name
-        self._open[pair] = booking
-        self._changes.append(BookingChanged(id=booking.id, container=name, user=booking.user))
+        former.container = pair[0]
+        self._open[pair] = former
+        self._changes.append(BookingChanged(id=former.id, container=pair[0], user=former.user))
 
     def _correct_users(self, entry: Entry) -> None:
         """A record that was written anew may name another owner than was believed."""
@@ -168,7 +162,7 @@ class Accounts:
                 user = self._find_record_user(text)
         records = [side.slots.get(slot) for side in entry.sides]
         profile = next((r.profile for r in records if r is not None and r.profile), None)
-        return user, weigh_slot_id(slot, profile)
+        return user, find_weight_by_id(slot, profile)
 
     def _place_entry(self, entry: Entry) -> Now:
         """The moment of an entry, by the clock as it is set now."""
@@ -290,11 +284,25 @@ class Accounts:
         booking.seconds = {}
 
 
-def weigh_slot_id(slot: SlotId, profile: str | None) -> SlotWeight:
+def find_weight_by_id(slot: SlotId, profile: str | None) -> SlotWeight:
     """How much of a GPU a slot is, by its ID and its profile, if the history has that."""
     if "." not in slot and ":" not in slot:
         return SlotWeight(profile=profile or "", gpus=1.0)
-    return weigh_profile(profile)
+    return find_mig_weight(profile)
+
+
+def _list_changes(
+    entries: Sequence[Entry],
+) -> list[tuple[Entry, frozenset[Pair], frozenset[Pair]]]:
+    """Each entry of a change with the bookings that it really removed and added."""
+    pairs = [(entry, *_list_pairs(entry)) for entry in entries]
+    coming = frozenset().union(*(given for _, _, given in pairs))
+    return [
+        # A booking that is there afterwards, and that nothing gave, was not removed: the undo of a
+        # rename to a name that was booked itself.
+        (entry, removed - given - (_list_slots(entry.after) - coming), given - removed)
+        for entry, removed, given in pairs
+    ]
 
 
 def _list_pairs(entry: Entry) -> tuple[frozenset[Pair], frozenset[Pair]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.user_quota import weigh_profile
 from ds01d.model.accounting import SlotWeight, Use
 from ds01d.model.books import Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
-
-_PARTS = re.compile(r"(?:MIG )?([1-7])[cg]\.")
-_PARTS_OF_A_GPU = 7  # the compute slices of any GPU that can be divided
 
 
 def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> Use | None:
@@ -52,17 +48,16 @@ def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> Use | Non
     return Use.USED if gpu.utilization > 0 else Use.IDLE
 
 
-def weigh_slot(slot: Slot | None) -> SlotWeight:
+def find_weight(slot: Slot | None) -> SlotWeight:
     """How much of a GPU a slot is."""
     if slot is None:
         return SlotWeight(profile="", gpus=None)
     if slot.type is SlotType.PHYSICAL:
-        return SlotWeight(profile=slot.profile or SlotType.PHYSICAL.value, gpus=1.0)
-    return weigh_profile(slot.profile)
+        return SlotWeight(profile=slot.profile or "", gpus=1.0)
+    return find_mig_weight(slot.profile)
 
 
-def weigh_profile(profile: str | None) -> SlotWeight:
-    """How much of a GPU a MIG device of this profile is: "2g.10gb" is two of its seven parts."""
-    parts = _PARTS.match(profile or "")
-    gpus = None if parts is None else int(parts[1]) / _PARTS_OF_A_GPU
-    return SlotWeight(profile=profile or "", gpus=gpus)
+def find_mig_weight(profile: str | None) -> SlotWeight:
+    """How much of a GPU a MIG device of this profile is."""
+    gpus = weigh_profile(profile)
+    return SlotWeight(profile=profile or "", gpus=None if gpus is None else float(gpus))

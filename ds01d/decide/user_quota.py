@@ -36,8 +36,14 @@ def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> F
     if slot.type is not SlotType.MIG:
         return _WHOLE
     # Decision 224: rather too much than nothing, where nobody knows.
+    gpus = weigh_profile(profile)
+    return unknown if gpus is None else gpus
+
+
+def weigh_profile(profile: str | None) -> Fraction | None:
+    """The GPU-equivalents of a MIG device of this profile; None: that is no valid one."""
     slices = _SLICES.match(profile or "")
-    return unknown if slices is None else int(slices[1]) * _LEAST
+    return None if slices is None else int(slices[1]) * _LEAST
 
 
 def weigh_by_books(slot: Slot) -> Fraction:

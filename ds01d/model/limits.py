@@ -27,6 +27,10 @@ class HoldRule:
     problem: str = ""
 
 
+BUILT_IN: Final = "built in"
+"""The source of a limit that no file gives."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuQuota:
     """How much of the GPUs a user may hold, in GPU-equivalents. None: any amount.
@@ -39,6 +43,19 @@ class GpuQuota:
     aggregate: Fraction | None = None
     slots_per_container: int | None = None
     whole_gpus: bool = True
+    source: str = ""
+    aggregate_source: str = ""
+
+    @property
+    def limit(self) -> Fraction | None:
+        """The lower of the two limits; None: any amount."""
+        limits = [limit for limit in (self.gpus, self.aggregate) if limit is not None]
+        return min(limits, default=None)
+
+    @property
+    def limit_source(self) -> str:
+        """Where `limit` stands."""
+        return self.source if self.limit == self.gpus else self.aggregate_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +141,8 @@ class Limits:
     default_priority: int = 0
     quotas: Mapping[UserName, int | None] = field(default_factory=dict)
     default_quota: int | None = 1
+    quota_sources: Mapping[UserName, str] = field(default_factory=dict)
+    default_quota_source: str = BUILT_IN
     gpu_quotas: Mapping[UserName, GpuQuota] = field(default_factory=dict)
     default_gpu_quota: GpuQuota | None = None
     resources: Mapping[UserName, ResourceLimits] = field(default_factory=dict)
@@ -164,6 +183,10 @@ class Limits:
     def find_quota(self, user: UserName) -> int | None:
         """How many slots they may hold; None = any number."""
         return self.quotas.get(self.find_entry(user), self.default_quota)
+
+    def find_quota_source(self, user: UserName) -> str:
+        """The file and the key that say so."""
+        return self.quota_sources.get(self.find_entry(user), self.default_quota_source)
 
     def find_gpu_quota(self, user: UserName) -> GpuQuota | None:
         """How much of the GPUs they may hold; None: the limits count slots."""

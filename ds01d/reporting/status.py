@@ -263,3 +263,8 @@ def read_status(state_dir: Path) -> Status:
         return msgspec.json.decode((state_dir / NAME).read_bytes(), type=Status)
     except msgspec.DecodeError as error:
         raise ValueError(f"{state_dir / NAME}: {error}") from error
+
+
+def list_states(status: Status) -> dict[ContainerName, str]:
+    """The state of each container that holds a slot."""
+    return {holder.container: holder.state for slot in status.slots for holder in slot.holders}

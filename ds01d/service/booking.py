@@ -16,7 +16,9 @@ import msgspec
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
 from ds01d.decide.bookings import count_bookings
+from ds01d.decide.quota_status import find_quota_status
 from ds01d.decide.user_quota import measure_booked, weigh_by_books
+from ds01d.documents.quota import build_quota_document
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record
@@ -29,7 +31,7 @@ from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
-from ds01d.reporting.status import Status
+from ds01d.reporting.status import Status, list_states
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED
 from ds01d.service.dispatch import Handler, answer_call
@@ -311,14 +313,23 @@ class BookingService:
         books = self._transactions.read_books()
         gpus, max_gpus = self.find_quota(user)
         counts_gpus = limits.find_gpu_quota(user) is not None
+        states = list_states(self._read_status())
+        status = find_quota_status(user, limits, books.state, books.records, states)
+        self._queue.drop_closed()
+        document = build_quota_document(
+            status,
+            waiting=sum(waiter.user == user for waiter in self._queue),
+            ahead=sum(
+                waiter.user != user and waiter.rank >= status.priority for waiter in self._queue
+            ),
+        )
         return {
             "quota": {
-                "user": user,
                 "max_slots": limits.find_quota(user),
-                "priority": limits.find_priority(user),
                 "booked": count_bookings(user, books.state, books.records),
                 "gpus": float(gpus) if counts_gpus else None,
                 "max_gpus": float(max_gpus) if counts_gpus and max_gpus is not None else None,
+                **msgspec.structs.asdict(document),
             }
         }
 
@@ -330,8 +341,7 @@ class BookingService:
         limits, books = self._world.limits.read(), self._transactions.read_books()
         quota = limits.find_gpu_quota(user) if isinstance(limits, Limits) else None
         if quota is not None:
-            most = min((q for q in (quota.gpus, quota.aggregate) if q is not None), default=None)
-            return measure_booked(user, books.state, books.records, weigh_by_books), most
+            return measure_booked(user, books.state, books.records, weigh_by_books), quota.limit
         slots = limits.find_quota(user) if isinstance(limits, Limits) else None
         return count_bookings(user, books.state, books.records), slots
 

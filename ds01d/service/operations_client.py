@@ -12,6 +12,7 @@ import msgspec
 from ds01d.documents.explain import Explanation
 from ds01d.documents.history import EntryDocument
 from ds01d.documents.passes import DriftDocument, PassDocument
+from ds01d.documents.quota import QuotaDocument
 from ds01d.documents.undo import UndoDocument
 from ds01d.documents.usage_report import UsageReport
 from ds01d.documents.values import DisplayTime, Document
@@ -84,6 +85,11 @@ class RemoteOperations(ServiceClient):
                 older_than=part.older_than,
             )
         return report
+
+    def read_quota(self, user: str | None) -> QuotaDocument:
+        """The quota of a user; None: of the caller."""
+        quota = self._make_call("Quota", user=user)["quota"]
+        return msgspec.convert(quota, QuotaDocument)
 
     def _read_part(self, query: ReportQuery) -> UsageReport:
         reply = self._make_call(

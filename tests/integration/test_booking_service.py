@@ -214,6 +214,12 @@ class TestUsers:
     def test_quota_is_ones_own(self, site: Site) -> None:
         with RunningDaemon(site):
             call_as(DAEMON, socket_of(site), "Allocate", container="j")
+
+            def is_published() -> bool:
+                quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
+                return bool(quota["reserved"])
+
+            until(is_published)
             quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
             assert quota == {
                 "user": "daemon",
@@ -222,7 +228,19 @@ class TestUsers:
                 "booked": 1,
                 "gpus": None,
                 "max_gpus": None,
+                "group": "student",
+                "unit": "slots",
+                "limit": 2.0,
+                "held": 0.0,
+                "reserved": 1.0,
+                "left": 1.0,
+                "slots_per_container": None,
+                "source": f"{site.limits}: groups.student.max_mig_instances",
+                "waiting": 0,
+                "ahead": 0,
             }
+            shown = json.loads(site.ctl("quota", "daemon", "--json").stdout)
+            assert shown.items() <= quota.items()
             refused = call_as(DAEMON, socket_of(site), "Quota", user="bin")
             assert read_error(refused)[0] == "NotPermitted"
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
+from ds01d.documents.quota import QuotaDocument
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
 from ds01d.service import booking, operations_calls, report_calls
@@ -43,6 +44,16 @@ def test_a_method_takes_what_is_described(method: str) -> None:
     assert list(described) == [field.name for field in fields]
     for field in fields:
         assert described[field.name].startswith("?") is not field.required, field.name
+
+
+def test_a_quota_has_what_is_described() -> None:
+    fields = {field.name for field in msgspec.structs.fields(QuotaDocument)}
+    assert find_members("type UserQuota").keys() == fields | {
+        "max_slots",
+        "booked",
+        "gpus",
+        "max_gpus",
+    }
 
 
 def test_a_booking_has_what_is_described() -> None:

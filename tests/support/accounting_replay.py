@@ -76,6 +76,12 @@ def _apply(
     follows: dict[tuple[str, str], Booked] = {}
     opens: list[tuple[tuple[str, str], dict[str, object]]] = []
     changes = [(entry, _pairs(entry, "taken"), _pairs(entry, "given")) for entry in group]
+    # What the books show afterwards is still there, unless it went and came back to somebody else.
+    all_came = {pair for _, _, came in changes for pair in came}
+    changes = [
+        (entry, {p for p in gone if p in all_came or p not in _shown(entry)}, came)
+        for entry, gone, came in changes
+    ]
     # A name that is booked itself inherits nothing, unless its own booking moves on as well.
     stay = current.keys() - {pair for _, gone, came in changes for pair in gone - came}
     for entry, gone, came in changes:
@@ -125,6 +131,12 @@ def _pairs(entry: dict[str, object], key: str) -> set[tuple[str, str]]:
     pairs = entry.get(key, [])
     assert isinstance(pairs, list)
     return {(str(name), str(slot)) for name, slot in pairs}
+
+
+def _shown(entry: dict[str, object]) -> set[tuple[str, str]]:
+    after = entry.get("after")
+    slots = after.get("slots", {}) if isinstance(after, dict) else {}
+    return {(name, slot) for slot, one in slots.items() if one for name in one["containers"]}
 
 
 def _text(entry: dict[str, object], side: str, name: str) -> str | None:

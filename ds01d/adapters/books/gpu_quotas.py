@@ -13,7 +13,7 @@ from typing import Final
 
 from ds01d.adapters.books.limits_layers import Layer, Mistakes
 from ds01d.adapters.books.strict_yaml import WrittenFloat, describe_value
-from ds01d.model.limits import GpuQuota
+from ds01d.model.limits import BUILT_IN, GpuQuota
 
 # The lab's scripts take the first of these that is there, in the user's limits with the defaults
 # under them; the later ones are older names.
@@ -43,12 +43,19 @@ def find_gpu_quota(
         aggregate=_find_aggregate(aggregate, mistakes),
         slots_per_container=_find_container_slots(chain, mistakes),
         whole_gpus=_find_whole_gpus(chain, mistakes),
+        source=_locate(chain, EQUIVALENTS_KEYS),
+        aggregate_source=_locate(aggregate, (AGGREGATE_KEY,)),
     )
 
 
 def _find_first(chain: Sequence[Layer], keys: Sequence[str]) -> tuple[Layer, str] | None:
     """The layer and the key that count: the first key that is there, and its first layer."""
     return next(((layer, key) for key in keys for layer in chain if key in layer.values), None)
+
+
+def _locate(chain: Sequence[Layer], keys: Sequence[str]) -> str:
+    place = _find_first(chain, keys)
+    return BUILT_IN if place is None else place[0].locate(place[1])
 
 
 def _find_equivalents(

@@ -32,6 +32,10 @@ class Layer:
             else _describe_unread(self.key, written, key)
         )
 
+    def locate(self, key: str) -> str:
+        """The file and the whole name of a key in it."""
+        return f"{self.origin}: {_place(self.key, key)}"
+
     def list_unread(self) -> list[str]:
         return [_describe_unread(self.key, written, key) for key, written in self.alike.items()]
 

@@ -26,10 +26,11 @@ from ds01d.adapters.books.limits_sections import (
     has_key,
     name_group,
 )
-from ds01d.adapters.books.quotas import find_quota, parse_reservations
+from ds01d.adapters.books.quotas import find_quota, find_quota_key, parse_reservations
 from ds01d.adapters.books.resources import find_resources
 from ds01d.model.containers import ContainerType
 from ds01d.model.limits import (
+    BUILT_IN,
     GpuQuota,
     HoldRule,
     Limits,
@@ -38,8 +39,8 @@ from ds01d.model.limits import (
 from ds01d.model.primitives import UserName
 
 _BUILT_IN: Final = {
-    HOLD_KEY: HoldRule(seconds=86_400.0, source="built in"),
-    HOLD_HOURS_KEY: HoldRule(seconds=None, source="built in"),
+    HOLD_KEY: HoldRule(seconds=86_400.0, source=BUILT_IN),
+    HOLD_HOURS_KEY: HoldRule(seconds=None, source=BUILT_IN),
 }
 _PRIORITY: Final = {False: 0, True: 10}  # of those to whom no section gives one
 _MAX_CONTAINERS: Final = 3
@@ -122,6 +123,8 @@ class _Resolution:
                 limits,
                 quotas={user: _find_slots(chain) for user, chain in chains.items()},
                 default_quota=_find_slots(others),
+                quota_sources={user: _find_slots_key(chain) for user, chain in chains.items()},
+                default_quota_source=_find_slots_key(others),
             )
         return replace(limits, passed_over=(*self._mistakes.list_lines(), *self._side.problems))
 
@@ -251,3 +254,9 @@ class _Resolution:
 
 def _find_slots(chain: Chain) -> int | None:
     return find_quota([layer.values for layer in chain])
+
+
+def _find_slots_key(chain: Chain) -> str:
+    """Where it stands how many slots they may hold."""
+    place = find_quota_key([layer.values for layer in chain])
+    return BUILT_IN if place is None else chain[place[0]].locate(place[1])

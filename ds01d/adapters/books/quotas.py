@@ -21,12 +21,18 @@ _ANY_NUMBER = "unlimited"
 
 
 def find_quota(layers: Sequence[Mapping[object, object]]) -> int | None:
-    """How many slots, by the first key that is there, and its first layer; None = any number."""
+    """How many slots; None = any number."""
+    place = find_quota_key(layers)
+    return _BUILT_IN if place is None else _parse_quota(layers[place[0]][place[1]])
+
+
+def find_quota_key(layers: Sequence[Mapping[object, object]]) -> tuple[int, str] | None:
+    """The first key that is there, and the number of its first layer."""
     for key in QUOTA_KEYS:
-        for values in layers:
+        for number, values in enumerate(layers):
             if key in values:
-                return _parse_quota(values[key])
-    return _BUILT_IN
+                return number, key
+    return None
 
 
 def _parse_quota(value: object) -> int | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from ds01d.config import Config
     from ds01d.containers.context import ContainerServices
+    from ds01d.documents.quota import QuotaDocument
     from ds01d.documents.usage_report import UsageReport
     from ds01d.model.accounting import ReportQuery
     from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
@@ -54,6 +55,17 @@ def _open_allocator(config: Config) -> AbstractContextManager[SlotAllocator]:
     return bootstrap_books.open_allocator(config)
 
 
+def _read_quota(config: Config, user: str | None) -> QuotaDocument:
+    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+    from ds01d.adapters.host.callers import current_actor  # noqa: PLC0415
+
+    # Root as everybody: who waits, only the daemon knows.
+    remote = bootstrap_books.find_operations(config)
+    if remote is not None:
+        return remote.read_quota(user)
+    return bootstrap_books.read_quota(config, user or current_actor().login)
+
+
 def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
     from ds01d import bootstrap, bootstrap_books  # noqa: PLC0415 - heavy
     from ds01d.errors import NotPermitted  # noqa: PLC0415
@@ -81,7 +93,8 @@ class Environment:
     `engine_version` asks Docker or raises `EngineFailed`. `sleep` takes seconds. `open_allocator`
     is for commands that book slots, `open_container_services` for those that change containers;
     `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
-    daemon, for who needs them; `read_usage` reads the accounting, for who may.
+    daemon, for who needs them; `read_usage` reads the accounting, for who may; `read_quota` a
+    user's quota, None for the caller's.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -97,6 +110,7 @@ class Environment:
     find_caller: Callable[[], Caller] = _find_caller
     open_images: Callable[[Config], ImageSource] = _open_images
     find_operations: Callable[[Config], RemoteOperations | None] = lambda _: None
+    read_quota: Callable[[Config, str | None], QuotaDocument] = _read_quota
     read_usage: Callable[[Config, ReportQuery], UsageReport] = _read_usage
 
 

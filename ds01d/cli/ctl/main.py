@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": ("ctl.plan", "Show what a pass would do now; change nothing."),
     "explain": ("ctl.explain", "Explain the verdict on a container or a slot."),
     "reconcile": ("ctl.plan", "Make a full pass now, with or without the daemon."),
+    "quota": ("ctl.quota", "Show what a user may have, has, and has left."),
     "report": ("ctl.usage_report", "Show GPU hours: booked, used, idle, retained."),
     "history": ("ctl.history", "Show the changes of the books."),
     "undo": ("ctl.undo", "Undo a change of the books."),

@@ -1,0 +1,54 @@
+"""How much of the GPUs a user may have, has, and has left, as a document."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from ds01d.documents.values import DocumentPart
+from ds01d.model.quota import QuotaStatus
+
+
+class QuotaDocument(DocumentPart, frozen=True):
+    """A quota and what counts for it, in `unit`: slots, or GPU-equivalents.
+
+    `limit`, `left` None: any amount. `held`: of containers; `reserved`: allocated, and no container
+    is there yet. `slots_per_container`: None for any number. `source`: the file and the key that
+    give the limit. `waiting`: calls of this user that wait for a slot; `ahead`: calls of others
+    that a new one would be served after; None: ds01d was not asked.
+    """
+
+    user: str
+    group: str
+    priority: int
+    unit: str
+    limit: float | None
+    held: float
+    reserved: float
+    left: float | None
+    slots_per_container: int | None
+    source: str
+    waiting: int | None = None
+    ahead: int | None = None
+
+
+def build_quota_document(
+    status: QuotaStatus, *, waiting: int | None = None, ahead: int | None = None
+) -> QuotaDocument:
+    return QuotaDocument(
+        user=status.user,
+        group=status.group,
+        priority=status.priority,
+        unit=status.unit.value,
+        limit=_to_number(status.limit),
+        held=_to_number(status.held) or 0.0,
+        reserved=_to_number(status.reserved) or 0.0,
+        left=_to_number(status.left),
+        slots_per_container=status.slots_per_container,
+        source=status.source,
+        waiting=waiting,
+        ahead=ahead,
+    )
+
+
+def _to_number(amount: Fraction | None) -> float | None:
+    return None if amount is None else round(float(amount), 4)

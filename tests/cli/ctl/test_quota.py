@@ -1,0 +1,85 @@
+"""`ds01ctl quota`: for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ds01d.cli.ctl.main import main as ds01ctl
+from ds01d.documents.quota import QuotaDocument
+from tests.support.commands import Desk
+from tests.support.sample_host import a_host
+
+QUOTA = QuotaDocument(
+    user="alice",
+    group="staff",
+    priority=50,
+    unit="gpus",
+    limit=2.0,
+    held=1.2857,
+    reserved=0.0,
+    left=0.7143,
+    slots_per_container=1,
+    source="/opt/limits.yaml: groups.staff.max_gpu_equivalents",
+    waiting=1,
+    ahead=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("quota", "lines"),
+    [
+        (
+            QUOTA,
+            [
+                "user alice",
+                "group staff",
+                "priority 50",
+                "limit 2 GPUs",
+                "held 1.2857 GPUs",
+                "reserved 0 GPUs",
+                "left 0.7143 GPUs",
+                "per container 1 slot",
+                "limit from /opt/limits.yaml: groups.staff.max_gpu_equivalents",
+                "waiting ahead 2 calls",
+                "waiting 1 call of this user",
+            ],
+        ),
+        (
+            QuotaDocument(
+                user="bob", group="", priority=0, unit="slots", limit=None, held=1.0, reserved=1.0,
+                left=None, slots_per_container=None, source="built in", waiting=0, ahead=0,
+            ),
+            [
+                "user bob",
+                "group -",
+                "priority 0",
+                "limit unlimited",
+                "held 1 slot",
+                "reserved 1 slot",
+                "left unlimited",
+                "limit from built in",
+                "waiting ahead nobody",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_it_is_shown(tmp_path: Path, quota: QuotaDocument, lines: list[str]) -> None:
+    desk, asked = Desk(host=a_host(), state_dir=tmp_path), list[str | None]()
+
+    def read(_: object, user: str | None) -> QuotaDocument:
+        asked.append(user)
+        return quota
+
+    environment = replace(desk.environment(), read_quota=read)
+    result = CliRunner().invoke(ds01ctl, ["quota"], obj=environment)
+    assert [" ".join(line.split()) for line in result.stdout.splitlines()] == lines
+    result = CliRunner().invoke(ds01ctl, ["quota", "bob", "--json"], obj=environment)
+    document = json.loads(result.stdout)
+    assert document["left"] == quota.left
+    assert set(document) == set(QuotaDocument.__struct_fields__)
+    assert asked == [None, "bob"]
