@@ -1362,8 +1362,8 @@ MUTATIONS = (
         invariant=19,
         name="a MIG device of an unknown profile weighs nothing",
         file="ds01d/decide/user_quota.py",
-        old="    return unknown if slices is None else int(slices[1]) * _LEAST\n",
-        new="    return _WHOLE - _WHOLE if slices is None else int(slices[1]) * _LEAST\n",
+        old="    return unknown if gpus is None else gpus\n",
+        new="    return _WHOLE - _WHOLE if gpus is None else gpus\n",
         tests=("tests/decide/test_user_quota.py::test_the_weight_of_a_mig_device",),
     ),
     Mutation(
