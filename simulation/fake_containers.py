@@ -49,6 +49,7 @@ class FakeContainer:
     runtime: str = "runc"
     privileged: bool = False
     host_devices: Sequence[Mapping[str, str]] = ()
+    cgroup_parent: str = ""
     command: Sequence[str] = ("sleep", "600")
     status: str = "created"
     pid: int = 0
@@ -105,6 +106,7 @@ class FakeContainer:
             "Devices": list(self.host_devices),
             "Privileged": self.privileged,
             "Runtime": self.runtime,
+            "CgroupParent": self.cgroup_parent,
         }
         seen["Config"] |= {
             "Hostname": self.id[:12],

@@ -342,6 +342,8 @@ class _Handler(UnixHandler[FakeEngine]):
             command=self.body.get("Cmd") or ("sleep", "600"),
             privileged=bool(host.get("Privileged")),
             runtime=host.get("Runtime") or "runc",
+            host_devices=host.get("Devices") or (),
+            cgroup_parent=host.get("CgroupParent") or "",
         )
         self.say({"Id": ident, "Warnings": []}, 201)
 

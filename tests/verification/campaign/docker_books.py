@@ -3,10 +3,13 @@
 Users book over the socket, run, stop, start and remove containers, by hand too, while Docker's
 answers are spoilt, NVML fails, GPUs are renumbered and ds01d is killed. The oracle keeps from when
 to when each container certainly lived, and with which device; it shares no code with what decides.
+Containers request devices in many forms, under labels that may name somebody else (`docker_forms`):
+some hold nothing whatever they ask for, some nothing once they have stopped.
 
 False grants: a slot was handed out that somebody had from before the question until after the
-answer. Lost reservations: granted, and not in the file right after the answer. Lasting drift: when
-all is well again, the status does not come to say what is. Each has to be 0.
+answer. Lost reservations: granted, and not in the file right after the answer. False refusals: who
+has nothing was told to be at the limit. Lasting drift: when all is well again, the status does not
+come to say what is. Each has to be 0.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,12 +38,30 @@ from simulation import nvml
 from simulation.fake_engine import FakeEngine
 from simulation.proxy import Mode, Proxy
 from tests.support.daemon import RunningDaemon, Site
+from tests.verification.campaign.docker_forms import (
+    STRANGER,
+    Form,
+    choose_empty_form,
+    choose_form,
+)
 
 WORLD = nvml.full(3)  # fewer than there are users
 GRACE_S, CALM_S = 4.0, 30.0
 ROUND_S = 12.0
-USERS = {"alice": 1001, "bob": 1002, "henry": 1003}  # henry's stopped containers hold for a second
+# Logins of every Debian: whom a name means has to be known. HASTY's containers hold for a second.
+USERS = {"daemon": 1, "bin": 2, "sys": 3}
+HASTY = "sys"
+STRANGER_UID = 5
+LIMITS = f"""\
+defaults: {{gpu_hold_after_stop: null, priority: 1, max_mig_instances: 50}}
+default_group: student
+groups:
+  student: {{members: [daemon, bin], priority: 10}}
+  hasty: {{members: [{HASTY}], priority: 20, gpu_hold_after_stop: 1s}}
+  strict: {{members: [{STRANGER}], priority: 10, max_mig_instances: 1}}
+"""
 UNKNOWN_ERROR = 999
+NEVER = float("inf")
 
 
 @dataclass
@@ -50,7 +72,7 @@ class Life:
     what: str
     device: str
     since: float
-    until: float = float("inf")
+    until: float = NEVER
 
 
 @dataclass
@@ -68,8 +90,28 @@ class Lab:
     violations: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     uuids: dict[str, str] = field(default_factory=dict)
+    shown: nvml.World = WORLD
+    processes: dict[int, str] = field(default_factory=dict)
+    hasty: set[str] = field(default_factory=set)
 
     def show(self, world: nvml.World) -> None:
+        """Put a world in force, with the processes that there are."""
+        with self.lock:
+            self.shown = world
+            self._write()
+
+    def compute(self, pid: int, device: str | None) -> None:
+        """A process uses a device from now on; None: none any more."""
+        with self.lock:
+            self.processes.pop(pid, None)
+            if device is not None:
+                self.processes[pid] = device
+            self._write()
+
+    def _write(self) -> None:
+        world, slots = self.shown, {uuid: slot for slot, uuid in self.shown.slots().items()}
+        for pid, device in self.processes.items():
+            world = world.with_process(slots[device], pid)
         world.write(self.world)
 
     def violate(self, kind: str, what: str) -> None:
@@ -128,66 +170,134 @@ class User(threading.Thread):
             self._number += 1
             user = self._random.choice([*USERS])
             name = f"job{self._number}._.{USERS[user]}"
-            act = self._random.choice((*[self._book_and_run] * 5, self._run_by_hand))
+            acts = (*[self._book_and_run] * 5, self._run_by_hand, self._run_empty, self._compute)
+            act = self._random.choice(acts)
             with suppress(docker.errors.APIError):
                 act(user, name)
             time.sleep(self._random.uniform(0.0, 0.3))
 
     def _book_and_run(self, user: str, name: str) -> None:
         lab, asked = self._lab, time.monotonic()
-        reply = call(lab.socket, "Allocate", container=name, user=user, most=99)
+        count = self._random.choice((1, 1, 1, 2, 3))
+        reply = call(lab.socket, "Allocate", container=name, user=user, most=99, count=count)
         answered = time.monotonic()
         if "booking" not in reply.get("parameters", {}):
             refused = str(reply.get("error", "")).endswith(".Refused")
             lab.counts["refused" if refused else "refused by a fault"] += 1
             return
         lab.counts["granted"] += 1
-        device = reply["parameters"]["booking"]["device"]
-        lab.judge(name, device, asked, answered)
+        devices = [slot["device"] for slot in reply["parameters"]["booking"]["slots"]]
+        for device in devices:
+            lab.judge(name, device, asked, answered)
         if name not in reserved(lab.site):
-            lab.violate("lost reservations", f"{name} on {device}")
-        reservation = lab.begin(name, "reservation", device)
-        # Its end is counted from the grant at the earliest.
-        reservation.until = asked + GRACE_S
+            lab.violate("lost reservations", f"{name} on {devices}")
+        reservations = [lab.begin(name, "reservation", device) for device in devices]
+        # Their end is counted from the grant at the earliest.
+        _end(reservations, asked + GRACE_S)
         what = self._random.random()
         if what < 0.15:  # nobody comes
             return
         if what < 0.3:
-            reservation.until = time.monotonic()
+            _end(reservations, time.monotonic())
             call(lab.socket, "Release", container=name)
             return
-        self._live(name, user, device, reservation)
+        form = choose_form(self._random, user, *devices)
+        self._live(name, user, form, reservations)
 
     def _run_by_hand(self, user: str, name: str) -> None:
-        """On some device, whoever has it: whose it is does not matter to the oracle."""
-        device = self._random.choice([*self._lab.uuids.values()])
-        self._live(name, user, device, None)
+        """On some devices, whoever has them: whose it is does not matter to the oracle."""
+        uuids = [*self._lab.uuids.values()]
+        devices = self._random.sample(uuids, self._random.choice((1, 1, 2)))
+        plain = f"by-hand-{name.partition('._.')[0]}"
+        name = self._random.choice((name, plain))
+        self._live(name, user, choose_form(self._random, user, *devices), [])
 
-    def _live(self, name: str, user: str, device: str, reservation: Life | None) -> None:
+    def _run_empty(self, user: str, name: str) -> None:
+        """A container that holds nothing."""
+        device = self._random.choice([*self._lab.uuids.values()])
+        form = choose_empty_form(self._random, user, device)
+        self._live(name.partition("._.")[0], user, form, [])
+
+    def _compute(self, user: str, name: str) -> None:
+        """A process of nobody who is known uses a device: that counts, whatever is booked."""
+        del user
+        lab, device = self._lab, self._random.choice([*self._lab.uuids.values()])
+        with subprocess.Popen(["/bin/sleep", "60"]) as process:
+            lab.compute(process.pid, device)
+            life = lab.begin(name, "process", device)
+            time.sleep(self._random.uniform(0.2, 1.0))
+            life.until = time.monotonic()
+            lab.compute(process.pid, None)
+            process.kill()
+        lab.counts["processes"] += 1
+
+    def _live(self, name: str, user: str, form: Form, reservations: list[Life]) -> None:
         lab = self._lab
-        host = self._client.create_host_config(network_mode="none")
-        host["DeviceRequests"] = [
-            {"Driver": "", "Count": 0, "DeviceIDs": [device], "Capabilities": [["gpu"]]}
-        ]
-        labels = {"ds01.managed": "true", "ds01.user": user}
-        made = self._client.create_container(
-            "image", ["sleep"], name=name, labels=labels, host_config=host
-        )
+        config = {
+            "Image": "image",
+            "Cmd": ["sleep"],
+            "Env": [*form.env],
+            "Labels": {**form.labels},
+            "HostConfig": {"NetworkMode": "none", **form.host},
+        }
+        if user == HASTY:
+            lab.hasty.add(name)
+        made = self._client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         self._client.start(made["Id"])
-        life = lab.begin(name, "container", device)
-        if reservation is not None:
-            reservation.until = time.monotonic()
-        lab.counts["containers"] += 1
+        lives = [lab.begin(name, "container", device) for device in form.devices]
+        _end(reservations, time.monotonic())
+        lab.counts["containers" if lives else "containers that hold nothing"] += 1
         time.sleep(self._random.uniform(0.2, 2.0))
         if self._random.random() < 0.5:
-            if user == "henry":  # all others hold it until they are removed
-                life.until = time.monotonic()
+            if user == HASTY or form.ends_by_stop:  # all others hold it until they are removed
+                _end(lives, time.monotonic())
             self._client.stop(made["Id"], timeout=0)
             time.sleep(self._random.uniform(0.0, 2.0))
         if time.monotonic() > self._ends:
             return  # what is left shows whether the status says what is
-        life.until = min(life.until, time.monotonic())
+        _end(lives, time.monotonic())
         self._client.remove_container(made["Id"], force=True)
+
+
+def _end(lives: list[Life], at: float) -> None:
+    for life in lives:
+        life.until = min(life.until, at)
+
+
+class Stranger(threading.Thread):
+    """Has nothing, whatever others write on their containers, and may have one slot."""
+
+    def __init__(self, lab: Lab, seed: int, ends: float) -> None:
+        super().__init__(daemon=True)
+        self._lab, self._number, self._ends = lab, seed * 1000, ends
+
+    def run(self) -> None:
+        lab = self._lab
+        while time.monotonic() < self._ends:
+            self._number += 1
+            name = f"own{self._number}._.{STRANGER_UID}"
+            asked = time.monotonic()
+            reply = call(lab.socket, "Allocate", container=name, user=STRANGER)
+            answered = time.monotonic()
+            parameters = reply.get("parameters", {})
+            if parameters.get("code") == "USER_AT_LIMIT":
+                lab.violate("false refusals", f"{parameters}")
+            if "booking" in parameters:
+                device = parameters["booking"]["device"]
+                lab.judge(name, device, asked, answered)
+                lab.counts["granted to the stranger"] += 1
+                # What a fault keeps from being released ends by itself.
+                if call(lab.socket, "Release", container=name).get("error", "no reply"):
+                    self._wait_gone(name)
+            time.sleep(0.2)
+
+    def _wait_gone(self, name: str) -> None:
+        """Until neither the file nor what ds01d published has it."""
+        while time.monotonic() < self._ends and (
+            name in reserved(self._lab.site)
+            or any(name == holder for holder, _ in holders(self._lab.site))
+        ):
+            time.sleep(0.1)
 
 
 class Trouble(threading.Thread):
@@ -276,15 +386,17 @@ def calm_down(lab: Lab) -> float:
     """How long it takes until the status says what is, and nothing is left to do."""
     client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=30)
     for row in client.containers(all=True):
-        if row["Names"][0].endswith(str(USERS["henry"])):  # its hold may end at any moment
+        if row["Names"][0].removeprefix("/") in lab.hasty:  # its hold may end at any moment
             client.remove_container(row["Id"], force=True)
     began = time.monotonic()
     found: object = None
     while time.monotonic() < began + CALM_S:
-        there = set()
-        for row in client.containers(all=True):
-            requests = client.inspect_container(row["Id"])["HostConfig"]["DeviceRequests"]
-            there.add((row["Names"][0].removeprefix("/"), requests[0]["DeviceIDs"][0]))
+        names = {row["Names"][0].removeprefix("/") for row in client.containers(all=True)}
+        there = {
+            (life.name, life.device)
+            for life in lab.lives
+            if life.until == NEVER and life.name in names
+        }
         status = lab.site.status()
         found = there ^ holders(lab.site), reserved(lab.site), status.get("open_drifts")
         if found == (set(), set(), []) and not status["passes"]["failing_since"]:
@@ -324,6 +436,7 @@ def open_lab() -> Iterator[Lab]:
             allocator={"sharing": "never"},
         )
         site.configure(books={"kind": "docker"})
+        site.limits.write_text(LIMITS, encoding="utf-8")
         lab = Lab(folder, engine, proxy, site, world, service)
         lab.uuids = WORLD.slots()
         yield lab
@@ -338,9 +451,10 @@ def main(seed: int, minutes: float) -> int:
             over = time.monotonic() + ROUND_S
             users = [User(lab, seed + 100 * number + one, over) for one in range(6)]
             trouble = Trouble(lab, daemon, seed + number, over)
-            for thread in (*users, trouble):
+            threads = (*users, Stranger(lab, seed + number, over), trouble)
+            for thread in threads:
                 thread.start()
-            for thread in (*users, trouble):
+            for thread in threads:
                 thread.join(120)
             trouble.heal()
             if not daemon.running:
@@ -351,7 +465,10 @@ def main(seed: int, minutes: float) -> int:
         for entry in bugs[:5]:
             lab.violate("errors in the log", str(entry)[:500])
     sys.stdout.write(f"seed {seed}, {number} rounds, right after {longest:.1f} s at most\n")
-    must = ("false grants", "lost reservations", "lasting drift", "deaths", "errors in the log")
+    must = (
+        *("false grants", "lost reservations", "false refusals", "lasting drift", "deaths"),
+        "errors in the log",
+    )
     for kind in must:
         sys.stdout.write(f"{kind:<22}{lab.counts[kind]:>8}\n")
     for kind in sorted(lab.counts.keys() - set(must)):
