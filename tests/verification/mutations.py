@@ -1373,8 +1373,8 @@ MUTATIONS = (
         old="        if refused is None:\n            return self._make_allocated(best)\n",
         new="        if refused is None or best:\n            return self._make_allocated(best)\n",
         tests=(
-            "tests/decide/test_user_quota.py::test_no_sequence_of_requests_gets_more",
-            "tests/decide/test_user_quota.py::test_seven_sevenths_are_one_and_not_a_little_more",
+            ("tests/decide/test_user_quota.py"
+            "::test_whole_gpus_come_first_and_what_exceeds_the_quota_last"),
         ),
     ),
     Mutation(

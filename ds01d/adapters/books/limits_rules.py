@@ -112,7 +112,7 @@ class _Resolution:
             if sections.problem
             else self._find_resources(None, others),
             groups={user: name_group(chain) for user, chain in chains.items()},
-            default_group=name_group(others),
+            default_group=other_users.group,
             reservations=reserved,
             unclear=tuple(f"{self._origin}: {problem}" for problem in unclear),
         )

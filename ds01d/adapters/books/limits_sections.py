@@ -58,10 +58,12 @@ NO_SIDE_FILES: Final = SideFiles()
 class OtherUsers:
     """Where the limits of those whom nobody names are looked up.
 
-    `assumed`: in words, what that is; `problem`: why it is not known.
+    `group`: its name, "" without one; `assumed`: in words, what that is; `problem`: why it is not
+    known.
     """
 
     chain: Chain
+    group: str
     assumed: str
     problem: str
 
@@ -142,6 +144,7 @@ class LimitsSections:
             problem = f"default_group: unknown group {describe_value(default_group)}"
         return OtherUsers(
             chain=(self.defaults,) if layer is None else (layer, self.defaults),
+            group=name or "",
             assumed="the defaults are" if layer is None else f"the default group {name} is",
             problem=problem,
         )
