@@ -614,6 +614,44 @@ def test_a_file_that_stays_shorter_counts_in_the_end(host: SimulatedHost) -> Non
     assert STOPPED not in host.booked()
 
 
+MEMBERS_BESIDE = (
+    "defaults: {gpu_hold_after_stop_h: 0.25}\n"
+    "default_group: student\n"
+    "groups: {student: {max_gpu_equivalents: 1.0}, research: {gpu_hold_after_stop_h: 168}}\n"
+)
+MEMBERS = f"# members of research\nalice\nbob\n{USER}\n"
+LOST: dict[str, Spoil] = {
+    "gone": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_text(""),
+    "cut": lambda path: path.write_text(MEMBERS.partition(USER)[0]),
+    "another": lambda path: path.write_text("# members of research\nalice, bob\n"),
+    "a link": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "moved away": lambda path: path.parent.rename(path.parent.with_name("g")),
+}
+EDITED = {"emptied", "cut", "another"}
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_list_of_members_that_is_lost_moves_nobody_to_a_shorter_hold(
+    host: SimulatedHost, kind: str
+) -> None:
+    """Not at once where somebody may have meant it, and never where nobody can have."""
+    host.limits.write_text(MEMBERS_BESIDE, encoding="utf-8")
+    members = host.limits.parent / "groups" / "research.members"
+    members.parent.mkdir()
+    members.write_text(MEMBERS, encoding="utf-8")
+    host.sweeps(6, 3600, 60, 60, 60)
+    assert host.booked()[STOPPED] == {"1.1"}
+    LOST[kind](members)
+    report = host.sweeps(1, 6, 60)
+    assert host.booked()[STOPPED] == {"1.1"}, told(report)
+    unclear = {one.reason for one in report.findings if one.kind is FindingKind.UNCLEAR_LIMITS}
+    assert unclear
+    host.sweeps(200, 6)
+    assert (STOPPED in host.booked()) == (kind not in EDITED)
+
+
 def yaml(content: str) -> Spoil:
     return lambda path: path.write_text(content, encoding="utf-8")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -20,6 +22,7 @@ from ds01d.model.allocation import (
     Released,
 )
 from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
+from ds01d.model.limits import GpuQuota
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName, Wall
 from ds01d.reconcile.allocator import Allocator
 from tests.support.build import ALWAYS_UNLIMITED, books, four_slots, record, slot, two_by_two
@@ -140,6 +143,26 @@ def test_the_limits_say_what_the_caller_does_not(host: Host) -> None:
     third = allocator(host).allocate(UserName("bob"), ContainerName("third"))
     assert isinstance(third, Rejected)
     assert third.refusal is Refusal.LIMITS_UNREADABLE
+
+
+def test_quotas_in_gpu_equivalents_count_whoever_books(host: Host) -> None:
+    """MIG devices of a seventh: an operator's number takes the place of the user's, no other."""
+    quota = GpuQuota(gpus=Fraction(1, 7), aggregate=Fraction(2, 7), slots_per_container=1)
+    host.limits = replace(ALWAYS_UNLIMITED, default_gpu_quota=quota)
+    assert isinstance(allocator(host).allocate(ALICE, NAME), Allocated)
+    second = partial(allocator(host).allocate, ALICE, ContainerName("second"))
+    host.failing.add(Source.NVML)  # it is not asked for a refusal
+    refused = second()
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "USER_AT_LIMIT (0.142857/0.142857)"
+    refused = second(count=2, max_gpus=5)
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "EXCEEDS_CONTAINER_LIMIT (2>1)"
+    host.failing.clear()
+    assert isinstance(second(max_gpus=5), Allocated)
+    refused = allocator(host).allocate(ALICE, ContainerName("third"), 5)
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "AGGREGATE_GPU_QUOTA_EXCEEDED (0.285714+0.142857>0.285714)"
 
 
 def test_the_limit_is_told_without_a_look_at_the_gpus(host: Host) -> None:

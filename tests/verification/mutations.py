@@ -1373,8 +1373,10 @@ MUTATIONS = (
         old="        if refused is None:\n            return self._make_allocated(best)\n",
         new="        if refused is None or best:\n            return self._make_allocated(best)\n",
         tests=(
-            ("tests/decide/test_user_quota.py"
-            "::test_whole_gpus_come_first_and_what_exceeds_the_quota_last"),
+            (
+                "tests/decide/test_user_quota.py"
+                "::test_whole_gpus_come_first_and_what_exceeds_the_quota_last"
+            ),
         ),
     ),
     Mutation(
