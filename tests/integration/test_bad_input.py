@@ -620,13 +620,25 @@ MEMBERS_BESIDE = (
     "groups: {student: {max_gpu_equivalents: 1.0}, research: {gpu_hold_after_stop_h: 168}}\n"
 )
 MEMBERS = f"# members of research\nalice\nbob\n{USER}\n"
+
+
+def replace_by_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 LOST: dict[str, Spoil] = {
     "gone": lambda path: path.unlink(),
     "emptied": lambda path: path.write_text(""),
     "cut": lambda path: path.write_text(MEMBERS.partition(USER)[0]),
     "another": lambda path: path.write_text("# members of research\nalice, bob\n"),
-    "a link": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link": replace_by_link,
+    "a folder": replace_by_folder,
     "moved away": lambda path: path.parent.rename(path.parent.with_name("g")),
 }
 EDITED = {"emptied", "cut", "another"}
