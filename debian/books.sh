@@ -8,7 +8,7 @@ is_only_writer() {
 }
 
 # Whether the lab's allocator keeps no books: whose container names a GPU holds it, and /var/lib/ds01 and
-# /var/log/ds01 are its scripts' alone.
+# /var/log/ds01 are its scripts' alone (decision 238: the sticky bit would break these scripts).
 is_lab_without_books() {
     [ -e "${DPKG_ROOT:-}/opt/ds01-infra/scripts/docker/gpu_allocator_v2.py" ] &&
         [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]
@@ -19,7 +19,7 @@ is_lab_without_books() {
 # brings a changed one, and an unattended upgrade fail. On a host without an allocator and its files,
 # Docker is the books, and there is nothing that ds01d could only observe. Beside an allocator without
 # books it observes, with logs in a folder of its own; and as there, a stopped container keeps its GPU
-# until something removes it.
+# until something removes it, and two containers never share one.
 make_config() {
     config=${DPKG_ROOT:-}/etc/ds01/ds01d.toml
     if [ -n "$1" ] || [ -e "$config" ] || [ -L "$config" ]; then
@@ -31,6 +31,7 @@ make_config() {
         set -- docker observe
         lab='s|"/var/log/ds01/|"/var/log/ds01d/|; s|/ds01-infra/config/resource|/ds01-infra/config/runtime/resource|'
         lab="$lab; s|^expired_holds = \"release\"\$|expired_holds = \"report\"|"
+        lab="$lab; s|^sharing = \"when-full\"\$|sharing = \"never\"|"
     elif [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
         set -- docker repair
     fi

@@ -40,6 +40,7 @@ def test_beside_an_allocator_without_books_it_observes_docker(tmp_path: Path) ->
     settings = parse_config(config_of(tmp_path).read_text(encoding="utf-8"), origin="test")
     assert (settings.books.kind, settings.daemon.mode) == ("docker", "observe")
     assert settings.policy.expired_holds == "report"
+    assert settings.allocator.sharing == "never"
     limits = "/opt/ds01-infra/config/runtime/resource-limits.yaml"
     assert str(settings.books.limits) == limits
     logs = {settings.logs.operations.parent, settings.logs.allocations.parent}

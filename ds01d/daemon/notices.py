@@ -76,6 +76,7 @@ class Notices:
     def _add(self, notice: Notice) -> None:
         sent_at, now = self._sent.get(notice.key), self._now().boot
         quota = notice.kind in (NoticeKind.QUOTA_REACHED, NoticeKind.QUOTA_REFUSED)
+        # Decision 239: what a restart forgets, the target still knows.
         is_repeated = sent_at is not None and (
             notice.kind.is_lasting or (quota and now - sent_at < REPEAT_QUOTA_S)
         )

@@ -112,6 +112,11 @@ def lab_files(machine: Machine) -> dict[str, tuple[str, bytes]]:
     return files
 
 
+def alert_types(lab: Lab, user: str) -> set[str]:
+    path = lab.machine.path(f"/var/lib/ds01/alerts/{user}.json")
+    return {alert["type"] for alert in json.loads(path.read_text(encoding="utf-8"))}
+
+
 def furnish(machine: Machine) -> None:
     """Put the lab's programs, settings and folders into the machine."""
     for script in ("docker-wrapper.sh", "gpu_allocator_v2.py"):
@@ -234,13 +239,26 @@ def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> No
     refused = lab.docker_run("alice", "fifth", "--gpus", "1")
     assert refused.returncode == 1
     assert "quota" in refused.stderr + refused.stdout
-    alerts = json.loads(machine.path("/var/lib/ds01/alerts/alice.json").read_text())
-    assert "gpu_quota_refused" in {alert["type"] for alert in alerts}
+    assert "gpu_quota_refused" in alert_types(lab, "alice")
 
+    # A stopped container: its user is told in time, and nobody else gets its GPU.
+    lab.type_in("sed -i 's/^hold_warning = .*/hold_warning = \"1h\"/' /etc/ds01/ds01d.toml")
+    machine.run("/usr/bin/docker", "stop", "--time", "0", "first")
+    lab.service.systemctl("reload")
+    until(lambda: "gpu_hold_ending" in alert_types(lab, "alice"), what=lab.service.tail)
+
+    # Who goes around the wrapper has a GPU too, and it is not given away.
     machine.run(CHOWN_JOB)
+    freed = lab.device_of("fourth")
     machine.docker.remove("fourth")
     until(lambda: len(lab.holders()) == 3, what=lab.holders)
+    machine.docker.run("around", devices=[freed])
+    taken = lab.docker_run("bob", "sixth", "--gpus", "1")
+    assert taken.returncode == 1, taken.stdout
+    machine.docker.remove("around")
+    until(lambda: len(lab.holders()) == 3, what=lab.holders)
     assert lab.docker_run("bob", "sixth", "--gpus", "1").returncode == 0
+    assert lab.device_of("sixth") == freed
     until(lambda: len(lab.holders()) == 4, what=lab.holders)
     types = [event["event_type"] for event in lab.events()]
     assert types.count("gpu.allocated") == 3
@@ -279,8 +297,8 @@ def test_gone_back_all_is_as_it_was(lab: Lab) -> None:
         "/var/lib/ds01/container-metadata",
     }
     # Nothing was stopped, and the lab's own allocator gives out what is free.
-    states = [row["State"] for row in machine.docker.client.containers()]
-    assert states == ["running"] * 4
+    states = [row["State"] for row in machine.docker.client.containers(all=True)]
+    assert sorted(states) == ["exited", "running", "running", "running"]
     full = lab.docker_run("bob", "seventh", "--gpus", "1")
     assert full.returncode == 1
     machine.docker.remove("third")

@@ -2,7 +2,7 @@
 
 One compact JSON object a line, under 4 KB, so that one write of several writers never mixes with
 another's. The file is opened for each write: whoever rotates it, by rename or by copy and truncate,
-loses nothing. Written, never read: decision 236.
+loses nothing. Nothing is decided by it: decision 236.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from ds01d.cli.doctor.writer_checks import (
     check_allocators,
     check_cron,
     check_hidden_commands,
+    check_sharing,
     check_wrapper,
     installed_commands,
 )
@@ -51,6 +52,7 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield from check_service(booted, Path("/var/log/journal"))
     yield from check_cron(CRON)
     yield from check_allocators()
+    yield from check_sharing(config)
     yield from check_wrapper()
     yield from check_lab_units(booted)
     yield from check_hidden_commands(FIRST_ON_PATH, installed_commands())

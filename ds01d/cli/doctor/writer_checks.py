@@ -22,6 +22,7 @@ from ds01d.cli.doctor.known_programs import (
     find_program,
 )
 from ds01d.cli.doctor.source_checks import Check, ok, warn
+from ds01d.config import Config
 from ds01d.text import format_count, make_printable
 
 CRON: Final = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
@@ -107,6 +108,13 @@ def check_allocators(allocators: Iterable[LabAllocator] = ALLOCATORS) -> Iterato
         if (text := _read_script(allocator.path)) and not allocator.harmless.search(text)
     ]
     yield from checks or [ok("allocator", "no allocator that ignores the lock of the books found")]
+
+
+def check_sharing(config: Config, allocator: Path = ALLOCATORS[-1].path) -> Iterator[Check]:
+    """Whether ds01d would put two containers on one GPU where the lab's allocator never did."""
+    if config.allocator.sharing == "when-full" and allocator.exists():
+        detail = "when all GPUs are taken a second container gets one of them (allocator.sharing)"
+        yield warn("allocator", detail, 'set allocator.sharing = "never"')
 
 
 def _check_allocator(allocator: LabAllocator) -> Check:

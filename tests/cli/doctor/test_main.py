@@ -429,6 +429,17 @@ def test_an_allocator_that_a_release_put_back_is_told(tmp_path: Path) -> None:
     assert check.fix == f"ln -sf {ours} {path}"
 
 
+def test_sharing_where_the_lab_never_shared_is_told(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "gpu_allocator_v2.py"
+    assert list(writer_checks.check_sharing(desk.config, path)) == []
+    path.touch()
+    (check,) = writer_checks.check_sharing(desk.config, path)
+    assert (check.health, check.fix) == (Health.WARN, 'set allocator.sharing = "never"')
+    allocator = msgspec.structs.replace(desk.config.allocator, sharing="never")
+    config = msgspec.structs.replace(desk.config, allocator=allocator)
+    assert list(writer_checks.check_sharing(config, path)) == []
+
+
 def test_a_wrapper_that_is_not_on_path_any_more_is_told(tmp_path: Path) -> None:
     wrapper, command = tmp_path / "docker-wrapper.sh", tmp_path / "docker"
     assert list(writer_checks.check_wrapper(wrapper, command)) == []
