@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ds01d.decide.device_resolution import index_devices, is_lasting, resolve_devices
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Attempt, Record
 from ds01d.model.checkpoint import Identity
@@ -68,7 +69,7 @@ def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
         container=index.containers.get(name),
         record=record,
         booked=booked,
-        slots=booked or _find_recorded_slot(record, index),
+        slots=booked or _find_recorded_slots(record, index.containers.get(name), index),
         user=index.find_user(name),
         identity=identity,
         former=_find_former(identity, index),
@@ -99,12 +100,32 @@ def gather_orphan(name: ContainerName, index: BooksIndex) -> Subject:
 _NO_ATTEMPT = Attempt()
 
 
-def _find_recorded_slot(record: Record | None, index: BooksIndex) -> frozenset[SlotId]:
-    """The slot in the metadata, if the table has it."""
+def _find_recorded_slots(
+    record: Record | None, container: Container | None, index: BooksIndex
+) -> frozenset[SlotId]:
+    """The slot in the metadata, if the table has it, with the others that its container requests.
+
+    A record names the first of several slots only.
+    """
     if record is None or record.gpu_id is None:
         return frozenset()
     slot = index.table.moved.get(record.gpu_id, record.gpu_id)
-    return frozenset((slot,)) if slot in index.table.slots else frozenset()
+    if slot not in index.table.slots:
+        return frozenset()
+    requested = _find_requested_slots(container, index)
+    return requested if slot in requested else frozenset((slot,))
+
+
+def _find_requested_slots(container: Container | None, index: BooksIndex) -> frozenset[SlotId]:
+    """The slots of a request that means the same devices for good, if each has one."""
+    request = None if container is None else container.request
+    if request is None or isinstance(request, Unknown) or not is_lasting(request):
+        return frozenset()
+    devices, _ = resolve_devices(request, index_devices(index.snapshot.gpu, index.snapshot.state))
+    slots = [index.table.slot_of.get(device) for device in devices or ()]
+    return (
+        frozenset(slot for slot in slots if slot is not None) if None not in slots else frozenset()
+    )
 
 
 def _find_former(identity: Identity | None, index: BooksIndex) -> frozenset[ContainerId]:

@@ -208,11 +208,15 @@ class Allocator:
             stopped = replace(record, stopped_at=now, stopped_text=None)
             with self._enter_change("mark-stopped", container, None, None, stopped):
                 self._world.metadata.write(stopped, onto=record.digest)
+            state = self._world.state.read()
         warnings = self._logs.append(
             "MARKED_STOPPED",
             record.user or UserName("unknown"),
             container,
-            record.gpu_id or "",
+            # A record names the first of several slots.
+            ",".join(state.find_slots(container) if isinstance(state, AllocatorState) else ())
+            or record.gpu_id
+            or "",
             priority=0,  # as it always was
             reason="Container stopped, GPU hold timer started",
             operation="mark-stopped",

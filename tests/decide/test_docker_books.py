@@ -48,6 +48,9 @@ DIFFERENT = {
     "stopped: lost its booking of two slots: the metadata knows the first": holds(
         HOLD, "1.0", lasts=900.0
     ),
+    "stopped: lost its booking of two slots, which it requests by UUID: it holds both again": holds(
+        HOLD, "1.0", "1.1", lasts=900.0
+    ),
     "stopped: lost its booking of a slot that is gone": holds(HOLD, "1.0", lasts=900.0),
     # One that exists is created, whatever its labels; and what was destroyed has nothing.
     "being created: anchor 4, an unlabelled container of that name was seen a minute ago"

@@ -753,6 +753,11 @@ STOPPED: list[Row] = [
         holds(VerdictReason.LOST, "1.0", lasts=15 * MINUTE),
     ),
     (
+        "lost its booking of two slots, which it requests by UUID: it holds both again",
+        lambda: without_booking(booked("1.0", "1.1", on=("MIG-1-0", "MIG-1-1")).stop()),
+        holds(VerdictReason.LOST, "1.0", "1.1", lasts=15 * MINUTE),
+    ),
+    (
         "lost its booking and its hold is over: nothing comes back",
         lambda: without_booking(booked().stop()).after(15 * MINUTE),
         free(Proof.EXPIRED, due_in=0),

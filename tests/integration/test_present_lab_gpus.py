@@ -234,3 +234,25 @@ def owner(lab: Lab) -> tuple[str, str, bool] | None:
     return next(
         ((h["user"], h["user_by"], h["is_guess"]) for h in lab.status()["3"]["holders"]), None
     )
+
+
+def test_a_container_with_three_gpus(lab: Lab) -> None:
+    """From the reservation to the removal; by what `status`, `plan` and `explain` say."""
+    assert lab.allocate("train._.2", count=3) == ["0", "1", "2"]
+    labels = {"ds01.managed": "true", "ds01.user": "bin", "ds01.gpu.uuids": ",".join(GPUS[:3])}
+    env = {"NVIDIA_VISIBLE_DEVICES": ",".join(GPUS[:3])}
+    lab.engine.run("train._.2", runtime="nvidia", env=env, labels=labels)
+    three = {slot: ["train._.2"] for slot in "012"}
+    until(lambda: lab.holders() == three and not lab.site.status()["open_drifts"])
+    assert lab.allocate("more._.2", count=2) == "USER_AT_LIMIT (3/4, 2 more asked for)"
+    assert lab.allocate("more._.2") == ["3"]
+    plan = lab.site.plan()
+    assert (plan["consistent"], plan["findings"]) == (True, [])
+    explained = json.loads(lab.site.ctl("explain", "train._.2", "--json").stdout)
+    assert explained["books"]["booked_in"] == ["0", "1", "2"]
+    assert (explained["books"]["user"], explained["books"]["user_by"]) == ("bin", "name")
+    lab.engine.stop_container("train._.2")
+    lab.daemon.sweeps(2)
+    assert lab.holders() == {**three, "3": ["more._.2"]}
+    lab.engine.remove("train._.2")
+    until(lambda: lab.holders() == {"3": ["more._.2"]}, what=lab.holders)

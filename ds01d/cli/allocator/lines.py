@@ -76,7 +76,8 @@ def user_status_lines(user: str, count: int, rows: Iterable[tuple[str, str, int]
     """`user-status`: slot, container, priority."""
     bookings = list(rows)
     yield ""
-    yield f"{make_printable(user)}: {count} GPU/MIG instances across {len(bookings)} containers"
+    names = {name for _, name, _ in bookings}
+    yield f"{make_printable(user)}: {count} GPU/MIG instances across {len(names)} containers"
     yield ""
     for slot, name, priority in bookings:
         yield f"  GPU {slot}: {make_printable(name)} (priority {priority})"
