@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from math import inf
 from typing import Final
 
@@ -22,7 +23,7 @@ class ProcessWatch:
 
     def __init__(self, find_states: FindStates) -> None:
         self._find_states = find_states
-        self._running: dict[ContainerName, ReservingProcess] = {}
+        self._running: dict[ContainerName, tuple[ReservingProcess, ...]] = {}
         self._looked_at = -inf
 
     def set_snapshot(self, snapshot: Snapshot) -> None:
@@ -30,10 +31,9 @@ class ProcessWatch:
         if isinstance(snapshot.metadata, Unknown):
             return
         self._running = {
-            name: record.process
+            name: record.processes
             for name, record in snapshot.metadata.items()
             if isinstance(record, Record)
-            and record.process is not None
             and snapshot.find_process_state(record) is ProcessState.RUNS
         }
 
@@ -50,9 +50,11 @@ class ProcessWatch:
         self._looked_at = time.monotonic()
         # Decision 233: a look costs some reads; pidfd_open would cost a descriptor for each, and
         # a start time to compare all the same after a restart.
-        states = self._find_states(self._running.values())
+        states = self._find_states(chain.from_iterable(self._running.values()))
         ended = frozenset(
-            name for name, process in self._running.items() if states[process] is ProcessState.ENDED
+            name
+            for name, processes in self._running.items()
+            if all(states[process] is ProcessState.ENDED for process in processes)
         )
         for name in ended:
             del self._running[name]

@@ -14,6 +14,7 @@ from ds01d.decide.subject import Subject
 from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, VerdictReason
 from ds01d.model.primitives import Boot, SlotId, Source
+from ds01d.model.reservation import describe_processes
 
 
 def decide_absent(subject: Subject, index: BooksIndex) -> Verdict:
@@ -86,7 +87,7 @@ def _prove_absence(subject: Subject, first: Boot, since: Boot, index: BooksIndex
             why=VerdictReason.ABSENT,
             due=start,
             since=start,
-            evidence=(f"proc: {record.process} has ended, {absence}",),
+            evidence=(f"proc: {describe_processes(record.processes)} ended, {absence}",),
         )
     watched = max(0.0, index.snapshot.now.boot - start)
     return Free(

@@ -44,13 +44,13 @@ def build_record(
         stopped_at=None,
         stopped_text=None,
         booking=given.id,
-        process=process,
+        processes=() if process is None else (process,),
     )
 
 
 def add_reservation(given: Allocated, record: Record, now: Wall, policy: Policy) -> Allocated:
     """The allocation with the ID in its record, and with its end where that is ahead."""
-    most_s = policy.creation_grace_s if record.process is None else policy.reservation_limit_s
+    most_s = policy.creation_grace_s if not record.processes else policy.reservation_limit_s
     # Invariant 4: a time in the future is capped, since a clock may have been set back.
     begun = None if record.allocated_at is None else min(record.allocated_at, now)
     until = None if begun is None or begun + most_s <= now else Wall(begun + most_s)

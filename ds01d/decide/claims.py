@@ -14,10 +14,12 @@ from dataclasses import replace
 from math import inf
 
 from ds01d.decide.identities import update_identity
+from ds01d.decide.owner_guess import parse_slice_user
 from ds01d.decide.ownership import choose_owner, find_named_user, has_user, parse_uid
 from ds01d.model.books import AllocatorState, BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, RefKind, State
+from ds01d.model.limits import sanitize_login
 from ds01d.model.primitives import (
     BookingId,
     ContainerId,
@@ -58,15 +60,40 @@ def find_claim(record: Record | BadRecord | None, container: Container | None) -
 
 
 def find_claim_owner(container: Container, snapshot: Snapshot) -> UserName | None:
-    """Whose a container is, for its claim: by the uid in its name, else by its record or labels."""
+    """Whose a container is, for its claim: by the uid in its name, else by its record or labels.
+
+    None also where its label and the slice in which it runs name different users.
+    """
     # Decision 183: where the user database does not know the uid, no label stands in for it.
     if (uid := parse_uid(container.name)) is not None:
         return find_named_user(container.name, snapshot.passwd) or UserName(str(uid))
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     record = records.get(container.name)
     labels = {} if container.is_unnamed else container.labels
-    readable = record if isinstance(record, Record) else None
-    return choose_owner(container.name, readable, labels, snapshot.passwd, snapshot.logins)
+    readable = record if isinstance(record, Record) and _has_file(record) else None
+    owner = choose_owner(container.name, readable, labels, snapshot.passwd, snapshot.logins)
+    # Decision 250: the lab's wrapper lets anybody write a label, and puts the container into the
+    # slice of who asked.
+    is_refuted = (
+        readable is None and owner is not None and _is_in_slice_of(container, owner) is False
+    )
+    return None if is_refuted else owner
+
+
+def _is_in_slice_of(container: Container, user: UserName) -> bool | None:
+    """Whether it runs in the slice of a user, or of another one; None: in nobody's."""
+    written = parse_slice_user(container.cgroup_parent)
+    return None if written is None else written in sanitize_login(user)
+
+
+def _may_be_of(container: Container, user: UserName, snapshot: Snapshot) -> bool:
+    """Whether neither its name nor its slice nor its label says that it is another user's."""
+    if parse_uid(container.name) is None and not container.is_unnamed:
+        # Decision 250: nor does the label of another user take it out of its owner's quota.
+        in_slice = _is_in_slice_of(container, user)
+        if in_slice is not None:
+            return in_slice
+    return find_claim_owner(container, snapshot) in (None, user)
 
 
 def _find_claimants(
@@ -124,7 +151,7 @@ def _find_users(
         (name, record)
         for name, record in sorted(records.items())
         if isinstance(record, Record)
-        and record.process is not None
+        and record.processes
         and has_user(record)
         and _is_vacant(name, engine, checkpoint)
         # Decision 231: under a name that somebody chose, a container may come after this one.
@@ -145,7 +172,8 @@ def _find_users(
             and container.state not in (State.REMOVING, State.DEAD)
             and _is_made_since(container, record.allocated_at)
             and not devices.isdisjoint(_list_uuids(container))
-            and find_claim_owner(container, snapshot) in (None, record.user)
+            and record.user is not None
+            and _may_be_of(container, record.user, snapshot)
         ]
         if fitting:
             users[name] = min(fitting, key=_order_by_creation)

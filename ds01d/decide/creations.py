@@ -13,7 +13,7 @@ from ds01d.model.books import LOG_RESOLUTION_S, Attempt, Record
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint
 from ds01d.model.containers import Container, Engine
 from ds01d.model.primitives import Boot, ContainerName, Unknown, Wall
-from ds01d.model.reservation import ProcessState
+from ds01d.model.reservation import ProcessState, describe_processes
 from ds01d.model.snapshot import Snapshot
 
 
@@ -68,19 +68,21 @@ def _find_reservation_end(
     record, allocated, container = subject.record, subject.allocated_at, subject.container
     if index.snapshot.find_process_state(record) is not ProcessState.RUNS:
         return None
+    if record is None or allocated is None:
+        return None
+    # Before a container counts: its limit goes on while one lives, and does not begin with its end.
+    text = record.allocated_text or str(allocated)
+    begun = deadlines.anchor_time(f"allocated|{subject.books_name}", text, allocated)
     # Decision 231: the container may be a step of the creation, removed before the next one is
     # made; while it lives it is what it is.
     if container is not None and container.state.alive:
         return None
-    if record is None or allocated is None or _has_failed(subject, allocated):
+    if _has_failed(subject, allocated) or _find_elsewhere(subject, index) is not None:
         return None
-    if _find_elsewhere(subject, index) is not None:
-        return None
-    text = record.allocated_text or str(allocated)
-    begun = deadlines.anchor_time(f"allocated|{subject.books_name}", text, allocated)
     # Decision 232: nobody keeps a slot from others by a process that only sleeps.
     end = Boot(begun + index.policy.reservation_limit_s)
-    reason = f"metadata: reserved since {text} for {record.process}, which runs; its limit"
+    processes = describe_processes(record.processes)
+    reason = f"metadata: reserved since {text} for {processes}, which runs; its limit"
     return (end, reason) if index.snapshot.now.boot < end else None
 
 
@@ -163,7 +165,7 @@ def _has_claimed(subject: Subject, index: BooksIndex) -> bool:
     """The container of a booking names the allocation in its label, or was made for its process."""
     elsewhere = _find_elsewhere(subject, index)
     # Decision 231: bound by its devices.
-    if elsewhere is not None and subject.record is not None and subject.record.process is not None:
+    if elsewhere is not None and subject.record is not None and subject.record.processes:
         return True
     # Decision 183: whoever knows the ID came after the allocation, whatever the clocks show.
     return find_claim(subject.record, subject.container or elsewhere) is not None

@@ -19,6 +19,7 @@ from ds01d.model.books import Record
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Source
+from ds01d.model.reservation import describe_processes
 
 
 def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
@@ -111,7 +112,8 @@ def _describe_release(name: ContainerName, free: Free | None, index: BooksIndex)
     if free is not None and free.proof is Proof.EXPIRED:
         return "its hold after the stop is over"
     if free is not None and free.proof is Proof.PROCESS_ENDED and isinstance(record, Record):
-        return f"reserved for {record.process} of {record.user}, which ended without a container"
+        processes = describe_processes(record.processes)
+        return f"reserved for {processes} of {record.user}, which ended without a container"
     return "booked, but there is no such container"
 
 

@@ -11,6 +11,7 @@ from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Verdict, VerdictReason
 from ds01d.model.primitives import ContainerName
+from ds01d.model.reservation import describe_processes
 
 _GONE = {Proof.EXPIRED: "its hold is over", Proof.PROCESS_ENDED: "its process has ended"}
 """What is a new fact that has to settle, unlike an absence that was watched."""
@@ -97,8 +98,9 @@ def _describe_changes(old: Record, new: Record) -> str:
             changes.append("stopped_at is missing or unreadable")
         else:
             changes.append("stopped_at is from an earlier stop")
-    if old.process != new.process:
-        changes.append(f"its container exists, and {old.process} has ended")
+    if old.processes != new.processes:
+        processes = describe_processes(old.processes)
+        changes.append(f"its container exists, and {processes} ended")
     if old.allocated_at != new.allocated_at:
         changes.append("allocated_at is missing or unreadable")
     return "; ".join(changes)

@@ -9,7 +9,7 @@ from ds01d.model.books import BadRecord, Record
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
-from ds01d.model.reservation import BOOKING_LABEL
+from ds01d.model.reservation import BOOKING_LABEL, describe_processes
 
 
 def find_rename_drift(
@@ -45,8 +45,9 @@ def find_rename_drift(
     how = f"was renamed to {new_name}"
     record = index.records.get(name)
     booking = find_claim(record, index.containers.get(new_name))
-    if isinstance(record, Record) and record.process is not None:
-        reason = f"{new_name} has what was reserved for {record.process}; the booking follows"
+    if isinstance(record, Record) and record.processes:
+        processes = describe_processes(record.processes)
+        reason = f"{new_name} has what was reserved for {processes}; the booking follows"
         how = f"is {new_name}"
     if booking is not None:
         reason = f"{new_name} claims reservation {booking}; the booking follows"

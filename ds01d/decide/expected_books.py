@@ -170,7 +170,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     # Inherited from the record under the previous name: it becomes a new file, so its digest does
     # not count.
     if old.container != name:
-        old = replace(old, container=name, digest=Digest(""), process=None)
+        old = replace(old, container=name, digest=Digest(""), processes=())
     container = index.containers.get(name)
     user = index.find_user(name) or _find_unclaimed_user(slots, index)
     priority = old.priority
@@ -193,7 +193,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
         return record
     # It is no reservation any more: what ends a container's booking is not the end of a process.
     if index.snapshot.find_process_state(record) is ProcessState.ENDED:
-        record = replace(record, process=None)
+        record = replace(record, processes=())
     if container.state.alive:
         if record.stopped_at is None and record.stopped_text is None:
             return record

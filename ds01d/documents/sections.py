@@ -13,6 +13,7 @@ from ds01d.model.devices import GpuProcess
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
 from ds01d.model.ownership import Owner
 from ds01d.model.primitives import Boot, ContainerName, Now, Unknown
+from ds01d.model.reservation import describe_processes
 from ds01d.text import format_span
 
 NOT_KNOWN = Boot(inf)
@@ -117,7 +118,7 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
                 "allocated_at": record.allocated_text,
                 "stopped_at": record.stopped_text,
                 "booking": record.booking,
-                "process": None if record.process is None else str(record.process),
+                "process": describe_processes(record.processes) or None,
             }
 
 

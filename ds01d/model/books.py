@@ -124,7 +124,7 @@ class Record:
 
     Times both as written (naive local ISO) and as understood; None where missing or unreadable.
     `booking`: the ID of the allocation; None for a booking of another writer, or of ds01d's own.
-    `process`: for which it is reserved, None for a booking or a reservation without one.
+    `processes`: for which it is reserved, none for a booking or a reservation without one.
     `digest` identifies the bytes; "" for a record that is yet to be written.
     """
 
@@ -137,7 +137,7 @@ class Record:
     stopped_at: Wall | None = None
     stopped_text: str | None = None
     booking: BookingId | None = None
-    process: ReservingProcess | None = None
+    processes: tuple[ReservingProcess, ...] = ()
     digest: Digest = Digest("")
 
 

@@ -2,12 +2,13 @@
 
 An allocation has an ID, an owner and an end: the creation grace after it was made. A container with
 the reserved name, or with the ID in its label and of the same owner, turns it into a booking.
-One that was made for a process lasts as long as that runs.
+One that was made for a process lasts as long as that runs, or another one that asked for the name.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ BOOKING_LABEL: Final = "ds01.booking"
 """By this label a container of any name claims the reservation with that ID."""
 
 TOKEN_BYTES: Final = 6
+MOST_PROCESSES: Final = 16
+"""Of one reservation: who asks again and again must not make its record grow."""
 _ID = re.compile(rf"r-[0-9a-f]{{{2 * TOKEN_BYTES}}}")
 # The lab's docker wrapper, for a container whose name Docker is to make up.
 _GENERATED = re.compile(r"ds01-auto-[0-9]+-[0-9]+")
@@ -43,6 +46,10 @@ class ProcessState(Word):
     RUNS = "runs"
     ENDED = "ended"
     UNKNOWN = "unknown"
+
+
+def describe_processes(processes: Iterable[ReservingProcess]) -> str:
+    return ", ".join(map(str, processes))
 
 
 def make_booking_id(token: str) -> BookingId:

@@ -55,10 +55,15 @@ class Snapshot:
         return self.now.boot if self.looked is None else max(self.now.boot, self.looked)
 
     def find_process_state(self, record: Record | None) -> ProcessState | None:
-        """What is known of the process for which a record is; None where there is none."""
-        if record is None or record.process is None:
+        """What is known of the processes for which a record is; None where there are none.
+
+        RUNS as long as one of them runs, ENDED when all of them have.
+        """
+        if record is None or not record.processes:
             return None
-        return self.processes.get(record.process, ProcessState.UNKNOWN)
+        states = {self.processes.get(one, ProcessState.UNKNOWN) for one in record.processes}
+        alive = (ProcessState.RUNS, ProcessState.UNKNOWN)
+        return next((state for state in alive if state in states), ProcessState.ENDED)
 
     def sources(self) -> Mapping[Source, str]:
         """Each source with "ok" or the reason why it is unknown."""

@@ -47,6 +47,7 @@ from ds01d.model.primitives import (
     Wall,
 )
 from ds01d.model.reservation import (
+    MOST_PROCESSES,
     TOKEN_BYTES,
     ReservingProcess,
     make_booking_id,
@@ -257,7 +258,8 @@ class Allocator:
                 answer = replace(answer, warnings=(unsure,) if unsure else ())
                 return self._write_allocation(answer, wish, books, reason)
             if isinstance(answer, Allocated):
-                return self._add_reservation(answer, books.records.get(wish.container))
+                record = self._join_reservation(wish, books.records.get(wish.container))
+                return self._add_reservation(answer, record)
             return answer
 
         return self._transactions.apply_change(act, frozenset({wish.container}))
@@ -282,6 +284,21 @@ class Allocator:
         with self._enter_change("allocate", wish.container, books, after, record, reason=reason):
             self._transactions.write_state(books, after, put_record)
         return self._add_reservation(answer, record)
+
+    def _join_reservation(
+        self, wish: AllocationRequest, record: Record | BadRecord | None
+    ) -> Record | BadRecord | None:
+        """The record of a reservation that a further process asks for: it lasts for both."""
+        # Decision 251: who came second may still pull when the first one has ended.
+        if wish.process is None or not isinstance(record, Record) or not record.processes:
+            return record
+        if wish.process in record.processes:
+            return record
+        processes = (*record.processes, wish.process)[-MOST_PROCESSES:]
+        joined = replace(record, processes=processes)
+        with self._enter_change("allocate", wish.container, None, None, joined):
+            self._world.metadata.write(joined, onto=record.digest)
+        return joined
 
     def _add_reservation(self, answer: Allocated, record: Record | BadRecord | None) -> Allocated:
         if not isinstance(record, Record):

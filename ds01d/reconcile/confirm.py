@@ -98,7 +98,7 @@ def _look_for_claimants(name: ContainerName, index: BooksIndex, world: World) ->
     if not isinstance(record, Record) or record.booking is None:
         return NotFound(), None
     # Decision 231: what a process reserved is claimed by its device as well.
-    is_by_device = record.process is not None
+    is_by_device = bool(record.processes)
     listed = world.engine.list_claimants(None if is_by_device else record.booking)
     if isinstance(listed, Unknown):
         return listed, f"cannot be verified: {listed.reason}"

@@ -63,9 +63,10 @@ def find_process_states(
     if isinstance(records, Unknown):
         return {}
     reserving = {
-        record.process
+        process
         for record in records.values()
-        if isinstance(record, Record) and record.process is not None
+        if isinstance(record, Record)
+        for process in record.processes
     }
     return world.processes.find_states(reserving) if reserving else {}
 

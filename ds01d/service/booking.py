@@ -246,13 +246,12 @@ class BookingService:
         return {"booking": encode_booking(answer), "waiting": None}
 
     def _release_abandoned(self, allocator: Allocator, name: ContainerName) -> None:
-        """Release what is reserved for a process that has ended."""
+        """Release what is reserved for processes that have ended."""
         record = self._transactions.read_records(frozenset({name})).get(name)
-        process = record.process if isinstance(record, Record) else None
-        if process is None:
-            return
-        # Decision 231: or the end of that process would take away what this caller is given.
-        if self._world.processes.find_states([process])[process] is ProcessState.ENDED:
+        processes = record.processes if isinstance(record, Record) else ()
+        states = self._world.processes.find_states(processes).values()
+        # Decision 231: or their end would take away what this caller is given.
+        if processes and all(state is ProcessState.ENDED for state in states):
             allocator.release(name)
 
     def _find_next_hold_end(self) -> float | None:

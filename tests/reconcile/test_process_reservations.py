@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ds01d.config import Config
+from ds01d.decide.bookings import count_bookings
 from ds01d.model.allocation import Allocated, Released
-from ds01d.model.books import Attempt, Record
+from ds01d.model.books import AllocatorState, Attempt, Record
 from ds01d.model.drift import Kind, Outcome, WaitReason
-from ds01d.model.primitives import ContainerName, Source, UserName, Wall
-from ds01d.model.reservation import ProcessState, ReservingProcess
+from ds01d.model.primitives import ContainerName, Source, Unknown, UserName, Wall
+from ds01d.model.reservation import (
+    BOOKING_LABEL,
+    MOST_PROCESSES,
+    ProcessState,
+    ReservingProcess,
+)
 from ds01d.reconcile.reconciler import Reconciler
 from tests.reconcile.test_docker_books import NOTHING, allocator, booked, kinds
 from tests.support.build import NAME, Life, config, slot, whole, with_docker_books
@@ -19,6 +27,7 @@ from tests.support.world import Died
 
 ALICE, BOB = UserName("alice"), UserName("bob")
 DOCKER = ReservingProcess(pid=4242, started=99, boot_id="boot-1", command="docker")
+SECOND = replace(DOCKER, pid=4243)
 AUTO = ContainerName("ds01-auto-1700000000-4242")
 LIMIT_S = 7200.0
 GRACE_S = 900.0
@@ -64,6 +73,13 @@ def end(life: Life, state: ProcessState = ProcessState.ENDED) -> Life:
 def create(life: Life, *devices: str, name: str = NAME, **fields: object) -> Life:
     life.host.pass_time(1.0)
     return life.run(*devices, name=name, created=Wall(life.host.wall), **fields)
+
+
+def counted(life: Life, user: UserName) -> int:
+    snapshot = life.sweep().decision.snapshot
+    assert isinstance(snapshot.state, AllocatorState)
+    assert not isinstance(snapshot.metadata, Unknown)
+    return count_bookings(user, snapshot.state, snapshot.metadata)
 
 
 class TestEnd:
@@ -128,6 +144,36 @@ class TestEnd:
         assert given.container in booked(report)
         assert booked(life.after(60).sweep()) == {"late": {"0"}}
 
+    def test_a_second_process_that_asks_for_the_name_keeps_it_too(self, life: Life) -> None:
+        """Two terminals, one command: who was answered last still pulls when the first is gone."""
+        reserve(life, NAME)
+        life.host.processes[SECOND] = ProcessState.RUNS
+        joined = allocator(life).allocate(ALICE, ContainerName(NAME), 5, process=SECOND)
+        assert isinstance(joined, Allocated)
+        assert (joined.already, joined.slot) == (True, "0")
+        end(life).after(60)
+        assert booked(life.sweep()) == {NAME: {"0"}}
+        life.host.processes[SECOND] = ProcessState.ENDED
+        assert booked(life.after(60).sweep()) == {}
+
+    def test_who_asks_again_and_again_prolongs_nothing_and_fills_no_record(
+        self, life: Life
+    ) -> None:
+        reserve(life, NAME)
+        for number in range(2 * MOST_PROCESSES):
+            another = replace(DOCKER, pid=5000 + number)
+            life.host.processes[another] = ProcessState.RUNS
+            allocator(life).allocate(ALICE, ContainerName(NAME), 5, process=another)
+        record = life.host.records[ContainerName(NAME)]
+        assert isinstance(record, Record)
+        assert len(record.processes) == MOST_PROCESSES
+        assert booked(life.after(LIMIT_S + 180).sweep()) == {}
+
+    def test_a_container_in_between_does_not_prolong_its_limit(self, life: Life) -> None:
+        reserve(life, NAME)
+        create(life, "GPU-0").after(LIMIT_S + 60)
+        assert booked(life.remove().after(60).sweep()) == {}
+
     def test_a_failure_in_the_log_ends_it(self) -> None:
         life = files_life()
         reserve(life, NAME)
@@ -149,7 +195,7 @@ class TestContainer:
         assert booked(life.after(60).sweep()) == {"plain": {"0", "1"}}
         record = life.host.records[ContainerName("plain")]
         assert isinstance(record, Record)
-        assert (record.user, record.process) == (ALICE, None)
+        assert (record.user, record.processes) == (ALICE, ())
         # From here on its own life counts, and not that of the process.
         # With files one without labels may be a step of a creation, as ever.
         assert booked(life.remove("plain").after(GRACE_S).sweep()) == {}
@@ -174,6 +220,27 @@ class TestContainer:
         life.after(120)
         assert "0" in booked(life.sweep())[given.container]
 
+    def test_a_label_takes_nothing_from_somebody_else(self, life: Life) -> None:
+        """The wrapper lets anybody write a label, and puts them into their own slice."""
+        given = reserve(life)
+        theirs = {"ds01.user": "alice", BOOKING_LABEL: str(given.id)}
+        bobs = "ds01-student-bob.slice"
+        create(life, "GPU-0", name="theirs", labels=theirs, cgroup_parent=bobs).after(60)
+        report = life.sweep()
+        assert booked(report)[given.container] == {"0"}
+        own = {"ds01.user": "alice"}
+        create(life, "GPU-0", name="own", labels=own, cgroup_parent="ds01-student-alice.slice")
+        assert given.container not in booked(life.after(60).sweep())
+        assert counted(life, ALICE) == 1
+
+    def test_a_label_takes_nothing_out_of_ones_own_quota(self, life: Life) -> None:
+        reserve(life)
+        bobs = {"ds01.user": "bob"}
+        create(life, "GPU-0", name="mine", labels=bobs, cgroup_parent="ds01-student-alice.slice")
+        end(life.after(60)).after(60)
+        assert booked(life.sweep()) == {"mine": {"0"}}
+        assert (counted(life, ALICE), counted(life, BOB)) == (1, 0)
+
     def test_two_reservations_are_not_one_containers(self, life: Life) -> None:
         first, second = reserve(life), reserve(life)
         create(life, "GPU-0", "GPU-1", name="plain", labels={}).after(60)
@@ -196,7 +263,7 @@ class TestContainer:
         assert booked(life.sweep()) == {NAME: {"0"}}
         assert life.plan().drifts == ()
         records = life.host.records.values()
-        assert all(isinstance(one, Record) and one.process is None for one in records)
+        assert all(isinstance(one, Record) and one.processes == () for one in records)
         # Docker loses it: that takes the proofs of every booking, and not the end of a process.
         life.remove(told=False).sweep()
         life.host.pass_time(10.0)

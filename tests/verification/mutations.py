@@ -235,6 +235,7 @@ EXCLUSIVE = "tests/adapters/books/test_exclusive_access.py"
 ALERTS = "tests/adapters/test_alerts_folder.py"
 CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
+FOR_PROCESS = "tests/reconcile/test_process_reservations.py"
 CONFINEMENT = "tests/containers/test_confinement.py"
 CONTAINERS = "tests/integration/test_container_service.py"
 ENTER = "tests/integration/test_enter_service.py"
@@ -1341,6 +1342,41 @@ MUTATIONS = (
         old="    if _has_claimed(subject, index):\n",
         new="    if False:\n",
         tests=(f"{CLAIMS}::test_a_claim_counts_whatever_the_clocks_show",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a device is claimed out of another user's slice",
+        file="ds01d/decide/claims.py",
+        old="        if in_slice is not None:\n",
+        new="        if False:\n",
+        tests=(f"{FOR_PROCESS}::TestContainer::test_a_label_takes_nothing_from_somebody_else",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a label and a reservation's ID take it from another user",
+        file="ds01d/decide/claims.py",
+        old="    return None if is_refuted else owner\n",
+        new="    return owner\n",
+        tests=(f"{FOR_PROCESS}::TestContainer::test_a_label_takes_nothing_from_somebody_else",),
+    ),
+    Mutation(
+        invariant=2,
+        name="the end of one process ends what another one asked for, too",
+        file="ds01d/reconcile/allocator.py",
+        old="        if wish.process in record.processes:\n",
+        new="        if True:\n",
+        tests=(
+            f"{FOR_PROCESS}::TestEnd::test_a_second_process_that_asks_for_the_name_keeps_it_too",
+        ),
+    ),
+    Mutation(
+        invariant=4,
+        name="the limit of a reservation begins with the end of a container",
+        file="ds01d/decide/creations.py",
+        old="    if record is None or allocated is None:\n        return None\n    # Before",
+        new="    if record is None or allocated is None or (container and container.state.alive):\n"
+        "        return None\n    # Before",
+        tests=(f"{FOR_PROCESS}::TestEnd::test_a_container_in_between_does_not_prolong_its_limit",),
     ),
     Mutation(
         invariant=3,

@@ -13,7 +13,7 @@ from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.books import Record
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
-from ds01d.model.reservation import ReservingProcess, parse_booking_id
+from ds01d.model.reservation import MOST_PROCESSES, ReservingProcess, parse_booking_id
 from ds01d.text import make_printable
 
 _MAX_PRIORITY = 2**31  # msgspec and JavaScript cannot write a number of any size
@@ -28,7 +28,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     stopped_at: str | None = None
     # Not checked: a value of another form is one that ds01d does not know, and stays as it is.
     booking_id: object = None
-    process: object = None
+    processes: object = None
 
 
 _Number = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
@@ -39,6 +39,9 @@ class _Process(msgspec.Struct, frozen=True, kw_only=True):
     started: _Number
     boot_id: Annotated[str, msgspec.Meta(max_length=64)]
     command: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+_Processes = Annotated[tuple[_Process, ...], msgspec.Meta(max_length=MOST_PROCESSES)]
 
 
 def parse_record(data: bytes, name: ContainerName) -> Record:
@@ -62,7 +65,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
         stopped_at=parse_time(raw.stopped_at) if raw.stopped_at else None,
         stopped_text=raw.stopped_at and _check_text(raw.stopped_at, "stopped_at"),
         booking=parse_booking_id(raw.booking_id),
-        process=_parse_process(raw.process),
+        processes=_parse_processes(raw.processes),
         digest=digest_of(data),
     )
 
@@ -119,9 +122,8 @@ def render_record(
             _set_key(raw, key, new_text)
     if old.booking != record.booking:
         _set_key(raw, "booking_id", record.booking)
-    if old.process != record.process:
-        process = None if record.process is None else asdict(record.process)
-        _set_key(raw, "process", process)
+    if old.processes != record.processes:
+        _set_key(raw, "processes", [asdict(process) for process in record.processes] or None)
     return json.dumps(raw, indent=2).encode()
 
 
@@ -157,18 +159,21 @@ def _choose_time_text(at: Wall | None, text: str | None) -> str | None:
     return None if at is None else format_iso(at)
 
 
-def _parse_process(raw: object) -> ReservingProcess | None:
+def _parse_processes(raw: object) -> tuple[ReservingProcess, ...]:
     if raw is None:  # as nearly always
-        return None
+        return ()
     try:
-        process = msgspec.convert(raw, _Process)
+        processes = msgspec.convert(raw, _Processes)
     except msgspec.ValidationError:
-        return None
-    return ReservingProcess(
-        pid=process.pid,
-        started=process.started,
-        boot_id=process.boot_id,
-        command=make_printable(process.command),
+        return ()
+    return tuple(
+        ReservingProcess(
+            pid=process.pid,
+            started=process.started,
+            boot_id=process.boot_id,
+            command=make_printable(process.command),
+        )
+        for process in processes
     )
 
 

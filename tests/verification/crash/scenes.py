@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ds01d.adapters.files import atomic_write
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import AllocatorConfig
+from ds01d.model.allocation import Allocated
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import BookingId, ContainerName, UserName, Wall
 from ds01d.model.reservation import ProcessState, ReservingProcess, make_reserved_name
@@ -147,6 +148,7 @@ def others(root: Path) -> Iterator[Unbuilt]:
         ("reserve-two", nobody, lambda a, _: a.allocate(UserName("zoe"), None, 9, count=2)),
         ("give-up", reserved, lambda a, _: a.release(None, RESERVED)),
         ("release", stopped, lambda a, p: a.release(p.name)),
+        ("join", reserved_for_process, join_reservation),
         ("mark-stopped", alive, lambda a, p: a.mark_stopped(p.name, started=None)),
     ):
         yield name, partial(booking, root / name, before, act, allocator, booked)
@@ -349,10 +351,21 @@ def reserved(p: Place) -> None:
 PROCESS = ReservingProcess(pid=4242, started=99, boot_id="boot-1", command="docker")
 
 
+SECOND = replace(PROCESS, pid=4243)
+
+
+def join_reservation(allocator: Allocator, _: Booker) -> None:
+    """A further process asks for what is reserved."""
+    name = make_reserved_name(RESERVED, 1000)
+    answer = allocator.allocate(UserName("alice"), name, 9, process=SECOND)
+    assert isinstance(answer, Allocated)
+    assert answer.already
+
+
 def reserved_for_process(p: Place) -> None:
     p.life.host.processes[PROCESS] = ProcessState.RUNS
     name = make_reserved_name(RESERVED, 1000)
-    p.life.book(p.first, name=name, allocated_at_ago=0.0, booking=RESERVED, process=PROCESS)
+    p.life.book(p.first, name=name, allocated_at_ago=0.0, booking=RESERVED, processes=(PROCESS,))
     p.write_slot(p.first, users={"alice": 1})
 
 
