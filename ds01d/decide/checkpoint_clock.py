@@ -35,8 +35,7 @@ def is_ahead_of_clock(checkpoint: Checkpoint, now: Now) -> bool:
     --time`, CRIU), in a restored snapshot of a machine, or with a checkpoint that was copied from
     elsewhere. How much time has really passed is then not known.
     """
-    latest = max(_list_past_times(checkpoint), default=None)
-    return latest is not None and latest > now.boot
+    return any(moment > now.boot for moment in _list_past_times(checkpoint))
 
 
 def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
@@ -55,8 +54,10 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
     yield from checkpoint.absent.values()
     yield from (item.at for item in checkpoint.starts.values())
     for identity in checkpoint.identities.values():
-        seen_at = (identity.alive_at, identity.unborn_at)
-        yield from (moment for moment in seen_at if moment is not None)
+        if identity.alive_at is not None:
+            yield identity.alive_at
+        if identity.unborn_at is not None:
+            yield identity.unborn_at
     yield from (item.at for item in checkpoint.appeared.values())
     yield from checkpoint.unlabelled.values()
     yield from (at for _, at in checkpoint.destroyed.values())

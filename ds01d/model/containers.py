@@ -156,6 +156,7 @@ class Container:
     for, "" if it was not. `homes`: whose home folders it mounts, or was made from, by their names.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     `labelled`: it carries the labels of a finished DS01 creation. `type`: who made it, by them.
+    `claimed_booking`: the allocation that its label names.
     """
 
     id: ContainerId
@@ -173,16 +174,14 @@ class Container:
     finished: Wall | None = None
     labelled: bool = field(init=False, compare=False, repr=False)
     type: ContainerType = field(init=False, compare=False, repr=False)
+    claimed_booking: BookingId | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Once: a sweep asks ten times for each container, which outlives many sweeps.
         object.__setattr__(self, "labelled", has_ds01_labels(self.labels))
         object.__setattr__(self, "type", find_container_type(self.labels))
-
-    @property
-    def claimed_booking(self) -> BookingId | None:
-        """The allocation that its label names."""
-        return parse_booking_id(self.labels.get(BOOKING_LABEL))
+        booking = parse_booking_id(self.labels.get(BOOKING_LABEL))
+        object.__setattr__(self, "claimed_booking", booking)
 
     @property
     def is_unnamed(self) -> bool:

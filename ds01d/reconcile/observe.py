@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
+from ds01d.decide.device_resolution import names_devices
 from ds01d.decide.owner_guess import list_guessed_logins
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
+from ds01d.model.containers import Container, Engine, GpuRequestKind
 from ds01d.model.primitives import Boot, ContainerName, Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.model.snapshot import Snapshot
@@ -90,10 +91,7 @@ def _needs_resolving(container: Container, checkpoint: Checkpoint) -> bool:
         or request.ask is GpuRequestKind.NONE
     ):
         return False
-    # A UUID means the same device at any time.
-    if request.ask is GpuRequestKind.NAMED and all(
-        ref.kind is RefKind.UUID for ref in request.devices
-    ):
+    if names_devices(request):
         return False
     resolved = checkpoint.resolved.get(container.id)
     return resolved is None or resolved.started != container.started
@@ -111,14 +109,14 @@ def _find_users(
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}
     logins = world.passwd.find_logins(frozenset(uids.values()))
-    claims = {
-        claim
+    labels = {
+        docker.by_name[name].labels.get(key, "")
         for name, uid in uids.items()
         # Decision 71: a label counts only where no login is known for the uid in the name.
         if uid not in logins
         for key in USER_LABELS
-        if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)
     }
+    claims = {claim for claim in labels if claim and is_login(claim)}
     for container in docker.containers.values():
         if container.homes or container.cgroup_parent:
             claims.update(list_guessed_logins(container))

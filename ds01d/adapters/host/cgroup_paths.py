@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 from ds01d.model.primitives import ContainerId, Source, Unknown
 
+ID_LENGTH = 64
 IDS = re.compile(rb"(?:(?<![0-9a-f])|(?<=\\x[0-9a-f]{2}))[0-9a-f]{64}(?![0-9a-f])")
 """Every run of exactly 64 hex digits, wherever it stands; also behind an escape of systemd's
 (`\\x2d` for a hyphen), which ends in two of them."""

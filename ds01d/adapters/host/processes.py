@@ -14,13 +14,20 @@ from functools import cached_property
 from pathlib import Path
 
 from ds01d.adapters.host.asking_process import find_asking_process
-from ds01d.adapters.host.cgroup_paths import IDS, find_container, is_of_another, without_users_own
+from ds01d.adapters.host.cgroup_paths import (
+    ID_LENGTH,
+    IDS,
+    find_container,
+    is_of_another,
+    without_users_own,
+)
 from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
 from ds01d.model.primitives import ContainerId, Source, Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.text import make_printable
 
 _MAX_PARENTS = 256
+_FEW = 4
 _ATTEMPTS = 3
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
@@ -127,6 +134,8 @@ class Processes:
         if problem := _HIDDEN_NAMESPACE if self._is_hidden() else self.hidepid_problem:
             return _make_unknown(problem)
         by_text = {container.encode(): container for container in containers}
+        # Of a release there is one, whose text is found faster than any ID is.
+        texts = tuple(by_text) if len(by_text) <= _FEW else ()
         living: dict[ContainerId, int] = {}
         try:
             # Twice as fast as with pathlib.
@@ -134,6 +143,9 @@ class Processes:
             pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
                 cgroup = self._cgroup_of(pid)
+                # As of nearly all processes.
+                if len(cgroup) < ID_LENGTH or (texts and not any(t in cgroup for t in texts)):
+                    continue
                 # One regular expression for each process, whatever number of containers is looked
                 # for.
                 for text in by_text.keys() & set(IDS.findall(cgroup)):

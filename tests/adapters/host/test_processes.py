@@ -270,6 +270,19 @@ def test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine(
     assert Processes(proc=proc.root, rootless=False).find_living(mine) == {OUTER: 51}
 
 
+def test_of_many_containers_each_is_found_as_of_one(proc: Proc) -> None:
+    """Few are looked for by their text, many by the form of an ID."""
+    there = [ContainerId(f"{number:064x}") for number in range(12)]
+    for number, container in enumerate(there[::2]):
+        proc.add(50 + number, f"0::/system.slice/docker-{container}.scope")
+    proc.add(90, f"0::/a{there[1]}")  # longer than an ID
+    expected = {container: 50 + number for number, container in enumerate(there[::2])}
+    assert living(proc, *there) == expected
+    for container in there:
+        alone = {container: expected[container]} if container in expected else {}
+        assert living(proc, container) == alone
+
+
 @pytest.mark.parametrize(
     "parent",
     [
