@@ -22,6 +22,7 @@ from ds01d.decide.usage import find_requested_devices
 from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, SlotType, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container
+from ds01d.model.devices import Inventory
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown
 from ds01d.model.reservation import ProcessState
 from ds01d.model.snapshot import Snapshot
@@ -81,6 +82,36 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         if isinstance(metadata, Unknown)
         else {**make_records(derived, owners, snapshot, stored), **stored},
         holdings=holdings,
+    )
+
+
+def list_inputs(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[object, ...]:
+    """All that derived books depend on: the same inputs give the same state and records."""
+    gpu: object = snapshot.gpu
+    if isinstance(snapshot.gpu, Inventory):
+        # Decision 218: which devices there are, not what was measured on them just now.
+        gpu = (
+            [(g.uuid, g.index, g.minor, g.pci, g.mig) for g in snapshot.gpu.gpus],
+            [
+                (m.uuid, m.gpu, m.gpu_index, m.index, m.profile, m.gi, m.ci)
+                for m in snapshot.gpu.migs
+            ],
+            snapshot.gpu.incomplete,
+        )
+    return (
+        gpu,
+        snapshot.docker,
+        snapshot.state,
+        snapshot.metadata,
+        snapshot.limits,
+        snapshot.passwd,
+        snapshot.logins,
+        snapshot.owners,
+        snapshot.processes,
+        checkpoint.holdings,
+        checkpoint.resolved,
+        checkpoint.destroyed,
+        checkpoint.slots,
     )
 
 

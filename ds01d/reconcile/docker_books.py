@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ds01d.config import Config
-from ds01d.decide.docker_books import derive_books, explain_incomplete
+from ds01d.decide.docker_books import derive_books, explain_incomplete, list_inputs
 from ds01d.decide.engine_identity import same_engine
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
@@ -73,28 +73,21 @@ class DockerBooks:
         return answer
 
     def read(self) -> Snapshot:
-        """The books as they are now, in a snapshot."""
+        """The books as they are now, in a snapshot; other sources may be those of a moment ago."""
         snapshot, checkpoint = self._locked or self._observe()
         snapshot = replace(
             snapshot, state=self._stored.state.read(), metadata=self._stored.metadata.read()
         )
         # A call reads the books several times, and between two calls mostly nothing changes.
-        key = (
-            snapshot.docker,
-            snapshot.gpu,
-            snapshot.state,
-            snapshot.metadata,
-            snapshot.limits,
-            checkpoint,
-        )
-        if self._last is not None and self._last[0] == key:
+        inputs = list_inputs(snapshot, checkpoint)
+        if self._last is not None and self._last[0] == inputs:
             return self._last[1]
         # Something that a container has may be missing in the books: then they are not known.
         incomplete = explain_incomplete(snapshot, checkpoint)
         derived = derive_books(snapshot, checkpoint, self._config)
         if incomplete is not None and isinstance(derived.state, AllocatorState):
             derived = replace(derived, state=incomplete)
-        self._last = key, derived
+        self._last = inputs, derived
         return derived
 
     @contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,16 +14,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds01d.config import Config
+from ds01d.decide.docker_books import derive_books, explain_incomplete, list_inputs
 from ds01d.errors import BooksUnreadable, Ds01Error, Refused
 from ds01d.model.allocation import Allocated, NotAllocated, Refusal, Rejected, Released
 from ds01d.model.books import MISSING, AllocatorState, Unreadable
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine, EngineIdentity, GpuRequestKind, NotFound
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
-from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
-from ds01d.model.reservation import BOOKING_LABEL
+from ds01d.model.primitives import (
+    Boot,
+    ContainerName,
+    Digest,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+    Wall,
+)
+from ds01d.model.reservation import BOOKING_LABEL, ProcessState, ReservingProcess
+from ds01d.model.snapshot import Snapshot
 from ds01d.model.usage import Running
 from ds01d.reconcile.allocator import Allocator
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.docker_books import OTHER_ENGINE, DockerBooks, with_current_books
+from ds01d.reconcile.observe import observe_host
 from ds01d.reconcile.ports import EnginePort
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
@@ -549,3 +567,151 @@ def _require_free(real: Reality, answer: Allocated) -> None:
             continue
         assert answer.device not in real.got[one.id], f"{one.name} has {answer.slot}"
     assert not real.haunted(answer.slot)
+
+
+# --- deriving once (decision 218) ----------------------------------------------------------------
+
+Seen = tuple[Snapshot, Checkpoint]
+
+
+@cache
+def seen() -> Seen:
+    """Three containers, one of them by an index, and a reservation."""
+    life = fresh_life(gpu=whole(4)).run("GPU-1").run("0", name="plain", labels={"ds01.user": "bob"})
+    life.run("GPU-2", name="job._.1002").stop("job._.1002")
+    life.sweep()
+    assert isinstance(allocator(life).allocate(ALICE, OTHER, 9), Allocated)
+    world = life.host.world()
+    checkpoint, _ = CheckpointStore(world.state_dir).load()
+    return observe_host(world, checkpoint, life.config, frozenset()), checkpoint
+
+
+def of_snapshot(**fields: Any) -> Callable[[Seen], Seen]:
+    return lambda seen: (replace(seen[0], **fields), seen[1])
+
+
+def of_checkpoint(**fields: Any) -> Callable[[Seen], Seen]:
+    return lambda seen: (seen[0], replace(seen[1], **fields))
+
+
+def of_gpu(change: Callable[[Inventory], Inventory]) -> Callable[[Seen], Seen]:
+    def act(seen: Seen) -> Seen:
+        gpu = seen[0].gpu
+        return (replace(seen[0], gpu=change(gpu)) if isinstance(gpu, Inventory) else seen[0]), seen[
+            1
+        ]
+
+    return act
+
+
+def of_docker(change: Callable[[Engine], Engine]) -> Callable[[Seen], Seen]:
+    def act(seen: Seen) -> Seen:
+        docker = seen[0].docker
+        docker = change(docker) if isinstance(docker, Engine) else docker
+        return replace(seen[0], docker=docker), seen[1]
+
+    return act
+
+
+def without_plain(engine: Engine) -> Engine:
+    return replace(
+        engine,
+        containers={i: c for i, c in engine.containers.items() if c.name != "plain"},
+        by_name={n: c for n, c in engine.by_name.items() if n != "plain"},
+    )
+
+
+def renumber(gpu: Inventory) -> Inventory:
+    last = len(gpu.gpus) - 1
+    return replace(gpu, gpus=tuple(replace(g, index=last - g.index) for g in gpu.gpus))
+
+
+def measure(gpu: Inventory) -> Inventory:
+    return replace(gpu, gpus=tuple(replace(g, memory_used=7, temperature=50) for g in gpu.gpus))
+
+
+DOWN = Unknown(source=Source.NVML, reason="no answer")
+PROCESS = ReservingProcess(pid=7, started=7, boot_id="boot-1", command="python")
+MATTERS: Mapping[str, Callable[[Seen], Seen]] = {
+    "a container is gone": of_docker(without_plain),
+    "Docker is down": of_snapshot(docker=replace(DOWN, source=Source.DOCKER)),
+    "GPUs are renumbered": of_gpu(renumber),
+    "a GPU is missing": of_gpu(lambda gpu: replace(gpu, gpus=gpu.gpus[:-1])),
+    "a GPU is silent": of_gpu(lambda gpu: replace(gpu, gpus=gpu.gpus[1:], incomplete={0: "lost"})),
+    "NVML is down": of_snapshot(gpu=DOWN),
+    "the reservation is gone": of_snapshot(state=NOTHING, metadata={}),
+    "its record is gone": of_snapshot(metadata={}),
+    "another limit": of_snapshot(limits=replace(LIMITS, ranks={ALICE: 3, UserName("bob"): 4})),
+    "no logins": of_snapshot(passwd={}),
+    "a login of another uid": of_snapshot(logins={"bob": 7}),
+    "the owners file": lambda seen: (
+        replace(seen[0], owners=dict.fromkeys(seen[1].holdings, ALICE)),
+        seen[1],
+    ),
+    "a process ended": of_snapshot(processes={PROCESS: ProcessState.ENDED}),
+    "nothing was held": of_checkpoint(holdings={}),
+    "nothing was resolved": of_checkpoint(resolved={}),
+    "no slot was known": of_checkpoint(slots={}),
+}
+IRRELEVANT: Mapping[str, Callable[[Seen], Seen]] = {
+    "measured again": of_gpu(measure),
+    "sampled again": of_gpu(lambda gpu: replace(gpu, sampled_at=Boot(9e9), driver="2")),
+    "nothing computes": of_gpu(lambda gpu: replace(gpu, processes=(), blind={})),
+    "no operations": of_snapshot(operations={}, faults={"0000:3b:00": "xid 79"}, living=DOWN),
+    "another pass": of_checkpoint(passed_at=Boot(1.0), sightings={}, starts={}),
+}
+
+
+def see(changes: Iterable[str]) -> Seen:
+    now = seen()
+    for change in sorted(changes):
+        now = (MATTERS.get(change) or IRRELEVANT[change])(now)
+    return now
+
+
+@given(
+    st.sets(st.sampled_from(sorted(MATTERS)), max_size=3),
+    st.sets(st.sampled_from(sorted(MATTERS)), max_size=1),
+    st.sets(st.sampled_from(sorted(IRRELEVANT))),
+)
+def test_the_same_inputs_give_the_same_books(
+    changes: set[str], more: set[str], irrelevant: set[str]
+) -> None:
+    before, after = see(changes), see(changes ^ more | irrelevant)
+    if list_inputs(*before) == list_inputs(*after):
+        one, two = (derive_books(*moment, docker_kind()) for moment in (before, after))
+        assert (one.state, one.metadata) == (two.state, two.metadata)
+        assert explain_incomplete(*before) == explain_incomplete(*after)
+    else:
+        assert more
+
+
+@pytest.mark.parametrize("change", MATTERS)
+def test_what_matters_is_an_input(change: str) -> None:
+    assert list_inputs(*see([change])) != list_inputs(*see([]))
+
+
+def test_within_a_booking_books_are_derived_again_only_for_what_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = fresh_life().run("GPU-1")
+    life.sweep()
+    derived: list[Snapshot] = []
+
+    def derive(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Snapshot:
+        derived.append(snapshot)
+        return derive_books(snapshot, checkpoint, config)
+
+    monkeypatch.setattr("ds01d.reconcile.docker_books.derive_books", derive)
+    world = with_current_books(life.host.world(), life.config)
+    world.state.read()
+    assert isinstance(life.host.gpu, Inventory)
+    life.host.gpu = measure(life.host.gpu)
+    life.host.pass_time(1)
+    with world.state.lock():
+        world.state.read()
+        world.metadata.read()
+    assert len(derived) == 1
+    life.host.gpu = renumber(life.host.gpu)
+    world.state.read()
+    assert len(derived) == 2

@@ -1266,6 +1266,17 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=2,
+        name="derived books stay when devices are renumbered",
+        file="ds01d/decide/docker_books.py",
+        old="[(g.uuid, g.index, g.minor, g.pci, g.mig) for g in snapshot.gpu.gpus]",
+        new="len(snapshot.gpu.gpus)",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_the_same_inputs_give_the_same_books",
+            "tests/reconcile/test_docker_books.py::test_what_matters_is_an_input",
+        ),
+    ),
+    Mutation(
+        invariant=2,
         name="what an index meant before a renumbering is known for good",
         file="ds01d/decide/device_resolution.py",
         old="ref.kind is RefKind.UUID for ref",
