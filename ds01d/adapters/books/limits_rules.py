@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ds01d.adapters.books.gpu_quotas import AGGREGATE_KEY, find_gpu_quota
@@ -23,6 +24,7 @@ from ds01d.adapters.books.limits_sections import (
     Chain,
     LimitsSections,
     SideFiles,
+    find_each,
     has_key,
     name_group,
 )
@@ -105,13 +107,13 @@ class _Resolution:
             holds=self._find_holds(chains),
             unnamed=unnamed,
             unknown_user=self._assume_rule(unnamed, other_users.assumed),
-            priorities={user: self._find_priority(chain) for user, chain in chains.items()},
+            priorities=find_each(chains, self._find_priority),
             default_priority=self._find_priority(others),
-            resources={user: self._find_resources(user, chain) for user, chain in chains.items()},
+            resources=self._find_all_resources(chains),
             default_resources=ResourceLimits(problem=f"{self._origin}: {sections.problem}")
             if sections.problem
-            else self._find_resources(None, others),
-            groups={user: name_group(chain) for user, chain in chains.items()},
+            else self._find_resources(others),
+            groups=find_each(chains, name_group),
             default_group=other_users.group,
             reservations=reserved,
             unclear=tuple(f"{self._origin}: {problem}" for problem in unclear),
@@ -121,9 +123,9 @@ class _Resolution:
         else:
             limits = replace(
                 limits,
-                quotas={user: _find_slots(chain) for user, chain in chains.items()},
+                quotas=find_each(chains, _find_slots),
                 default_quota=_find_slots(others),
-                quota_sources={user: _find_slots_key(chain) for user, chain in chains.items()},
+                quota_sources=find_each(chains, _find_slots_key),
                 default_quota_source=_find_slots_key(others),
             )
         return replace(limits, passed_over=(*self._mistakes.list_lines(), *self._side.problems))
@@ -131,7 +133,7 @@ class _Resolution:
     # --- their limits
 
     def _find_holds(self, chains: Mapping[UserName, Chain]) -> Mapping[UserName, HoldRule]:
-        holds = {user: self._find_rule(chain) for user, chain in chains.items()}
+        holds = find_each(chains, self._find_rule)
         for user, names in self._sections.list_doubles().items():
             if self._format.counts_gpus:
                 both = " and ".join(names)
@@ -175,13 +177,20 @@ class _Resolution:
         problem = f"{self._origin}: its user is not known: {assumed} assumed"
         return rule if rule.problem else replace(rule, problem=problem)
 
-    def _find_resources(self, user: UserName | None, chain: Chain) -> ResourceLimits:
+    def _find_all_resources(
+        self, chains: Mapping[UserName, Chain]
+    ) -> Mapping[UserName, ResourceLimits]:
+        resources = find_each(chains, self._find_resources)
+        for user, names in self._sections.groups_of.items():
+            if len(names) > 1 and not self._format.counts_gpus:
+                both = " and ".join(f"groups.{name}.members" for name in names)
+                problem = f"{self._origin}: {both} name the same user"
+                resources[UserName(user)] = ResourceLimits(problem=problem)
+        return resources
+
+    def _find_resources(self, chain: Chain) -> ResourceLimits:
         first = next((layer for layer in chain if layer.problem), None)
         problem = "" if first is None else f"{first.origin}: {first.problem}"
-        names = self._sections.groups_of.get(user, ()) if user is not None else ()
-        if len(names) > 1 and not self._format.counts_gpus:
-            both = " and ".join(f"groups.{name}.members" for name in names)
-            problem = f"{self._origin}: {both} name the same user"
         if problem:
             return ResourceLimits(problem=problem)
         sections = [(layer.key, layer.values) for layer in chain]
@@ -209,7 +218,7 @@ class _Resolution:
         self, limits: Limits, chains: Mapping[UserName, Chain], others: Chain
     ) -> Limits:
         mistakes = self._mistakes
-        quotas = {user: self._find_gpu_quota(user, chain) for user, chain in chains.items()}
+        quotas = find_each(chains, self._find_gpu_quota)
         default_quota = find_gpu_quota(others, others, mistakes)
         for user, chain in chains.items():
             self._note_aggregate(user, chain, quotas[user], default_quota)
@@ -222,7 +231,7 @@ class _Resolution:
             default_quota=None,
             gpu_quotas=quotas,
             default_gpu_quota=default_quota,
-            lifecycles={user: find_lifecycle(chain, mistakes) for user, chain in chains.items()},
+            lifecycles=find_each(chains, partial(find_lifecycle, mistakes=mistakes)),
             default_lifecycle=find_lifecycle(others, mistakes),
             ranks=self._sections.rank_names(chains),
             types=parse_types(parse_section(self._sections.top, "container_types", ()), mistakes),
@@ -230,8 +239,10 @@ class _Resolution:
             exemptions=parse_exemptions(self._side.exemptions, mistakes),
         )
 
-    def _find_gpu_quota(self, user: UserName, chain: Chain) -> GpuQuota:
-        sections = self._sections
+    def _find_gpu_quota(self, chain: Chain) -> GpuQuota:
+        if name_group(chain) != OVERRIDE:
+            return find_gpu_quota(chain, chain, self._mistakes)
+        sections, user = self._sections, chain[0].key.partition(".")[2]
         groups = [sections.groups[name] for name in sections.list_groups(user)[:1]]
         return find_gpu_quota(chain, (chain[0], *groups, *chain[1:]), self._mistakes)
 

@@ -6,9 +6,9 @@ names a login, or its sanitized form, counts; in the older one nobody may be in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from ds01d.adapters.books.limits_format import LimitsFormat, find_format
 from ds01d.adapters.books.limits_layers import (
@@ -22,6 +22,8 @@ from ds01d.adapters.books.quotas import RESERVATION_KEYS
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
 from ds01d.model.limits import sanitize_login
 from ds01d.model.primitives import UserName
+
+T = TypeVar("T")
 
 OVERRIDE: Final = "override"
 _SECTIONS: Final = (
@@ -96,10 +98,10 @@ class LimitsSections:
 
     def build_chains(self) -> dict[UserName, Chain]:
         """For everybody who is named: where their limits are looked up."""
-        chains: dict[UserName, Chain] = {
-            UserName(user): (self.groups[names[0]], self.defaults)
-            for user, names in self.groups_of.items()
+        of_group: dict[str, Chain] = {
+            name: (layer, self.defaults) for name, layer in self.groups.items()
         }
+        chains = {UserName(user): of_group[names[0]] for user, names in self.groups_of.items()}
         for user, layer in self.list_overrides().items():
             chains[user] = (layer, self.defaults)
         return chains
@@ -152,7 +154,7 @@ class LimitsSections:
     def rank_names(self, chains: Mapping[UserName, Chain]) -> dict[UserName, int]:
         """Which name counts where a login and its sanitized form are both there: the lowest."""
         places = {name: place for place, name in enumerate(self.groups)}
-        return {user: places.get(name_group(chain), -1) for user, chain in chains.items()}
+        return find_each(chains, lambda chain: places.get(name_group(chain), -1))
 
     def note_assignments(self, mistakes: Mistakes) -> None:
         """Note which assignment of a group-overrides.txt is not that of the `.members` files."""
@@ -166,6 +168,15 @@ class LimitsSections:
                 counts = f"group {names[0]}" if names else "the default group"
                 problem = f"{group} is assigned, and {counts} counts; correct the .members files"
                 mistakes.add(beside, user, problem)
+
+
+def find_each(chains: Mapping[UserName, Chain], find: Callable[[Chain], T]) -> dict[UserName, T]:
+    """What `find` gives for each user's chain: once for each chain, since groups are large."""
+    results: dict[int, T] = {}
+    for chain in chains.values():
+        if id(chain) not in results:
+            results[id(chain)] = find(chain)
+    return {user: results[id(chain)] for user, chain in chains.items()}
 
 
 def name_group(chain: Chain) -> str:
