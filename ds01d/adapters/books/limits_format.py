@@ -23,10 +23,13 @@ from ds01d.adapters.books.resources import RESOURCE_KEYS
 HOLD_KEY: Final = "gpu_hold_after_stop"
 HOLD_HOURS_KEY: Final = "gpu_hold_after_stop_h"
 
-_HOURS: Final = frozenset({HOLD_HOURS_KEY, *LIFECYCLE_KEYS})
-_EQUIVALENTS: Final = (
-    frozenset({*EQUIVALENTS_KEYS, *CONTAINER_KEYS, WHOLE_GPUS_KEY, AGGREGATE_KEY})
-) - frozenset(QUOTA_KEYS)
+# Not the older names of these: between the two formats there was one that counted slots by them.
+_PRESENT: Final = frozenset(
+    {
+        *(HOLD_HOURS_KEY, *LIFECYCLE_KEYS),
+        *("max_gpu_equivalents", "max_gpu_slots", "max_gpu_slots_per_container"),
+    }
+)
 # Read by the lab's scripts alone; without them here they would look like misspelt ones.
 _OF_SCRIPTS: Final = ("max_tasks", "policies", "cpus", "gpu_memory")
 
@@ -52,9 +55,7 @@ class LimitsFormat:
 def find_format(raw: Mapping[object, object], overrides: Mapping[object, object]) -> LimitsFormat:
     """The format of the file `raw`, with the overrides beside it."""
     keys = {key for section in _list_sections(raw, overrides) for key in section}
-    has_hours = bool(keys & _HOURS)
-    counts_gpus = has_hours or bool(keys & _EQUIVALENTS)
-    # Between the two there was one that counted so and still wrote durations with units.
+    counts_gpus = bool(keys & _PRESENT)
     has_units = HOLD_KEY in keys and HOLD_HOURS_KEY not in keys
     is_older = not counts_gpus or has_units
     return LimitsFormat(hold_key=HOLD_KEY if is_older else HOLD_HOURS_KEY, counts_gpus=counts_gpus)

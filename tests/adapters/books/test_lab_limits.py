@@ -249,9 +249,9 @@ def test_gpu_equivalents(
 def test_an_older_name_of_the_quota_counts_where_the_new_one_is_nowhere(
     understand: Edit, key: str
 ) -> None:
-    text = f"defaults: {{allow_full_gpu: true}}\ngroups: {{a: {{members: [amy], {key}: 3}}}}"
+    text = f"defaults: {{max_runtime_h: 1}}\ngroups: {{a: {{members: [amy], {key}: 3}}}}"
     assert quota_of(understand(text), "amy").gpus == 3
-    text = text.replace("true", "true, max_gpu_equivalents: 1.5")
+    text = text.replace("_h: 1", "_h: 1, max_gpu_equivalents: 1.5")
     assert quota_of(understand(text), "amy").gpus == Fraction(3, 2)
 
 
@@ -266,13 +266,13 @@ def test_an_older_name_of_the_quota_counts_where_the_new_one_is_nowhere(
 def test_slots_of_a_container(
     understand: Edit, key: str, written: str, slots: int | None, problem: bool
 ) -> None:
-    limits = understand(f"defaults: {{{key}: {written}}}")
+    limits = understand(f"defaults: {{max_runtime_h: 1, {key}: {written}}}")
     assert quota_of(limits, "amy").slots_per_container == slots
     assert [f"defaults.{key}: " in line for line in lines(limits)] == [True] * problem
 
 
 def test_what_is_missing(understand: Edit) -> None:
-    limits = understand("defaults: {aggregate: {}}\ndefault_group: x\n")
+    limits = understand("defaults:\n  aggregate: {}\n  idle_timeout_h:\ndefault_group: x\n")
     quota = quota_of(limits, "amy")
     assert (quota.gpus, quota.slots_per_container) == (Fraction(1), 1)
     assert not quota.whole_gpus
@@ -287,7 +287,7 @@ def test_what_is_missing(understand: Edit) -> None:
 
 @pytest.mark.parametrize("written", ['"no"', "1", "false ", "null", '"true"'])
 def test_whole_gpus_only_by_a_plain_true(understand: Edit, written: str) -> None:
-    limits = understand(f"defaults: {{allow_full_gpu: {written}}}")
+    limits = understand(f"defaults: {{max_runtime_h: 1, allow_full_gpu: {written}}}")
     assert not quota_of(limits, "amy").whole_gpus
     assert len(lines(limits)) == (written.strip() not in ("false", "null"))
 
@@ -350,7 +350,7 @@ def test_a_key_that_looks_like_the_hold_ends_none(understand: Edit, key: str) ->
 
 def test_the_older_hold_is_read_beside_quotas_in_gpu_equivalents(understand: Edit) -> None:
     limits = understand(
-        "defaults: {allow_full_gpu: true, gpu_hold_after_stop: 0.25h}\n"
+        "defaults: {max_gpu_equivalents: 1.0, gpu_hold_after_stop: 0.25h}\n"
         "groups: {a: {gpu_hold_after_stop: 1d}}",
         a="amy\n",
     )
@@ -433,7 +433,7 @@ def test_jobs_and_deployed_containers_are_free_when_they_stop() -> None:
     ],
 )
 def test_aggregates(understand: Edit, written: str, limit: Fraction | None, problem: str) -> None:
-    limits = understand(f"groups: {{a: {{aggregate: {written}}}}}", a="amy\n")
+    limits = understand(f"groups: {{a: {{max_gpu_slots: 9, aggregate: {written}}}}}", a="amy\n")
     assert quota_of(limits, "amy").aggregate == limit
     assert [f"groups.a.{problem}" in line for line in lines(limits)] == [True] * bool(problem)
 
@@ -734,6 +734,22 @@ def test_a_file_that_is_gone_is_no_host_without_limits(folder: Path) -> None:
     assert isinstance(after, Limits)
     assert after.problem == f"{path} does not exist"
     assert after.gpu_quotas == good.gpu_quotas
+
+
+def test_between_the_formats_there_was_one_that_counts_slots(understand: Edit) -> None:
+    """As the older one, with members in files."""
+    limits = understand(
+        "defaults: {max_mig_instances: 3, max_mig_per_container: 3, allow_full_gpu: false,\n"
+        "  max_runtime: 24h, idle_timeout: 0.5h, container_hold_after_stop: 0.5h,\n"
+        "  gpu_hold_after_stop: 0.25h, max_tasks: 9}\n"
+        "groups: {a: {aggregate: {gpu_limit: 3}, max_mig_instances: 6}}\n"
+        "container_types: {docker: {idle_timeout: 30m, default_mig_count: {a: 1}}}\n",
+        a="amy\n",
+    )
+    assert limits.find_gpu_quota(UserName("amy")) is None
+    assert (limits.find_quota(UserName("amy")), limits.find_quota(UserName("zoe"))) == (6, 3)
+    assert limits.find_hold(UserName("amy")).seconds == QUARTER
+    assert limits.passed_over == ()
 
 
 def test_the_older_format_counts_slots(understand: Edit) -> None:
