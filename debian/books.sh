@@ -32,6 +32,12 @@ make_config() {
         lab='s|"/var/log/ds01/|"/var/log/ds01d/|; s|/ds01-infra/config/resource|/ds01-infra/config/runtime/resource|'
         lab="$lab; s|^expired_holds = \"release\"\$|expired_holds = \"report\"|"
         lab="$lab; s|^sharing = \"when-full\"\$|sharing = \"never\"|"
+        # Its monitoring, which Compose starts: by label, or by the names that its scripts look for.
+        lab="$lab; s|^labels = \[\"ds01.protected=true\"|&, \"ds01.monitoring\"|; s|^names = \[|&"
+        for part in prometheus grafana alertmanager dcgm-exporter; do
+            lab="$lab\"ds01-$part*\", "
+        done
+        lab="$lab\"ds01-node-exporter*\"|"
     elif [ ! -e "${DPKG_ROOT:-}/opt/ds01-infra" ] && [ ! -e "${DPKG_ROOT:-}/var/lib/ds01/gpu-state.json" ]; then
         set -- docker repair
     fi

@@ -41,6 +41,9 @@ def test_beside_an_allocator_without_books_it_observes_docker(tmp_path: Path) ->
     assert (settings.books.kind, settings.daemon.mode) == ("docker", "observe")
     assert settings.policy.expired_holds == "report"
     assert settings.allocator.sharing == "never"
+    assert settings.exempt.labels == ("ds01.protected=true", "ds01.monitoring")
+    parts = ("prometheus", "grafana", "alertmanager", "dcgm-exporter", "node-exporter")
+    assert settings.exempt.names == tuple(f"ds01-{part}*" for part in parts)
     limits = "/opt/ds01-infra/config/runtime/resource-limits.yaml"
     assert str(settings.books.limits) == limits
     logs = {settings.logs.operations.parent, settings.logs.allocations.parent}

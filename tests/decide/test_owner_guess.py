@@ -183,3 +183,15 @@ def test_what_is_more_than_a_guess_fills_it() -> None:
     answer = allocator.allocate(ALICE, ContainerName("mine._.1001"))
     assert not isinstance(answer, Allocated)
     assert answer.reason == "USER_AT_LIMIT (1/1)"
+
+
+@pytest.mark.parametrize(
+    ("marks", "user"),
+    [(GUESSES[0], "alice"), (GUESSES[1], None), (GUESSES[2], None)],
+    ids=["label", "slice", "folder"],
+)
+def test_of_the_guesses_only_a_label_gives_rights(marks: dict[str, Any], user: str | None) -> None:
+    life = host().run("GPU-0", name="plain", **({"labels": {}} | marks)).after(60)
+    index = life.plan().decision.index
+    assert index is not None
+    assert index.find_user(ContainerName("plain")) == user

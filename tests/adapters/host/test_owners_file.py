@@ -105,3 +105,13 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     other.write_bytes(written((ONE, "alice")))
     path.symlink_to(other)
     assert OwnersFile(path).read() == {}
+
+
+def test_who_is_named_no_more_stays(path: Path) -> None:
+    clock = Clock()
+    owners = OwnersFile(path, clock)
+    put(path, written((ONE, "alice")))
+    owners.read()
+    put(path, written((TWO, "bob")))
+    clock.at += 5.0
+    assert owners.read() == {ONE: "alice", TWO: "bob"}

@@ -27,7 +27,7 @@ from ds01d.adapters.books import (
 from ds01d.adapters.books.limits_layers import parse_layer
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.docker import cache_file, listing, parsing
-from ds01d.adapters.host import dpkg, image_catalogue
+from ds01d.adapters.host import dpkg, image_catalogue, owners_file
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.nvml import xid_journal
 from ds01d.config_checks import describe_risks
@@ -110,6 +110,9 @@ _PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "InspectSession": container_parameters.SessionParameters,
     "Logs": container_parameters.LogsParameters,
 }
+_OWNERS: Final = (
+    b'{"containers": {"%s": {"owner": "alice", "owner_uid": 1001, "name": "x"}}}' % (b"ab" * 32),
+)
 _DPKG: Final = (b"cuda-cudart-12-4\t12.4.127-1\ncuda-toolkit-12-4\t\n",)
 
 
@@ -292,6 +295,11 @@ def _packages(data: bytes) -> None:
     dpkg.parse_packages(_text(data), origin="dpkg-query")
 
 
+def _owners(data: bytes) -> None:
+    owners = owners_file.parse_owners(data)
+    assert all(len(container) == 64 and owner for container, owner in owners.items())
+
+
 def _varlink(data: bytes) -> None:
     """A message to the booking service: a call whose parameters are understood, or an error."""
     call = varlink.parse_call(data)
@@ -402,6 +410,7 @@ TARGETS: Final = {
         Target(name="history", parse=_history, seeds=_entered),
         Target(name="kernel-log", parse=_kernel, seeds=_given(*_XID)),
         Target(name="varlink", parse=_varlink, seeds=_given(*_CALLS)),
+        Target(name="owners", parse=_owners, seeds=_given(*_OWNERS)),
         Target(name="packages", parse=_packages, seeds=_given(*_DPKG)),
     )
 }
