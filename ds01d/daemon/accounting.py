@@ -20,10 +20,10 @@ from ds01d.decide.device_use import find_use, find_weight
 from ds01d.decide.history_outcomes import change_of
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import AccountingBroken, Ds01Error
-from ds01d.model.accounting import AccountingChange, OpenAccount, Pair, Progress
+from ds01d.model.accounting import AccountingChange, OpenAccount, Pair, Progress, Use
 from ds01d.model.drift import Outcome
 from ds01d.model.history import Entry, HistoryPlace, Phase
-from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
+from ds01d.model.primitives import Boot, Now, UserName
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.ports import StateDir
 from ds01d.reconcile.report import Report
@@ -111,7 +111,8 @@ class Accounting:
             accounts.lose_sight(now)
         else:
             accounts.observe(
-                _list_holders(index, report),
+                _list_uses(index, report),
+                partial(_describe_holder, index),
                 report.covers,
                 now,
                 self._progress.observed,
@@ -177,28 +178,22 @@ class Accounting:
             closed.append(begun)
 
 
-def _list_holders(index: BooksIndex, report: Report) -> Mapping[Pair, Holder]:
+def _list_uses(index: BooksIndex, report: Report) -> Mapping[Pair, Use | None]:
     """The bookings in the books after a pass, of the containers that it covers."""
     repaired = [gated.drift for gated in report.drifts if gated.outcome is Outcome.DONE]
     return {
-        (name, slot): _describe_holder(name, slot, index)
+        (name, slot): find_use(name, slot, index)
         for slot, names in list_holders(index, repaired).items()
         for name in names
         if report.covers(name)
     }
 
 
-def _describe_holder(name: ContainerName, slot: SlotId, index: BooksIndex) -> Holder:
-    def list_begins() -> Sequence[Wall | None]:
-        record, container = index.find_record(name), index.containers.get(name)
-        booked = None if record is None else record.allocated_at
-        if container is None:
-            return (booked,)
-        return (booked, container.created, container.started)
-
-    return Holder(
-        weight=find_weight(index.table.slots.get(slot)),
-        use=find_use(name, slot, index),
-        find_user=partial(index.find_booker, name),
-        list_begins=list_begins,
-    )
+def _describe_holder(index: BooksIndex, pair: Pair) -> Holder:
+    name, slot = pair
+    record, container = index.find_record(name), index.containers.get(name)
+    begins = [] if record is None else [record.allocated_at]
+    if container is not None:
+        begins += [container.created, container.started]
+    weight = find_weight(index.table.slots.get(slot))
+    return Holder(user=index.find_booker(name), weight=weight, begins=begins)

@@ -42,13 +42,12 @@ NOT_ENTERED: Final = "not-entered"
 class Holder:
     """A booking as a pass saw it.
 
-    `list_begins`: moments at which it may have begun, the likeliest first.
+    `begins`: moments at which it may have begun, the likeliest first.
     """
 
+    user: UserName | None
     weight: SlotWeight
-    use: Use | None
-    find_user: Callable[[], UserName | None]
-    list_begins: Callable[[], Sequence[Wall | None]]
+    begins: Sequence[Wall | None]
 
 
 @dataclass(slots=True)
@@ -176,7 +175,8 @@ class Accounts:
 
     def observe(
         self,
-        holders: Mapping[Pair, Holder],
+        uses: Mapping[Pair, Use | None],
+        describe_holder: Callable[[Pair], Holder],
         covers: Callable[[ContainerName], bool],
         now: Now,
         seen_before: Now | None,
@@ -185,26 +185,28 @@ class Accounts:
     ) -> None:
         """Compare with the bookings that a pass saw, of the containers that it covers.
 
+        `uses`: these bookings, and what their holders do.
         `seen_before`: when the books were seen last; `is_continuous`: this process has watched them
         since then.
         """
-        for pair, holder in holders.items():
-            if pair not in self._open and covers(pair[0]) and not self._is_newer(pair, now):
+        for pair in uses:
+            if pair not in self._open and not self._is_newer(pair, now):
+                holder = describe_holder(pair)
                 begun = self._choose_begin(holder, now, seen_before)
-                self._begin(pair, begun, holder.find_user(), holder.weight)
+                self._begin(pair, begun, holder.user, holder.weight)
         ended_at = now if is_continuous or seen_before is None else self.correct(seen_before)
         for pair, booking in [*self._open.items()]:
             if not covers(pair[0]):
                 continue
-            seen = holders.get(pair)
-            if seen is not None:
-                if booking.user is None and (user := seen.find_user()) is not None:
+            if pair in uses:
+                use = uses[pair]
+                if booking.user is None and (user := describe_holder(pair).user) is not None:
                     self._set_user(pair[0], user)
                 if booking.is_new:  # since it began, nothing else was read
-                    booking.is_new, booking.use = False, seen.use
+                    booking.is_new, booking.use = False, use
                     booking.divided_to = _same_boot(booking.begun, now)
                 self._divide(booking, now)
-                booking.use = seen.use
+                booking.use = use
             elif not _is_after(booking.begun, now):
                 del self._open[pair]
                 self._divide(booking, ended_at)
@@ -238,7 +240,7 @@ class Accounts:
     def _choose_begin(self, holder: Holder, now: Now, seen_before: Now | None) -> Now:
         """When a booking that nobody entered began: between the last look and this one."""
         first = -_HOUR if seen_before is None else self.correct(seen_before).wall
-        for wall in holder.list_begins():
+        for wall in holder.begins:
             if wall is not None and first < wall < now.wall:
                 boot = now.boot - (now.wall - wall)
                 # Before this boot there is no CLOCK_BOOTTIME to hold on to.
