@@ -238,11 +238,11 @@ def read_usage(config: Config, query: ReportQuery) -> UsageReport:
     from ds01d.adapters.accounting_reader import open_reader  # noqa: PLC0415 - others need none
     from ds01d.documents.usage_report import build_usage_report  # noqa: PLC0415
     from ds01d.errors import Refused  # noqa: PLC0415
-    from ds01d.model.accounting import Subject  # noqa: PLC0415
+    from ds01d.model.accounting import ReportSubject  # noqa: PLC0415
     from ds01d.model.limits import Limits  # noqa: PLC0415
 
     limits = BooksOnly(config).limits.read()
-    by_group = query.group is not None or query.by is Subject.GROUP
+    by_group = query.group is not None or query.by is ReportSubject.GROUP
     if not isinstance(limits, Limits) and by_group:
         raise Refused(f"no group is known: {limits.reason}")
     with open_reader(config.daemon.state_dir) as reader:

@@ -6,71 +6,36 @@ What a crash of the host may cost is saved again, since the place in the history
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from ds01d.adapters.accounting_database import (
+    NAME,
+    open_database,
+    read_progress,
+    transaction,
+    write_progress,
+)
 from ds01d.errors import AccountingBroken, WriteFailed
 from ds01d.model.accounting import (
     AccountingChange,
+    AccountingProgress,
     BookingBegun,
     BookingChanged,
     BookingEnded,
     ClockSet,
     OpenAccount,
-    Progress,
+    SlotUse,
     SlotWeight,
     TimeDivided,
-    Use,
 )
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
 
-NAME: Final = "accounting.sqlite"
-_VERSION: Final = 1
-_MODE: Final = 0o640  # who uses what is for operators
 _DROPPED_AT_ONCE: Final = 500
 _DAY_S: Final = 86400.0
-_SCHEMA: Final = """
-CREATE TABLE boots (
-    number INTEGER PRIMARY KEY,
-    boot_id TEXT NOT NULL UNIQUE,
-    offset REAL NOT NULL
-);
-CREATE TABLE bookings (
-    id INTEGER PRIMARY KEY,
-    container TEXT NOT NULL,
-    user TEXT,
-    slot TEXT NOT NULL,
-    profile TEXT NOT NULL,
-    gpus REAL,
-    begun REAL NOT NULL,
-    begun_boot INTEGER NOT NULL,
-    ended REAL,
-    ended_boot INTEGER,
-    reason TEXT,
-    used REAL NOT NULL DEFAULT 0,
-    idle REAL NOT NULL DEFAULT 0,
-    retained REAL NOT NULL DEFAULT 0
-);
-CREATE INDEX ends ON bookings (ended);
-CREATE INDEX users ON bookings (user);
-CREATE TABLE hours (
-    booking INTEGER NOT NULL,
-    hour INTEGER NOT NULL,
-    used REAL NOT NULL DEFAULT 0,
-    idle REAL NOT NULL DEFAULT 0,
-    retained REAL NOT NULL DEFAULT 0,
-    PRIMARY KEY (booking, hour)
-) WITHOUT ROWID;
-CREATE TABLE progress (
-    inode INTEGER, bytes INTEGER, applied TEXT NOT NULL,
-    observed REAL, observed_boot REAL, observed_boot_id TEXT,
-    complete_since REAL, sampled_since REAL, next_id INTEGER NOT NULL
-);
-"""
 
 
 class AccountingFile:
@@ -111,12 +76,14 @@ class AccountingFile:
             progress, next_id = read_progress(database)
         return OpenAccount(bookings=bookings, offsets=offsets, progress=progress, next_id=next_id)
 
-    def save(self, changes: Sequence[AccountingChange], progress: Progress, next_id: int) -> None:
+    def save(
+        self, changes: Sequence[AccountingChange], progress: AccountingProgress, next_id: int
+    ) -> None:
         """Store changes, in their order, and how far they go; all of it or nothing."""
-        with self._wrap_errors(), self._open() as database, _transaction(database):
+        with self._wrap_errors(), self._open() as database, transaction(database):
             for change in changes:
                 self._store_change(database, change)
-            _write_progress(database, progress, next_id)
+            write_progress(database, progress, next_id)
             if progress.observed is not None:
                 _drop_old(database, progress.observed.wall - self._keep_s)
 
@@ -167,7 +134,7 @@ class AccountingFile:
                     (at.wall, self._number_boot(at), change.reason, change.id),
                 )
             case TimeDivided(seconds=seconds):
-                parts = tuple(seconds.get(use, 0.0) for use in Use)
+                parts = tuple(seconds.get(use, 0.0) for use in SlotUse)
                 database.execute(
                     "INSERT INTO hours VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                     " used = used + excluded.used, idle = idle + excluded.idle,"
@@ -205,18 +172,7 @@ class AccountingFile:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         if self._database is None:
-            # SQLite would make it for everybody to read, and its journal by its example.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(self.path, flags, _MODE))
-            # Never waits: what is not stored now is stored later.
-            database = sqlite3.connect(
-                self.path, timeout=0.0, isolation_level=None, cached_statements=16
-            )
-            self._database = database
-            # Decision 248: what a crash of the host takes away is read from the history again.
-            for setting in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -256"):
-                database.execute(f"PRAGMA {setting}")
-            _prepare_tables(database)
+            self._database = open_database(self.path)
         yield self._database
 
     @contextmanager
@@ -228,66 +184,6 @@ class AccountingFile:
             reason = f"the accounting in {self.path} was not written: {error}"
             is_passing = isinstance(error, OSError | sqlite3.OperationalError)
             raise (WriteFailed if is_passing else AccountingBroken)(reason) from error
-
-
-def _prepare_tables(database: sqlite3.Connection) -> None:
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == _VERSION:
-        return
-    if version:
-        raise sqlite3.DatabaseError(f"it has format {version}, expected {_VERSION}")
-    with _transaction(database):
-        for statement in _SCHEMA.split(";")[:-1]:
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
-def read_progress(database: sqlite3.Connection) -> tuple[Progress, int]:
-    """How far the accounting has come, and the ID of its next booking."""
-    row = database.execute("SELECT * FROM progress").fetchone()
-    if row is None:
-        return Progress(), 1
-    inode, bytes_, applied, wall, boot, boot_id, complete_since, sampled_since, next_id = row
-    return (
-        Progress(
-            place=None if inode is None else (inode, bytes_),
-            applied=frozenset(applied.split()),
-            observed=None
-            if wall is None
-            else Now(wall=Wall(wall), boot=Boot(boot), boot_id=boot_id),
-            complete_since=complete_since,
-            sampled_since=sampled_since,
-        ),
-        next_id,
-    )
-
-
-def _write_progress(database: sqlite3.Connection, progress: Progress, next_id: int) -> None:
-    place, observed = progress.place or (None, None), progress.observed
-    seen = (None,) * 3 if observed is None else (observed.wall, observed.boot, observed.boot_id)
-    database.execute("DELETE FROM progress")
-    database.execute(
-        "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *place,
-            " ".join(sorted(progress.applied)),
-            *seen,
-            progress.complete_since,
-            progress.sampled_since,
-            next_id,
-        ),
-    )
 
 
 def _drop_old(database: sqlite3.Connection, before: float) -> None:

@@ -8,16 +8,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from ds01d.adapters.accounting_file import NAME, read_progress
+from ds01d.adapters.accounting_database import NAME, read_progress
 from ds01d.errors import AccountingBroken
 from ds01d.model.accounting import (
     AccountedBooking,
     AccountedTime,
-    Progress,
+    AccountingProgress,
     ReportQuery,
+    ReportSubject,
     Shares,
     SlotWeight,
-    Subject,
 )
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 
@@ -47,7 +47,7 @@ class AccountingReader:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self.progress: Progress = read_progress(database)[0]
+        self.progress: AccountingProgress = read_progress(database)[0]
 
     def list_users(self) -> Sequence[UserName]:
         """The users of all bookings."""
@@ -58,18 +58,19 @@ class AccountingReader:
         self, query: ReportQuery, users: Sequence[UserName] | None
     ) -> Iterator[tuple[str | None, AccountedTime]]:
         """The time of each user or slot, in parts that are to be added. `users`: of these alone."""
-        column = "slot" if query.by is Subject.SLOT else "user"
+        column = "slot" if query.by is ReportSubject.SLOT else "user"
         where, parameters = _select(query, users)
-        # Those within the period are nearly all, and SQLite adds them up in half a second.
+        # Those within the period are nearly all, and SQLite adds them up in half a second: not by
+        # the index of users (hence the +), which would read each of them from another place.
         statement = (
             f"SELECT {column}, gpus, COUNT(*), SUM(MAX(0, ended - begun)), SUM(used), SUM(idle),"  # noqa: S608
-            f" SUM(retained) FROM bookings WHERE {_WITHIN}{where} GROUP BY {column}, gpus"
+            f" SUM(retained) FROM bookings WHERE {_WITHIN}{where} GROUP BY +{column}, gpus"
         )
         for subject, gpus, count, *seconds in self._database.execute(statement, parameters):
             yield subject, _weigh(count, seconds, gpus)
         for booking in self._read_bookings(query, f"{where} AND {_CROSSES}", parameters):
             yield (
-                booking.slot if query.by is Subject.SLOT else booking.user,
+                booking.slot if query.by is ReportSubject.SLOT else booking.user,
                 booking.time,
             )
 

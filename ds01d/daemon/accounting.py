@@ -20,7 +20,7 @@ from ds01d.decide.device_use import find_use, find_weight
 from ds01d.decide.history_outcomes import change_of
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import AccountingBroken, Ds01Error
-from ds01d.model.accounting import AccountingChange, OpenAccount, Pair, Progress, Use
+from ds01d.model.accounting import AccountingChange, AccountingProgress, OpenAccount, Pair, SlotUse
 from ds01d.model.drift import Outcome
 from ds01d.model.history import Entry, HistoryPlace, Phase
 from ds01d.model.primitives import Boot, Now, UserName
@@ -39,7 +39,7 @@ class AccountingStore(Protocol):
     def load(self) -> OpenAccount: ...
 
     def save(
-        self, changes: Sequence[AccountingChange], progress: Progress, next_id: int
+        self, changes: Sequence[AccountingChange], progress: AccountingProgress, next_id: int
     ) -> None: ...
 
     def set_aside(self) -> None: ...
@@ -64,7 +64,7 @@ class Accounting:
         # Elsewhere others book, too, or Docker alone knows who has what.
         self._is_history_whole = config.is_only_writer and config.books.kind == "files"
         self._accounts: Accounts | None = None
-        self._progress = Progress()
+        self._progress = AccountingProgress()
         self._pending: dict[str, tuple[Entry, HistoryPlace | None]] = {}
         self._read_to: HistoryPlace | None = None
         self._is_watching = False
@@ -178,7 +178,7 @@ class Accounting:
             closed.append(begun)
 
 
-def _list_uses(index: BooksIndex, report: Report) -> Mapping[Pair, Use | None]:
+def _list_uses(index: BooksIndex, report: Report) -> Mapping[Pair, SlotUse | None]:
     """The bookings in the books after a pass, of the containers that it covers."""
     repaired = [gated.drift for gated in report.drifts if gated.outcome is Outcome.DONE]
     return {

@@ -20,9 +20,9 @@ from ds01d.model.accounting import (
     ClockSet,
     OpenAccount,
     Pair,
+    SlotUse,
     SlotWeight,
     TimeDivided,
-    Use,
 )
 from ds01d.model.drift import Action
 from ds01d.model.history import UNDO, BooksState, Entry
@@ -62,9 +62,9 @@ class _Booking:
     user: UserName | None
     begun: Now
     is_new: bool = False
-    use: Use | None = None
+    use: SlotUse | None = None
     divided_to: Boot | None = None
-    seconds: dict[int, dict[Use, float]] = field(default_factory=dict)
+    seconds: dict[int, dict[SlotUse, float]] = field(default_factory=dict)
 
 
 class Accounts:
@@ -175,7 +175,7 @@ class Accounts:
 
     def observe(
         self,
-        uses: Mapping[Pair, Use | None],
+        uses: Mapping[Pair, SlotUse | None],
         describe_holder: Callable[[Pair], Holder],
         covers: Callable[[ContainerName], bool],
         now: Now,

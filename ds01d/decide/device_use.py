@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.user_quota import weigh_profile
-from ds01d.model.accounting import SlotWeight, Use
+from ds01d.model.accounting import SlotUse, SlotWeight
 from ds01d.model.books import Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 
 
-def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> Use | None:
+def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | None:
     """What a container does with a slot that is booked for it; None: that is not known.
 
     Used: a process of it is on the device, which is not idle where the driver says how busy it is.
@@ -24,28 +24,28 @@ def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> Use | None
         container is not None and not container.state.alive and container.started is not None
     )
     if processes is None or isinstance(processes, Unknown):
-        return Use.RETAINED if is_stopped else None
+        return SlotUse.RETAINED if is_stopped else None
     if container is not None and any(process.container == container.id for process in processes):
         return _find_utilization(index.table.device_of.get(slot), index)
     if is_stopped:
-        return Use.RETAINED
+        return SlotUse.RETAINED
     # One of them may be its own.
     if any(isinstance(process.container, Unknown) for process in processes):
         return None
-    return Use.IDLE
+    return SlotUse.IDLE
 
 
-def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> Use | None:
+def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> SlotUse | None:
     """Whether a device with a process on it is used."""
     inventory = index.snapshot.gpu
     gpus = inventory.gpus if isinstance(inventory, Inventory) else ()
     gpu = next((gpu for gpu in gpus if gpu.uuid == device), None)
     # Of a MIG device, and of a GPU that is divided, NVML has no utilization.
     if not isinstance(gpu, Gpu) or gpu.mig:
-        return Use.USED
+        return SlotUse.USED
     if gpu.utilization is None:
         return None
-    return Use.USED if gpu.utilization > 0 else Use.IDLE
+    return SlotUse.USED if gpu.utilization > 0 else SlotUse.IDLE
 
 
 def find_weight(slot: Slot | None) -> SlotWeight:

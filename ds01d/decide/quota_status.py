@@ -53,8 +53,8 @@ def find_quota_status(
             source=quota.limit_source,
         )
     measure = _measurer(status.unit, user, records)
-    held = measure(_without_reservations(user, state, records, published))
-    return replace(status, held=held, reserved=measure(state) - held)
+    total, bound = measure(state), measure(_without_reservations(user, state, records, published))
+    return replace(status, held=bound, reserved=total - bound)
 
 
 def _measurer(
@@ -78,8 +78,8 @@ def _without_reservations(
         if not isinstance(record, Record) or record.user != user:
             return False
         # Whatever was allocated a moment ago is not published yet.
-        known = published.get(name)
-        return parse_reserved_name(name) is not None if known is None else known == ABSENT
+        state_word = published.get(name)
+        return parse_reserved_name(name) is not None if state_word is None else state_word == ABSENT
 
     slots = {
         slot.id: replace(

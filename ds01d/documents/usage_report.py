@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from ds01d.documents.values import DisplayTime, DocumentPart, display_time
@@ -11,8 +10,8 @@ from ds01d.model.accounting import (
     AccountedBooking,
     AccountedTime,
     ReportQuery,
+    ReportSubject,
     Shares,
-    Subject,
 )
 from ds01d.model.primitives import UserName
 
@@ -98,13 +97,13 @@ def build_usage_report(
     lines: tuple[UsageLine, ...] = ()
     total: UsageTimes | None = None
     bookings: tuple[BookingLine, ...] = ()
-    if query.by is Subject.BOOKING:
+    if query.by is ReportSubject.BOOKING:
         bookings = tuple(map(_build_booking, reader.list_bookings(query, users)))
     else:
         sums: dict[str | None, AccountedTime] = {}
         for subject, time in reader.sum_times(query, users):
             key = subject
-            if query.by is Subject.GROUP and subject is not None:
+            if query.by is ReportSubject.GROUP and subject is not None:
                 key = find_group(UserName(subject))
             sums[key] = time if key not in sums else _add_times(sums[key], time)
         lines = tuple(
@@ -152,18 +151,22 @@ def _sum_times(times: Iterable[AccountedTime]) -> AccountedTime:
     return total
 
 
-def _add_times(one: AccountedTime, other: AccountedTime) -> AccountedTime:
+def _add_times(first: AccountedTime, second: AccountedTime) -> AccountedTime:
     return AccountedTime(
-        bookings=one.bookings + other.bookings,
-        slots=_add_shares(one.slots, other.slots),
-        gpus=_add_shares(one.gpus, other.gpus),
-        unweighed=one.unweighed + other.unweighed,
+        bookings=first.bookings + second.bookings,
+        slots=_add_shares(first.slots, second.slots),
+        gpus=_add_shares(first.gpus, second.gpus),
+        unweighed=first.unweighed + second.unweighed,
     )
 
 
-def _add_shares(one: Shares, other: Shares) -> Shares:
-    parts = {part.name: getattr(one, part.name) + getattr(other, part.name) for part in fields(one)}
-    return Shares(**parts)
+def _add_shares(first: Shares, second: Shares) -> Shares:
+    return Shares(
+        booked=first.booked + second.booked,
+        used=first.used + second.used,
+        idle=first.idle + second.idle,
+        retained=first.retained + second.retained,
+    )
 
 
 def _build_times(time: AccountedTime) -> UsageTimes:

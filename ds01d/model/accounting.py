@@ -15,7 +15,7 @@ from ds01d.model.primitives import ContainerName, Now, SlotId, UserName, Wall, W
 Pair = tuple[ContainerName, SlotId]
 
 
-class Use(Word):
+class SlotUse(Word):
     """What the holder of a slot does with it. What is not known is none of them."""
 
     USED = "used"
@@ -67,7 +67,7 @@ class TimeDivided:
 
     id: int
     hour: int
-    seconds: Mapping[Use, float]
+    seconds: Mapping[SlotUse, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ AccountingChange = BookingBegun | BookingChanged | BookingEnded | TimeDivided | 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class AccountingProgress:
     """How far the accounting has come.
 
     `place`: up to where every change of the history is in it; `applied`: later entries that are,
@@ -110,11 +110,11 @@ class OpenAccount:
 
     bookings: Sequence[BookingBegun] = ()
     offsets: Mapping[str, float] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
+    progress: AccountingProgress = field(default_factory=AccountingProgress)
     next_id: int = 1
 
 
-class Subject(Word):
+class ReportSubject(Word):
     """What a line of a report is about."""
 
     USER = "user"
@@ -132,7 +132,7 @@ class ReportQuery:
 
     since: Wall
     until: Wall
-    by: Subject = Subject.USER
+    by: ReportSubject = ReportSubject.USER
     user: UserName | None = None
     group: str | None = None
     slot: SlotId | None = None

@@ -14,7 +14,7 @@ import msgspec
 
 from ds01d.config import Config
 from ds01d.documents.usage_report import UsageReport
-from ds01d.model.accounting import ReportQuery, Subject
+from ds01d.model.accounting import ReportQuery, ReportSubject
 from ds01d.model.primitives import SlotId, UserName, Wall
 from ds01d.service import rules
 from ds01d.service.call_threads import CallThreads
@@ -73,7 +73,7 @@ class ReportCalls:
 def build_query(wanted: ReportParameters, now: Wall) -> ReportQuery:
     """The query of a call. Raises `VarlinkError` (InvalidParameter)."""
     try:
-        by = Subject(wanted.by or Subject.USER.value)
+        by = ReportSubject(wanted.by or ReportSubject.USER.value)
     except ValueError as error:
         raise invalid_parameter("by") from error
     until = now if wanted.until is None else Wall(wanted.until)
@@ -96,6 +96,6 @@ def restrict_query(query: ReportQuery, peer: Peer) -> ReportQuery:
     if peer.is_operator:
         return query
     # Decision 249: who had what, when and how long, is nobody else's business.
-    if query.group is not None or query.by is Subject.GROUP:
+    if query.group is not None or query.by is ReportSubject.GROUP:
         rules.require_operator(peer)
     return replace(query, user=rules.choose_user(peer, query.user))

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.accounting_file import NAME, AccountingFile
+from ds01d.adapters.accounting_database import NAME
+from ds01d.adapters.accounting_file import AccountingFile
 from ds01d.adapters.accounting_reader import open_reader
 from ds01d.errors import AccountingBroken, WriteFailed
 from ds01d.model.accounting import (
     AccountingChange,
+    AccountingProgress,
     BookingBegun,
     BookingChanged,
     BookingEnded,
     ClockSet,
-    Progress,
     ReportQuery,
+    ReportSubject,
+    SlotUse,
     SlotWeight,
-    Subject,
     TimeDivided,
-    Use,
 )
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
 
@@ -61,7 +62,7 @@ def ended(number: int, boot: float) -> BookingEnded:
 
 def used(number: int, start: float, **seconds: float) -> TimeDivided:
     hour = int((BOOTED + start) // 3600)
-    return TimeDivided(id=number, hour=hour, seconds={Use(k): v for k, v in seconds.items()})
+    return TimeDivided(id=number, hour=hour, seconds={SlotUse(k): v for k, v in seconds.items()})
 
 
 BOOT = ClockSet(boot_id="boot-1", offset=BOOTED, step_s=0.0)
@@ -74,7 +75,7 @@ def store(
     file.load()
     file.save(
         (BOOT, *changes),
-        Progress(
+        AccountingProgress(
             place=(4, 5),
             applied=frozenset({"b", "a"}),
             observed=at(seen),
@@ -176,7 +177,7 @@ def test_it_is_summed_by_user_and_slot_and_a_booking_without_size_weighs_nothing
         "carol": (100.0, 0.0, 0.0, 0.0, round(200 / 7, 3)),
         None: (100.0, 0.0, 0.0, 0.0, 0.0),
     }
-    by_slot = ReportQuery(since=Wall(0.0), until=WHOLE.until, by=Subject.SLOT)
+    by_slot = ReportQuery(since=Wall(0.0), until=WHOLE.until, by=ReportSubject.SLOT)
     assert set(report(tmp_path, by_slot)) == {"0", "1.0", "1.1"}
     one = ReportQuery(since=Wall(0.0), until=WHOLE.until, slot=SlotId("0"))
     assert set(report(tmp_path, one)) == {"bob"}
@@ -199,7 +200,7 @@ def test_one_that_is_locked_fails_at_once_and_stores_nothing(tmp_path: Path) -> 
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(WriteFailed, match="was not written: database is locked"):
-            file.save([begun(2, 20.0)], Progress(), 10)
+            file.save([begun(2, 20.0)], AccountingProgress(), 10)
         other.execute("ROLLBACK")
     assert [booking.id for booking in AccountingFile(tmp_path, 1000).load().bookings] == [1]
 
@@ -209,7 +210,7 @@ def test_a_reader_locks_nobody_out(tmp_path: Path) -> None:
     with open_reader(tmp_path) as reader:
         assert reader is not None
         assert reader.list_users() == ["alice"]
-        file.save([begun(2, 20.0, user="bob")], Progress(observed=at(1.0)), 10)
+        file.save([begun(2, 20.0, user="bob")], AccountingProgress(observed=at(1.0)), 10)
         assert reader.list_users() == ["alice"], "all its answers are of one moment"
     with open_reader(tmp_path) as reader:
         assert reader is not None
@@ -219,7 +220,7 @@ def test_a_reader_locks_nobody_out(tmp_path: Path) -> None:
 def test_what_cannot_be_stored_leaves_no_part_of_it(tmp_path: Path) -> None:
     file = store(tmp_path, begun(1, 10.0))
     with pytest.raises(AccountingBroken):
-        file.save([begun(2, 20.0), begun(1, 30.0)], Progress(), 10)
+        file.save([begun(2, 20.0), begun(1, 30.0)], AccountingProgress(), 10)
     assert [booking.id for booking in file.load().bookings] == [1]
 
 
@@ -252,7 +253,7 @@ def test_bookings_that_ended_long_ago_are_dropped(tmp_path: Path) -> None:
     changes = (begun(1, 10.0), used(1, 10.0, used=5.0), ended(1, 50.0), begun(2, 10.0))
     file = store(tmp_path, *changes, seen=DAY, keep_days=2)
     assert set(report(tmp_path)) == {"alice"}
-    file.save([], Progress(observed=at(3 * DAY)), 10)
+    file.save([], AccountingProgress(observed=at(3 * DAY)), 10)
     with open_reader(tmp_path) as reader:
         assert reader is not None
         assert [one.id for one in reader.list_bookings(WHOLE, None)] == [2]

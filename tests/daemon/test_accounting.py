@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.adapters.accounting_file import NAME as FILE
+from ds01d.adapters.accounting_database import NAME as FILE
 from ds01d.adapters.accounting_reader import open_reader
 from ds01d.config import DaemonConfig
 from ds01d.model.accounting import ReportQuery

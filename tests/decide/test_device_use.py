@@ -9,7 +9,7 @@ import pytest
 
 from ds01d.decide.decision import decide
 from ds01d.decide.device_use import find_mig_weight, find_use
-from ds01d.model.accounting import Use
+from ds01d.model.accounting import SlotUse
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import State
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, Unknown
@@ -29,7 +29,7 @@ def on_gpu(utilization: int | None = 40) -> Life:
     return Life(gpu=devices, state=slots).book("1").run("GPU-1")
 
 
-def use(life: Life, place: str) -> Use | None:
+def use(life: Life, place: str) -> SlotUse | None:
     snapshot = observe_host(life.host.world(), Checkpoint(), life.config, None)
     index = decide(snapshot, Checkpoint(), life.config).index
     assert index is not None
@@ -39,21 +39,21 @@ def use(life: Life, place: str) -> Use | None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda one: one.use("MIG-1-0", f"id-{NAME}"), Use.USED),
-        (lambda one: one, Use.IDLE),
-        (lambda one: one.use("MIG-1-0", "another"), Use.IDLE),
-        (lambda one: one.use("MIG-1-0", None), Use.IDLE),
+        (lambda one: one.use("MIG-1-0", f"id-{NAME}"), SlotUse.USED),
+        (lambda one: one, SlotUse.IDLE),
+        (lambda one: one.use("MIG-1-0", "another"), SlotUse.IDLE),
+        (lambda one: one.use("MIG-1-0", None), SlotUse.IDLE),
         (lambda one: one.use("MIG-1-0", WHOSE), None),
-        (lambda one: one.use("MIG-0-0", f"id-{NAME}"), Use.IDLE),
+        (lambda one: one.use("MIG-0-0", f"id-{NAME}"), SlotUse.IDLE),
         (lambda one: one.set_gpu(blind={DeviceUuid("MIG-1-0"): "lost"}), None),
         (lambda one: one.fail(Source.NVML), None),
         (lambda one: one.use("MIG-1-0", f"id-{NAME}").fail(Source.DOCKER), None),
-        (lambda one: one.change(state=State.PAUSED), Use.IDLE),
-        (lambda one: one.stop(started_ago=60.0), Use.RETAINED),
-        (lambda one: one.stop(started_ago=60.0).fail(Source.NVML), Use.RETAINED),
-        (lambda one: one.stop(started_ago=60.0).use("MIG-1-0", f"id-{NAME}"), Use.USED),
-        (lambda one: one.change(state=State.CREATED, started=None), Use.IDLE),
-        (lambda one: one.remove(), Use.IDLE),
+        (lambda one: one.change(state=State.PAUSED), SlotUse.IDLE),
+        (lambda one: one.stop(started_ago=60.0), SlotUse.RETAINED),
+        (lambda one: one.stop(started_ago=60.0).fail(Source.NVML), SlotUse.RETAINED),
+        (lambda one: one.stop(started_ago=60.0).use("MIG-1-0", f"id-{NAME}"), SlotUse.USED),
+        (lambda one: one.change(state=State.CREATED, started=None), SlotUse.IDLE),
+        (lambda one: one.remove(), SlotUse.IDLE),
         (lambda one: one.remove().use("MIG-1-0", WHOSE), None),
     ],
     ids=[
@@ -75,17 +75,20 @@ def use(life: Life, place: str) -> Use | None:
         "reserved, process of nobody known",
     ],
 )
-def test_of_a_mig_device(change: Callable[[Life], Life], expected: Use | None) -> None:
+def test_of_a_mig_device(change: Callable[[Life], Life], expected: SlotUse | None) -> None:
     assert use(change(on_mig()), "1.0") is expected
 
 
 @pytest.mark.parametrize(
-    ("utilization", "expected"), [(0, Use.IDLE), (1, Use.USED), (100, Use.USED), (None, None)]
+    ("utilization", "expected"),
+    [(0, SlotUse.IDLE), (1, SlotUse.USED), (100, SlotUse.USED), (None, None)],
 )
-def test_of_a_gpu_its_utilization_counts_too(utilization: int | None, expected: Use | None) -> None:
+def test_of_a_gpu_its_utilization_counts_too(
+    utilization: int | None, expected: SlotUse | None
+) -> None:
     busy = on_gpu(utilization).use("GPU-1", f"id-{NAME}")
     assert use(busy, "1") is expected
-    assert use(on_gpu(utilization), "1") is Use.IDLE
+    assert use(on_gpu(utilization), "1") is SlotUse.IDLE
 
 
 @pytest.mark.parametrize(

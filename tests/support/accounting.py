@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ds01d.adapters.accounting_file import NAME, AccountingFile
+from ds01d.adapters.accounting_database import NAME
+from ds01d.adapters.accounting_file import AccountingFile
 from ds01d.config import AllocatorConfig, BooksConfig
 from ds01d.daemon.accounting import Accounting, AccountingParts
 from ds01d.decide.history_outcomes import join_entries

@@ -58,6 +58,7 @@ INVARIANTS = (
             "ds01d.adapters.books.metadata_dir:read",
             "ds01d.adapters.docker.engine:observe",
             "ds01d.decide.docker_books:explain_incomplete",
+            "ds01d.decide.device_use:find_use",
         ),
     ),
     Invariant(
@@ -118,6 +119,7 @@ INVARIANTS = (
             "ds01d.daemon.pass_metrics:_never_raises",
             "ds01d.reconcile.recovery:close_by_books",
             "ds01d.decide.undo_choice:choose_change",
+            "ds01d.daemon.accounting:record_pass",
         ),
     ),
     Invariant(
@@ -134,6 +136,7 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.expected_books:render_books",
             "ds01d.reconcile.reconciler:_repair_due",
+            "ds01d.adapters.accounting_database:transaction",
         ),
     ),
     Invariant(
@@ -197,6 +200,7 @@ INVARIANTS = (
             "ds01d.service.operations_calls:_parse_of_operator",
             "ds01d.service.operations_calls:_hide_sections",
             "ds01d.decide.claims:bind_claimed",
+            "ds01d.service.report_calls:restrict_query",
         ),
     ),
     Invariant(
@@ -1079,6 +1083,42 @@ MUTATIONS = (
         old="        other._world = replace(self._world, actor=actor)",
         new="        other._world = self._world",
         tests=("tests/service/test_operations.py::test_what_an_operator_does_names_them",),
+    ),
+    Mutation(
+        invariant=18,
+        name="everybody sees who had what",
+        file="ds01d/service/report_calls.py",
+        old="    if peer.is_operator:\n        return query\n",
+        new="    if peer.uid >= 0:\n        return query\n",
+        tests=("tests/cli/ctl/test_usage_report.py::test_who_is_no_operator_sees_their_own_alone",),
+    ),
+    Mutation(
+        invariant=9,
+        name="an accounting that cannot be written ends the pass",
+        file="ds01d/daemon/accounting.py",
+        old="            self._record(report, now)\n        except Ds01Error as error:\n",
+        new="            self._record(report, now)\n        except ZeroDivisionError as error:\n",
+        tests=(
+            "tests/daemon/test_accounting.py::test_one_that_is_locked_is_a_warning_and_is_caught_up_with",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="what nobody knows of a slot's use is idleness",
+        file="ds01d/decide/device_use.py",
+        old="        return Use.RETAINED if is_stopped else None\n",
+        new="        return Use.RETAINED if is_stopped else Use.IDLE\n",
+        tests=("tests/decide/test_device_use.py::test_of_a_mig_device",),
+    ),
+    Mutation(
+        invariant=11,
+        name="a save of the accounting may be stored in part",
+        file="ds01d/adapters/accounting_database.py",
+        old='    database.execute("BEGIN IMMEDIATE")\n',
+        new='    database.execute("SELECT 1")\n',
+        tests=(
+            "tests/adapters/test_accounting_file.py::test_what_cannot_be_stored_leaves_no_part_of_it",
+        ),
     ),
     Mutation(
         invariant=18,

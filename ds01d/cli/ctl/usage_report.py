@@ -18,7 +18,7 @@ from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.documents.usage_report import BookingLine, Hours, UsageLine, UsageReport, UsageTimes
 from ds01d.documents.values import DisplayTime
 from ds01d.errors import Refused
-from ds01d.model.accounting import ReportQuery, Subject
+from ds01d.model.accounting import ReportQuery, ReportSubject
 from ds01d.model.primitives import SlotId, UserName, Wall
 from ds01d.text import format_count, make_printable
 
@@ -38,8 +38,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 @click.option("--until", callback=parse_since, metavar="2d|TIME", help="Its end; now by default.")
 @click.option(
     "--by",
-    type=click.Choice([subject.value for subject in Subject]),
-    default=Subject.USER.value,
+    type=click.Choice([subject.value for subject in ReportSubject]),
+    default=ReportSubject.USER.value,
     show_default=True,
     help="What a line is about.",
 )
@@ -87,7 +87,7 @@ def report(
     query = ReportQuery(
         since=Wall(now - _DEFAULT_S) if since is None else since,
         until=now if until is None else until,
-        by=Subject(by),
+        by=ReportSubject(by),
         user=None if user is None else UserName(user),
         group=group,
         slot=None if slot is None else SlotId(slot),
@@ -108,7 +108,7 @@ def report(
 
 
 def _choose_limit(limit: int | None, by: str, form: str) -> int | None:
-    if by != Subject.BOOKING.value:
+    if by != ReportSubject.BOOKING.value:
         return None
     if limit is None:
         return _SHOWN if form == "table" else None
@@ -117,7 +117,7 @@ def _choose_limit(limit: int | None, by: str, form: str) -> int | None:
 
 def usage_blocks(usage: UsageReport) -> Iterator[Block]:
     """The report for people."""
-    if usage.by == Subject.BOOKING.value:
+    if usage.by == ReportSubject.BOOKING.value:
         rows = [_booking_row(booking) for booking in usage.bookings]
         columns = ("container", "user", "slot", "begin", "end", "ended by", *_hour_columns())
     else:
@@ -190,7 +190,7 @@ def format_csv(usage: UsageReport) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     hours = [f"{unit}_hours_{part}" for unit in ("slot", "gpu") for part in _PARTS]
-    if usage.by == Subject.BOOKING.value:
+    if usage.by == ReportSubject.BOOKING.value:
         names = ("id", "container", "user", "slot", "profile", "gpus", "begin", "end", "reason")
         writer.writerow((*names, *hours))
         for booking in usage.bookings:

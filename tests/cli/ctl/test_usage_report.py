@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from ds01d.adapters.accounting_file import NAME
+from ds01d.adapters.accounting_database import NAME
 from ds01d.bootstrap_books import read_usage
 from ds01d.cli.base.context import Environment
 from ds01d.cli.ctl.main import main as ds01ctl

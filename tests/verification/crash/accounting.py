@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from ds01d.adapters.accounting_file import NAME
+from ds01d.adapters.accounting_database import NAME
 from ds01d.reconcile.reconciler import Reconciler
 from tests.support.accounting import Accounted, assert_agrees
 from tests.verification.crash.points import MEMORY, ROOT, Found, summary

@@ -1,0 +1,137 @@
+"""The database of the accounting: its tables, how it is opened, and how far it has come."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ds01d.model.accounting import AccountingProgress
+from ds01d.model.primitives import Boot, Now, Wall
+
+NAME: Final = "accounting.sqlite"
+_VERSION: Final = 1
+_MODE: Final = 0o640  # who uses what is for operators
+_SCHEMA: Final = """
+CREATE TABLE boots (
+    number INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL UNIQUE,
+    offset REAL NOT NULL
+);
+CREATE TABLE bookings (
+    id INTEGER PRIMARY KEY,
+    container TEXT NOT NULL,
+    user TEXT,
+    slot TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    gpus REAL,
+    begun REAL NOT NULL,
+    begun_boot INTEGER NOT NULL,
+    ended REAL,
+    ended_boot INTEGER,
+    reason TEXT,
+    used REAL NOT NULL DEFAULT 0,
+    idle REAL NOT NULL DEFAULT 0,
+    retained REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX ends ON bookings (ended);
+CREATE INDEX users ON bookings (user);
+CREATE TABLE hours (
+    booking INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    used REAL NOT NULL DEFAULT 0,
+    idle REAL NOT NULL DEFAULT 0,
+    retained REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (booking, hour)
+) WITHOUT ROWID;
+CREATE TABLE progress (
+    inode INTEGER, bytes INTEGER, applied TEXT NOT NULL,
+    observed REAL, observed_boot REAL, observed_boot_id TEXT,
+    complete_since REAL, sampled_since REAL, next_id INTEGER NOT NULL
+);
+"""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open it to write, and make it if need be. Raises `sqlite3.Error` or `OSError`."""
+    # SQLite would make it for everybody to read, and its journal by its example.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(path, flags, _MODE))
+    # Never waits: what is not stored now is stored later.
+    database = sqlite3.connect(path, timeout=0.0, isolation_level=None, cached_statements=16)
+    try:
+        # Decision 248: what a crash of the host takes away is read from the history again.
+        for setting in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -256"):
+            database.execute(f"PRAGMA {setting}")
+        _prepare_tables(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare_tables(database: sqlite3.Connection) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == _VERSION:
+        return
+    if version:
+        raise sqlite3.DatabaseError(f"it has format {version}, expected {_VERSION}")
+    with transaction(database):
+        for statement in _SCHEMA.split(";")[:-1]:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Store all that is done in the block, or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def read_progress(database: sqlite3.Connection) -> tuple[AccountingProgress, int]:
+    """How far the accounting has come, and the ID of its next booking."""
+    row = database.execute("SELECT * FROM progress").fetchone()
+    if row is None:
+        return AccountingProgress(), 1
+    inode, bytes_, applied, wall, boot, boot_id, complete_since, sampled_since, next_id = row
+    return (
+        AccountingProgress(
+            place=None if inode is None else (inode, bytes_),
+            applied=frozenset(applied.split()),
+            observed=None
+            if wall is None
+            else Now(wall=Wall(wall), boot=Boot(boot), boot_id=boot_id),
+            complete_since=complete_since,
+            sampled_since=sampled_since,
+        ),
+        next_id,
+    )
+
+
+def write_progress(
+    database: sqlite3.Connection, progress: AccountingProgress, next_id: int
+) -> None:
+    """Replace how far the accounting has come."""
+    place, observed = progress.place or (None, None), progress.observed
+    clocks = (None,) * 3 if observed is None else (observed.wall, observed.boot, observed.boot_id)
+    database.execute("DELETE FROM progress")
+    database.execute(
+        "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *place,
+            " ".join(sorted(progress.applied)),
+            *clocks,
+            progress.complete_since,
+            progress.sampled_since,
+            next_id,
+        ),
+    )
