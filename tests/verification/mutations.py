@@ -1106,8 +1106,8 @@ MUTATIONS = (
         invariant=1,
         name="what nobody knows of a slot's use is idleness",
         file="ds01d/decide/device_use.py",
-        old="        return Use.RETAINED if is_stopped else None\n",
-        new="        return Use.RETAINED if is_stopped else Use.IDLE\n",
+        old="        return SlotUse.RETAINED if is_stopped else None\n",
+        new="        return SlotUse.RETAINED if is_stopped else SlotUse.IDLE\n",
         tests=("tests/decide/test_device_use.py::test_of_a_mig_device",),
     ),
     Mutation(
