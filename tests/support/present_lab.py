@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation import nvml
-from simulation.engine import PrivateEngine
-from simulation.engine_client import IMAGE
+from simulation.engine_client import IMAGE, EngineClient
 from tests.support.books import until
 from tests.support.daemon import ROOT, Site
 from tests.support.fixtures import NvmlWorld
@@ -35,7 +34,7 @@ groups:
 class PresentLab:
     """GPUs without MIG, an engine, ds01d with Docker as the books, and the lab's scripts."""
 
-    def __init__(self, site: Site, engine: PrivateEngine, world: NvmlWorld, socket: Path) -> None:
+    def __init__(self, site: Site, engine: EngineClient, world: NvmlWorld, socket: Path) -> None:
         self.site, self.engine, self.world, self.socket = site, engine, world, socket
         self.uuids = [gpu.uuid for gpu in nvml.full(4).gpus]
         self.started: list[subprocess.Popen[str]] = []
@@ -114,7 +113,7 @@ class PresentLab:
 
 
 @contextmanager
-def present_lab(folder: Path, engine: PrivateEngine, world: NvmlWorld) -> Iterator[PresentLab]:
+def present_lab(folder: Path, engine: EngineClient, world: NvmlWorld) -> Iterator[PresentLab]:
     world.set(nvml.full(4))
     with public_socket() as socket:
         site = Site(

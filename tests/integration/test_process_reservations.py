@@ -1,0 +1,201 @@
+"""Many callers at once, each a process that asks, and then creates a container or dies."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from simulation import nvml
+from simulation.engine_client import EngineClient
+from simulation.fake_engine import FakeEngine, request
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon
+from tests.support.fixtures import NvmlWorld
+from tests.support.present_lab import PresentLab, present_lab
+from tests.support.proofs import PROOFS
+
+CALLERS = 600 if PROOFS else 40
+KILLS = 12 if PROOFS else 2
+AT_ONCE = 100 if PROOFS else 12
+LONGEST_S = 5.0 if PROOFS else 0.5
+GPUS, USERS, QUOTA = 8, 12, 2
+
+# What asks, as the drop-in does, in a tenth of its time: the answer is a UUID, a word, or nothing.
+_CLIENT = """\
+import _socket, json, sys
+path, user = sys.argv[1:]
+parameters = {"user": user, "process": True}
+call = {"method": "io.github.ds01.Booking.Allocate", "parameters": parameters}
+peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+data = b""
+try:
+    peer.connect(path)
+    peer.send(json.dumps(call).encode() + b"\\0")
+    while not data.endswith(b"\\0"):
+        part = peer.recv(65536)
+        if not part:
+            sys.exit(1)
+        data += part
+except OSError:
+    sys.exit(1)
+reply = json.loads(data[:-1])
+booking = reply.get("parameters", {}).get("booking")
+print(booking["device"] if booking else reply["parameters"].get("code", "Unavailable"))
+"""
+_CALLER = (
+    'text=$("$@"); echo "${text:--}"; while read -r _; do text=$("$@"); echo "${text:--}"; done'
+)
+
+
+class Caller:
+    """A script that asks whenever it is told to, and lives until it is let go or killed."""
+
+    def __init__(self, lab: PresentLab, user: str) -> None:
+        words = [sys.executable, "-I", "-S", "-c", _CLIENT, str(lab.socket), user]
+        # Not as `bash -c`: that would be a line of this process.
+        self.process = subprocess.Popen(
+            ["bash", str(lab.site.folder / "caller"), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answer = self._read()
+
+    def ask_again(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.answer = self._read()
+
+    def _read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, *, kill: bool) -> None:
+        if kill:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, fake_engine: FakeEngine, nvml_world: NvmlWorld) -> Iterator[PresentLab]:
+    with present_lab(tmp_path, EngineClient(fake_engine.url), nvml_world) as lab:
+        nvml_world.set(nvml.full(GPUS))
+        (lab.site.folder / "caller").write_text(_CALLER, encoding="utf-8")
+        members = ", ".join(f"user{number}" for number in range(USERS))
+        lab.site.limits.write_text(
+            "defaults: {gpu_hold_after_stop: null, max_mig_instances: 0}\n"
+            f"groups: {{all: {{members: [{members}], max_mig_instances: {QUOTA}}}}}\n",
+            encoding="utf-8",
+        )
+        yield lab
+
+
+class Storm:
+    """The callers, and who has what by what they were told."""
+
+    def __init__(self, lab: PresentLab, engine: FakeEngine) -> None:
+        self.lab, self.engine = lab, engine
+        self.lock = threading.Lock()
+        self.left = iter(range(CALLERS))
+        self.finished = 0
+        self.outcomes: Counter[str] = Counter()
+        self.held: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.failures: list[BaseException] = []
+
+    def work(self, seed: int) -> None:
+        draw = random.Random(seed)
+        try:
+            with self.lock:
+                number = next(self.left, None)
+            while number is not None:
+                self.call(draw, f"user{draw.randrange(USERS)}", f"job{number}")
+                with self.lock:
+                    self.finished += 1
+                    number = next(self.left, None)
+        except BaseException as error:
+            self.failures.append(error)
+            raise
+
+    def call(self, draw: random.Random, user: str, name: str) -> None:
+        caller = Caller(self.lab, user)
+        end = time.monotonic() + 60
+        while not caller.answer.startswith("GPU-") and caller.answer != "USER_AT_LIMIT":
+            if time.monotonic() > end:
+                self.problems.append(f"{name}: {caller.answer}")
+                break
+            time.sleep(0.1)
+            caller.ask_again()
+        uuid = caller.answer
+        if not uuid.startswith("GPU-"):
+            self.outcomes[uuid] += 1
+            caller.end(kill=False)
+            return
+        self.note(uuid, user)
+        time.sleep(draw.uniform(0.0, LONGEST_S))
+        if draw.random() < 0.4:
+            self.outcomes["died"] += 1
+            self.forget(uuid)
+            caller.end(kill=draw.random() < 0.5)
+            return
+        client = docker.APIClient(base_url=self.engine.url)
+        host = client.create_host_config(network_mode="none")
+        host["DeviceRequests"] = [request(uuid)]
+        container = client.create_container("ds01d-test:latest", name=name, host_config=host)["Id"]
+        client.start(container)
+        caller.end(kill=False)
+        time.sleep(draw.uniform(0.0, LONGEST_S))
+        self.outcomes["created"] += 1
+        self.forget(uuid)
+        client.remove_container(container, force=True)
+        client.close()
+
+    def note(self, uuid: str, user: str) -> None:
+        with self.lock:
+            if uuid in self.held:
+                self.problems.append(f"{uuid} of {self.held[uuid]} given to {user}")
+            self.held[uuid] = user
+            if Counter(self.held.values())[user] > QUOTA:
+                self.problems.append(f"{user} has more than {QUOTA}")
+
+    def forget(self, uuid: str) -> None:
+        """Right before it ends: from then on it may be another's."""
+        with self.lock:
+            del self.held[uuid]
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+def test_a_storm_of_callers_with_kills(lab: PresentLab, fake_engine: FakeEngine) -> None:
+    storm = Storm(lab, fake_engine)
+    with RunningDaemon(lab.site) as daemon:
+        threads = [threading.Thread(target=storm.work, args=(seed,)) for seed in range(AT_ONCE)]
+        for thread in threads:
+            thread.start()
+        for number in range(KILLS):
+            wanted = (number + 1) * CALLERS // (KILLS + 1)
+            until(lambda wanted=wanted: storm.finished >= wanted or storm.failures, 300)  # type: ignore[misc]
+            daemon.kill()
+            daemon.start()
+        for thread in threads:
+            thread.join(300)
+        assert not storm.failures
+        assert not storm.problems
+        assert storm.outcomes["created"] > CALLERS // 10
+        assert storm.outcomes["died"] > CALLERS // 10
+        lab.wait_until_free(30.0)
+        daemon.sweeps(1)
+        assert not lab.site.status()["drifts"]
+        daemon.signal(signal.SIGTERM)
+    assert all(entry["outcome"] != "open" for entry in lab.site.history())
