@@ -24,8 +24,8 @@ from tests.support.fixtures import NvmlWorld
 from tests.support.present_lab import PresentLab, present_lab
 from tests.support.proofs import PROOFS
 
-CALLERS = 600 if PROOFS else 40
-KILLS = 12 if PROOFS else 2
+CALLERS = 200 if PROOFS else 40
+KILLS = 6 if PROOFS else 2
 AT_ONCE = 100 if PROOFS else 12
 LONGEST_S = 5.0 if PROOFS else 0.5
 GPUS, USERS, QUOTA = 8, 12, 2

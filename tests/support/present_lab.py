@@ -23,11 +23,13 @@ from tests.support.peers import public_socket
 SCRIPTS = ROOT / "tests" / "support" / "lab"
 ALLOCATOR = ROOT / "share" / "gpu_allocator_v2.py"
 LIMITS = """\
-defaults: {gpu_hold_after_stop: null, priority: 1, max_mig_instances: 2}
+defaults:
+  {gpu_hold_after_stop_h: null, allow_full_gpu: true, max_gpu_equivalents: 2,
+   max_gpu_slots_per_container: 2}
 default_group: student
 groups:
-  student: {members: [alice, bob], priority: 10, max_mig_instances: 2}
-  wide: {members: [wanda], priority: 10, max_mig_instances: 8}
+  student: {members: [alice, bob]}
+  wide: {members: [wanda], max_gpu_equivalents: 8}
 """
 
 
@@ -121,8 +123,8 @@ def present_lab(folder: Path, engine: EngineClient, world: NvmlWorld) -> Iterato
             engine.url,
             books=None,
             env=world.env,
-            gpu={"source": "nvml", "timeout": "2s"},
-            daemon={"sweep_interval": "2s"},
+            gpu={"source": "nvml", "timeout": "1s"},
+            daemon={"sweep_interval": "1s"},
             service={"socket": str(socket)},
             allocator={"sharing": "never"},
         )
