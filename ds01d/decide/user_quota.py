@@ -97,16 +97,22 @@ def check_gpu_quota(
     request: AllocationRequest, booked_gpus: Fraction, asked: Fraction
 ) -> Rejected | None:
     """The refusal of `asked` more GPU-equivalents; None if the user may have them."""
-    if request.quota is None:
+    quota = request.quota
+    if quota is None:
         return None
-    limit = request.quota.aggregate
-    if limit is not None and booked_gpus + asked > limit + _TOLERANCE:
-        detail = f"{_describe(booked_gpus)}+{_describe(asked)}>{_describe(limit)}"
-        return make_rejection(request, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED, detail)
-    limit = request.quota.gpus
-    if limit is not None and booked_gpus + asked > limit + _TOLERANCE:
-        detail = _describe_limit(_describe(booked_gpus), _describe(limit), request.count)
-        return make_rejection(request, Refusal.USER_AT_LIMIT, detail)
+    for limit, refusal in (
+        (quota.aggregate, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED),
+        (quota.gpus, Refusal.USER_AT_LIMIT),
+    ):
+        if limit is not None and booked_gpus + asked > limit + _TOLERANCE:
+            detail = (
+                f"{_describe(booked_gpus)}+{_describe(asked)}>{_describe(limit)}"
+                if refusal is Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED
+                else _describe_limit(_describe(booked_gpus), _describe(limit), request.count)
+            )
+            # Decision 211: nobody waits for more than could ever fit.
+            is_lasting = asked > limit + _TOLERANCE
+            return replace(make_rejection(request, refusal, detail), is_lasting=is_lasting)
     return None
 
 

@@ -131,6 +131,15 @@ def test_who_may_have_no_whole_gpu_gets_none() -> None:
     assert answer(table("0", "1.0 1g.5gb a"), quota).startswith("NO_GPU_AVAILABLE (2 slots: 1 held")
 
 
+def test_nobody_waits_for_more_than_the_quota() -> None:
+    state = table("0 a", "1", "2", "3")
+    for quota in (gpus(2), gpus(4, aggregate=Fraction(2))):
+        for count, is_lasting in ((2, False), (3, True)):
+            refused = choose_slot(wish(quota, count=count), pool(state))
+            assert isinstance(refused, Rejected)
+            assert refused.is_lasting == is_lasting
+
+
 def test_before_nvml_is_asked_an_unknown_profile_weighs_least() -> None:
     state = table("0.0", "0.1")
     assert check_limits(wish(gpus(0.5)), state, {}) is None

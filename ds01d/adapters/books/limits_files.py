@@ -153,8 +153,10 @@ def _open_folder(path: Path, descriptors: list[int]) -> LimitsFolder | Unknown:
 
 
 def _list_members(groups: int) -> list[str]:
-    names = sorted(name for name in os.listdir(groups) if name.endswith(_MEMBERS))
-    return [name for name in names[:_MOST_GROUPS] if name not in (_ARCHIVED, _MEMBERS)]
+    names = [name for name in os.listdir(groups) if name.endswith(_MEMBERS)]
+    if len(names) > _MOST_GROUPS:  # a part of them would move users to another group
+        raise OSError(errno.EMFILE, f"more than {_MOST_GROUPS} files in {GROUPS}")
+    return sorted(name for name in names if name not in (_ARCHIVED, _MEMBERS))
 
 
 def _sign(name: str, folder: int) -> Signature | None:

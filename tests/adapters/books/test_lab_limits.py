@@ -695,6 +695,14 @@ def test_a_section_of_comments_only_is_none_of_those(folder: Path) -> None:
     assert read(folder).problem == ""
 
 
+def test_more_lists_of_members_than_are_read_are_unknown(folder: Path) -> None:
+    for number in range(201):
+        (folder / "groups" / f"g{number}.members").touch()
+    limits = file_in(folder).read()
+    assert isinstance(limits, Unknown)
+    assert "more than 200 files in groups" in limits.reason
+
+
 def test_a_file_of_exemptions_that_is_broken_decides_nothing(folder: Path) -> None:
     (folder / "lifecycle-exemptions.yaml").write_text("exemptions: [")
     limits = read(folder)
