@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from ds01d.model.accounting import AccountingProgress
 from ds01d.model.primitives import Boot, Now, Wall
@@ -15,6 +17,20 @@ from ds01d.model.primitives import Boot, Now, Wall
 NAME: Final = "accounting.sqlite"
 _VERSION: Final = 1
 _MODE: Final = 0o640  # who uses what is for operators
+# Decision 252: what a damaged file gives is checked as everything that others write.
+Moment = Annotated[float, msgspec.Meta(ge=-1e11, le=253_402_300_799)]  # the end of year 9999
+BookingNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+_ProgressRow = tuple[
+    int | None,
+    int | None,
+    str,
+    Moment | None,
+    Moment | None,
+    str | None,
+    Moment | None,
+    Moment | None,
+    BookingNumber,
+]
 _SCHEMA: Final = """
 CREATE TABLE boots (
     number INTEGER PRIMARY KEY,
@@ -102,16 +118,18 @@ def read_progress(database: sqlite3.Connection) -> tuple[AccountingProgress, int
     row = database.execute("SELECT * FROM progress").fetchone()
     if row is None:
         return AccountingProgress(), 1
-    inode, bytes_, applied, wall, boot, boot_id, complete_since, sampled_since, next_id = row
+    inode, bytes_, applied, wall, boot, boot_id, complete_since, sampled_since, next_id = (
+        msgspec.convert(row, _ProgressRow)
+    )
     return (
         AccountingProgress(
-            place=None if inode is None else (inode, bytes_),
+            place=None if inode is None or bytes_ is None else (inode, bytes_),
             applied=frozenset(applied.split()),
             observed=None
-            if wall is None
+            if wall is None or boot is None or boot_id is None
             else Now(wall=Wall(wall), boot=Boot(boot), boot_id=boot_id),
-            complete_since=complete_since,
-            sampled_since=sampled_since,
+            complete_since=None if complete_since is None else Wall(complete_since),
+            sampled_since=None if sampled_since is None else Wall(sampled_since),
         ),
         next_id,
     )

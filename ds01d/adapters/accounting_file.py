@@ -6,14 +6,20 @@ What a crash of the host may cost is saved again, since the place in the history
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ds01d.adapters.accounting_database import (
     NAME,
+    BookingNumber,
+    Moment,
     open_database,
     read_progress,
     transaction,
@@ -36,6 +42,8 @@ from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, W
 
 _DROPPED_AT_ONCE: Final = 500
 _DAY_S: Final = 86400.0
+_BootRow = tuple[int, str, Moment]
+_OpenRow = tuple[BookingNumber, str, str | None, str, str, float | None, Moment, int | None]
 
 
 class AccountingFile:
@@ -56,7 +64,8 @@ class AccountingFile:
         with self._wrap_errors(), self._open() as database:
             self._boots = {}
             offsets = {}
-            for number, boot_id, offset in database.execute("SELECT * FROM boots"):
+            for row in database.execute("SELECT * FROM boots"):
+                number, boot_id, offset = msgspec.convert(row, _BootRow)
                 self._boots[boot_id], offsets[boot_id] = number, offset
             boot_ids = {number: boot_id for boot_id, number in self._boots.items()}
             bookings = [
@@ -68,9 +77,12 @@ class AccountingFile:
                     weight=SlotWeight(profile=profile, gpus=gpus),
                     at=_place_begin(begun, boot_ids.get(boot, ""), offsets),
                 )
-                for id_, container, user, slot, profile, gpus, begun, boot in database.execute(
-                    "SELECT id, container, user, slot, profile, gpus, begun, begun_boot"
-                    " FROM bookings WHERE ended IS NULL ORDER BY id"
+                for id_, container, user, slot, profile, gpus, begun, boot in map(
+                    partial(msgspec.convert, type=_OpenRow),
+                    database.execute(
+                        "SELECT id, container, user, slot, profile, gpus, begun, begun_boot"
+                        " FROM bookings WHERE ended IS NULL ORDER BY id"
+                    ),
                 )
             ]
             progress, next_id = read_progress(database)
@@ -179,10 +191,12 @@ class AccountingFile:
     def _wrap_errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # a damaged byte makes any value of any other
             self.close()
             reason = f"the accounting in {self.path} was not written: {error}"
             is_passing = isinstance(error, OSError | sqlite3.OperationalError)
+            # What its damaged schema lacks does not come back by itself.
+            is_passing &= re.search(r"no such|no column|columns but", str(error)) is None
             raise (WriteFailed if is_passing else AccountingBroken)(reason) from error
 
 

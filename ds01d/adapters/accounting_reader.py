@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ds01d.adapters.accounting_database import NAME, read_progress
 from ds01d.errors import AccountingBroken
 from ds01d.model.accounting import (
@@ -156,5 +158,5 @@ def open_reader(folder: Path) -> Iterator[AccountingReader | None]:
             database.execute("PRAGMA query_only = ON")
             database.execute("BEGIN")
             yield AccountingReader(database)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, msgspec.ValidationError, ValueError, TypeError) as error:
         raise AccountingBroken(f"cannot read the accounting in {path}: {error}") from error

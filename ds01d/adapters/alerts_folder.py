@@ -93,11 +93,15 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
     if not data.strip():  # made by a writer who was interrupted, or emptied by hand
         return []
     try:
-        return msgspec.json.decode(data, type=list[msgspec.Raw])
+        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
         raise WriteFailed(
             f"no notice was added: {path} is not a JSON list ({error}); move it away"
         ) from error
+    # Whoever may write there can put half a million into a file, and each is looked at.
+    if len(elements) > _MAX_ELEMENTS:
+        raise WriteFailed(f"no notice was added: {path} has {len(elements)} of them; move it away")
+    return elements
 
 
 def _parse_alert(element: msgspec.Raw) -> Alert | None:

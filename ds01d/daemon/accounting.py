@@ -79,6 +79,9 @@ class Accounting:
             self._record(report, now)
         except Ds01Error as error:
             return self._give_up(error, now)
+        except Exception as error:  # noqa: BLE001 - or the worker would end, and with it repairs
+            reason = f"the accounting failed: {type(error).__name__}: {error}"
+            return self._give_up(Ds01Error(reason), now)
         return ""
 
     def save(self, now: Now) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import stat
 from contextlib import closing
@@ -12,6 +13,7 @@ import pytest
 from ds01d.adapters.accounting_database import NAME
 from ds01d.adapters.accounting_file import AccountingFile
 from ds01d.adapters.accounting_reader import open_reader
+from ds01d.decide.accounts import Accounts
 from ds01d.errors import AccountingBroken, WriteFailed
 from ds01d.model.accounting import (
     AccountingChange,
@@ -30,6 +32,7 @@ from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, W
 
 BOOTED = 1_800_000_000.0
 DAY = 86_400.0
+DAMAGED = 150
 WHOLE = ReportQuery(since=Wall(0.0), until=Wall(BOOTED + 1e7))
 
 
@@ -232,6 +235,33 @@ def test_a_damaged_one_is_kept_beside_and_made_anew(tmp_path: Path) -> None:
     file.set_aside()
     assert not file.load().bookings
     assert (tmp_path / f"{NAME}.broken").read_bytes().startswith(b"damaged")
+
+
+def test_whatever_byte_is_damaged_it_is_an_error_that_the_daemon_expects(tmp_path: Path) -> None:
+    changes = [begun(number, 10.0 * number) for number in range(1, 20)]
+    store(tmp_path, *changes, ended(3, 35.0), used(4, 40.0, used=1.0)).close()
+    whole = (tmp_path / NAME).read_bytes()
+    chance = random.Random(7)
+    broken = 0
+    for number in range(DAMAGED):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        data = bytearray(whole)
+        # Pages are filled from their end.
+        for _ in range(3):
+            data[chance.randrange(len(data) // 4096) * 4096 - chance.randrange(1, 600)] ^= 1 << 7
+        (folder / NAME).write_bytes(data)
+        file = AccountingFile(folder, 1000)
+        try:
+            Accounts(file.load(), lambda _: None)
+            file.save([begun(99, 400.0), ended(2, 450.0)], AccountingProgress(), 101)
+            with open_reader(folder) as reader:
+                assert reader is not None
+                assert [*reader.sum_times(WHOLE, None), *reader.list_bookings(WHOLE, None)]
+        except (AccountingBroken, WriteFailed):
+            broken += 1
+        file.close()
+    assert 0 < broken < DAMAGED
 
 
 def test_one_of_another_format_is_damaged(tmp_path: Path) -> None:

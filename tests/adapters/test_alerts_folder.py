@@ -110,6 +110,15 @@ def test_what_users_put_there_is_neither_followed_nor_destroyed(tmp_path: Path, 
     assert [entry.name for entry in folder.iterdir()] == ["alice.json"]
 
 
+def test_half_a_million_elements_are_not_looked_at_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alice.json").write_text(f"[{'0,' * 500_000}0]")
+    monkeypatch.setattr(alerts_folder, "_parse_alert", lambda _: pytest.fail("one was"))
+    with pytest.raises(WriteFailed, match="has 500001 of them; move it away"):
+        AlertsFolder(tmp_path).add(ALICE, [ENDING], AT)
+
+
 def test_a_hard_link_of_a_file_of_somebody_else_is_replaced_and_not_written(tmp_path: Path) -> None:
     folder, victim = tmp_path / "alerts", tmp_path / "victim"
     folder.mkdir()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ds01d.adapters.accounting_database import NAME as FILE
 from ds01d.adapters.accounting_reader import open_reader
 from ds01d.config import DaemonConfig
+from ds01d.decide.accounts import Accounts
 from ds01d.model.accounting import ReportQuery
 from ds01d.model.primitives import ContainerName, Source, Wall
 from ds01d.reconcile.reconciler import Reconciler
@@ -218,6 +219,21 @@ def test_one_that_is_damaged_is_made_anew_by_the_next_pass(host: Accounted) -> N
     host.sweep()
     assert_agrees(host.rows(), rows)
     assert (host.folder / f"{FILE}.broken").exists()
+
+
+def test_what_nobody_expects_is_a_warning_and_ends_no_pass(
+    host: Accounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.sweep()
+    nothing: dict[str, str] = {}
+    monkeypatch.setattr(Accounts, "observe", lambda *_, **__: nothing["nobody"])
+    report = Reconciler(host.life.host.world(), host.config).run()
+    assert host.accounting.record_pass(report) == "the accounting failed: KeyError: 'nobody'"
+    monkeypatch.undo()
+    host.book(TRAIN, 1)
+    host.life.host.pass_time(31.0)
+    host.sweep()
+    assert_agrees(host.rows(), host.replayed())
 
 
 def test_one_that_is_locked_is_a_warning_and_is_caught_up_with(host: Accounted) -> None:

@@ -239,6 +239,7 @@ EXCLUSIVE = "tests/adapters/books/test_exclusive_access.py"
 ALERTS = "tests/adapters/test_alerts_folder.py"
 CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
+ACCOUNTING = "tests/daemon/test_accounting.py"
 FOR_PROCESS = "tests/reconcile/test_process_reservations.py"
 CONFINEMENT = "tests/containers/test_confinement.py"
 CONTAINERS = "tests/integration/test_container_service.py"
@@ -1891,6 +1892,24 @@ MUTATIONS = (
         new="",
         tests=(
             "tests/reconcile/test_docker_books.py::test_only_where_it_says_whose_the_container_is_its_record_stays",
+        ),
+    ),
+    Mutation(
+        invariant=9,
+        name="an accounting that fails ends the worker",
+        file="ds01d/daemon/accounting.py",
+        old="        except Exception as error:  # noqa: BLE001 - or the worker",
+        new="        except ZeroDivisionError as error:  # or the worker",
+        tests=(f"{ACCOUNTING}::test_what_nobody_expects_is_a_warning_and_ends_no_pass",),
+    ),
+    Mutation(
+        invariant=9,
+        name="a damaged accounting is an error that nobody expects",
+        file="ds01d/adapters/accounting_file.py",
+        old="        except Exception as error:  # a damaged byte",
+        new="        except (sqlite3.Error, OSError) as error:  # a damaged byte",
+        tests=(
+            "tests/adapters/test_accounting_file.py::test_whatever_byte_is_damaged_it_is_an_error_that_the_daemon_expects",
         ),
     ),
     Mutation(
