@@ -60,7 +60,9 @@ class _SlotSelection:
 
     def check_limits(self) -> Rejected | None:
         """The refusal of a user who may have no more, whatever is free."""
-        return check_limits(self._request, self._pool.state, self._pool.records, self._weigh)
+        # Without NVML profiles may not be known, and that is what the refusal has to say.
+        weigh = None if isinstance(self._pool.gpu, Unknown) else self._weigh
+        return check_limits(self._request, self._pool.state, self._pool.records, weigh)
 
     def _weigh(self, slot: Slot) -> Fraction:
         return weigh_slot(slot, self._index.find_profile(slot))

@@ -17,7 +17,7 @@ from ds01d.decide.user_quota import check_limits, measure_booked, weigh_slot
 from ds01d.model.allocation import Allocated, AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Slot
 from ds01d.model.limits import GpuQuota
-from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown, UserName, Wall
 from tests.support.build import ALWAYS_UNLIMITED, books, record, slot
 
 ME = UserName("alice")
@@ -146,6 +146,14 @@ def test_before_nvml_is_asked_an_unknown_profile_weighs_least() -> None:
     refused = check_limits(wish(gpus(0.1)), state, {})
     assert refused is not None
     assert refused.refusal is Refusal.USER_AT_LIMIT
+
+
+def test_without_nvml_a_missing_profile_is_no_full_quota() -> None:
+    failed = Unknown(source=Source.NVML, reason="driver not loaded")
+    there = replace(pool(table("0.0 - a", "0.1")), gpu=failed)
+    refused = choose_slot(wish(gpus(0.5)), there)
+    assert isinstance(refused, Rejected)
+    assert refused.refusal is Refusal.INVENTORY_UNKNOWN
 
 
 def test_a_limit_in_slots_counts_bookings_as_ever() -> None:
