@@ -128,6 +128,8 @@ class _SlotSelection:
     def _choose_fitting(self, offered: Sequence[Slot]) -> Allocated | Rejected:
         """The best of the slots; where those exceed the user's quota, the lightest."""
         count, pool = self._request.count, self._pool
+        if self._request.quota is None:
+            return self._make_allocated(offered[:count])
         booked = measure_booked(self._request.user, pool.state, pool.records, self._weigh)
         best, lightest = offered[:count], sorted(offered, key=self._weigh)[:count]
         refused = check_gpu_quota(self._request, booked, self._weigh_all(best))

@@ -66,15 +66,12 @@ def _count_in_slot(user: UserName, slot: Slot, state: AllocatorState, records: R
 
 def find_payers(slot: Slot, state: AllocatorState, records: Records) -> list[UserName | None]:
     """For whose quota the containers of a slot count, each once."""
+    owners = find_owners(slot.containers, records)
+    if not state.uncharged:
+        return owners
     # Decision 225: else a stranger could fill somebody's quota with a label.
-    return [
-        NOBODY
-        if name in state.uncharged
-        else record.user
-        if isinstance(record := records.get(name), Record)
-        else None
-        for name in dict.fromkeys(slot.containers)
-    ]
+    pairs = zip(dict.fromkeys(slot.containers), owners, strict=True)
+    return [NOBODY if name in state.uncharged else owner for name, owner in pairs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

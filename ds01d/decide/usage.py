@@ -140,16 +140,19 @@ def uses_by_slot(
     for mig in gpu.migs if isinstance(gpu, Inventory) else ():
         together.setdefault(mig.gpu, []).append(mig.uuid)
         together.setdefault(mig.uuid, []).append(mig.gpu)
+    uses = tuple(uses)
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
-        devices = {*use.devices}
         for device in use.devices:
-            devices.update(together.get(device, ()))
-        for device in devices:
             users.setdefault(device, []).append(use)
     others_by_slot: dict[SlotId, tuple[DeviceUse, ...]] = {}
     for slot, (slot_device, booked) in slots.items():
-        uses_of_device = users.get(slot_device, ()) if slot_device is not None else ()
+        if slot_device is None:
+            continue
+        uses_of_device = users.get(slot_device, [])
+        if any(device in users for device in together.get(slot_device, ())):
+            devices = {slot_device, *together[slot_device]}
+            uses_of_device = [use for use in uses if not devices.isdisjoint(use.devices)]
         holders = {*booked}  # a slot may be shared by dozens
         if other_uses := tuple(use for use in uses_of_device if use.container not in holders):
             others_by_slot[slot] = other_uses

@@ -1926,8 +1926,8 @@ MUTATIONS = (
         invariant=19,
         name="a guess fills a quota",
         file="ds01d/decide/bookings.py",
-        old="        if name in state.uncharged",
-        new="        if name in ()",
+        old="    if not state.uncharged:\n",
+        new="    if True:\n",
         tests=(
             "tests/decide/test_owner_guess.py::test_no_guess_fills_a_quota_or_takes_a_slot_from_the_container",
         ),
