@@ -125,6 +125,8 @@ def furnish(machine: Machine) -> None:
         machine.put(f"{INFRA}/scripts/docker/lab/{file.name}", file, mode=0o755)
     machine.put(CHOWN_JOB, LAB / "scripts" / "permissions-manifest.sh", mode=0o755)
     machine.put("/etc/cron.d/ds01-maintenance", LAB / "scripts" / "ds01-maintenance")
+    machine.put("/etc/logrotate.d/ds01-lab", LAB / "scripts" / "logrotate")
+    machine.put("/var/log/ds01/gpu-allocations.log", "2026-07-22T08:20:00|ALLOCATED|…\n")
     uuids = [gpu.uuid for gpu in nvml.full(4).gpus]
     machine.put(f"{INFRA}/gpus.json", json.dumps(uuids))
     config = LAB / "config"
@@ -172,7 +174,10 @@ def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
     assert lab.docker_run("alice", "first", "--gpus", "1").returncode == 0
     machine.run("dpkg", "--install", "/root/ds01d.deb", timeout_s=120)
     until(lambda: "docker ok, nvml ok" in lab.service.line, what=lambda: lab.service.line)
+    assert "logrotate skips all of /etc/logrotate.d/ds01d" in lab.doctor()["logrotate"][0]["told"]
     shown = lab.type_in(*OBSERVE.there)
+    assert lab.doctor()["logrotate"][0]["health"] == "ok"
+    assert "error" not in machine.run("logrotate", "--debug", "/etc/logrotate.conf").stderr
     assert 'kind = "docker"' in shown
     assert 'mode = "observe"' in shown
     until(lambda: lab.holders() == {lab.device_of("first"): "alice"}, what=lab.holders)
@@ -248,6 +253,12 @@ def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> No
     until(lambda: "gpu_hold_ending" in alert_types(lab, "alice"), what=lab.service.tail)
 
     # Who goes around the wrapper has a GPU too, and it is not given away.
+    before = lab.events()
+    rotated = machine.run("logrotate", "--force", "/etc/logrotate.d/ds01-lab")
+    assert rotated.stderr == ""
+    assert lab.events() == []
+    script = f"cd /var/log/ds01; mv gpu-allocations.log.1 gpu-allocations.log; rm {EVENTS}-*"
+    machine.run("sh", "-euc", script)
     machine.run(CHOWN_JOB)
     freed = lab.device_of("fourth")
     machine.docker.remove("fourth")
@@ -260,7 +271,7 @@ def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> No
     assert lab.docker_run("bob", "sixth", "--gpus", "1").returncode == 0
     assert lab.device_of("sixth") == freed
     until(lambda: len(lab.holders()) == 4, what=lab.holders)
-    types = [event["event_type"] for event in lab.events()]
+    types = [event["event_type"] for event in (*before, *lab.events())]
     assert types.count("gpu.allocated") == 3
     assert "gpu.rejected" in types
     assert {event["schema_version"] for event in lab.events()} == {"1"}

@@ -28,7 +28,7 @@ from ds01d.cli.doctor.writer_checks import (
     check_wrapper,
     installed_commands,
 )
-from ds01d.config import Config
+from ds01d.config import Config, LogsConfig
 from ds01d.documents.values import DisplayTime
 from ds01d.model.containers import EngineWarningKind
 from ds01d.model.primitives import Wall
@@ -56,8 +56,14 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield from check_wrapper()
     yield from check_lab_units(booted)
     yield from check_hidden_commands(FIRST_ON_PATH, installed_commands())
-    yield from check_logrotate((config.logs.operations, config.logs.allocations))
+    yield from check_logrotate(_list_rotated_logs(config))
     yield check_clock(config, now)
+
+
+def _list_rotated_logs(config: Config) -> tuple[Path, ...]:
+    """The logs of ds01d, and those of the lab's that the package's file for logrotate names too."""
+    ours, usual = ((logs.operations, logs.allocations) for logs in (config.logs, LogsConfig()))
+    return tuple(dict.fromkeys((*ours, *(path for path in usual if path.exists()))))
 
 
 def check_locks(config: Config) -> Iterator[Check]:
