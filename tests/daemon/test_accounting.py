@@ -64,6 +64,7 @@ def happen(host: Accounted, what: str, *args: object) -> None:
         act(*args)
 
 
+@pytest.mark.timeout(7200)  # ten thousand of them, perhaps on a busy machine
 @settings(max_examples=10_000 if PROOFS else 40, deadline=None)
 @given(st.lists(HAPPENINGS, max_size=24))
 def test_it_agrees_with_an_independent_replay_of_the_history(

@@ -146,6 +146,9 @@ ATTACKS: Final = {
     "DS01D_CONFIG=mine.toml ds01ctl release job": BOOKS,
     "DS01D_CONFIG=mine.toml ds01ctl allocate $(id -un) mine": BOOKS,
     "ds01-allocator sync": f"{BOOKS}\n",
+    "ds01ctl report --user amy": OPERATORS_ONLY,
+    "ds01ctl report --by group": OPERATORS_ONLY,
+    "ds01ctl quota amy": OPERATORS_ONLY,
     "ds01ctl release job": HIS,
     "ds01ctl allocate amy other --max 50 --priority 99": OPERATORS_ONLY,
     "ds01ctl reconcile": OPERATORS_ONLY,
@@ -277,6 +280,30 @@ def test_operators_need_no_sudo_and_users_see_what_is_public(service: Service) -
     status = run_as(service, "ben", "ds01ctl", "status")
     assert (status.returncode, status.stderr) == (0, "")
     assert "undone: " in status.stdout
+
+
+def test_everybody_sees_their_own_usage_and_quota_and_operators_that_of_all(
+    service: Service,
+) -> None:
+    """In the sandbox of the unit; root reads the file itself, and leaves none of its own there."""
+    for user, container in (("amy", "job._.2001"), ("ben", "job._.2002")):
+        allocate(service, user, container)
+
+    def list_users(caller: str) -> set[str]:
+        done = run_as(service, caller, "ds01ctl", "report", "--json")
+        report: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {"lines": []}
+        return {line["subject"] for line in report["lines"]}
+
+    until(lambda: list_users("olga") == {"amy", "ben"})
+    assert list_users("root") == {"amy", "ben"}
+    assert list_users("amy") == {"amy"}
+    assert list_users("eve") == set()
+    quota: dict[str, Any] = json.loads(run_as(service, "amy", "ds01ctl", "quota", "--json").stdout)
+    assert (quota["user"], quota["held"] + quota["reserved"], quota["limit"]) == ("amy", 1.0, 2.0)
+    found = service.machine.run(
+        "sh", "-c", "stat -c '%U %a' /var/lib/ds01d/accounting.sqlite*"
+    ).stdout.splitlines()
+    assert set(found) == {"ds01d 600"}
 
 
 def test_a_call_starts_ds01d_and_waits_for_it(service: Service) -> None:
