@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from ds01d.model.accounting import AccountingProgress
 from ds01d.model.primitives import Boot, Now, Wall
 
 NAME: Final = "accounting.sqlite"
+MOST_JOURNAL_BYTES: Final = 64 << 20
+_JOURNAL_BYTES: Final = 4 << 20
 _VERSION: Final = 1
 _MODE: Final = 0o640  # who uses what is for operators
 # Decision 252: what a damaged file gives is checked as everything that others write.
@@ -71,16 +75,49 @@ CREATE TABLE progress (
 """
 
 
+def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Connect to a file that is there."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        cached_statements=16,
+    )
+
+
+def check_journal(path: Path) -> None:
+    """Raise `OSError` where the journal has grown so long that a reader must be holding it."""
+    try:
+        size = path.with_name(f"{path.name}-wal").stat().st_size
+    except FileNotFoundError:
+        return
+    # A reader that was stopped in the midst keeps SQLite from beginning it anew.
+    if size > MOST_JOURNAL_BYTES:
+        reason = f"its journal has {size >> 20} MiB: end the program that reads it"
+        raise OSError(errno.EFBIG, reason)
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open it to write, and make it if need be. Raises `sqlite3.Error` or `OSError`."""
-    # SQLite would make it for everybody to read, and its journal by its example.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(path, flags, _MODE))
+    try:
+        # Never opened besides: a close would take away the locks of whoever reads in this process.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "it is not a regular file")
+    except FileNotFoundError:
+        # SQLite would make it for everybody to read, and its journal by its example.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(path, flags, _MODE))
     # Never waits: what is not stored now is stored later.
-    database = sqlite3.connect(path, timeout=0.0, isolation_level=None, cached_statements=16)
+    database = connect(path, timeout_s=0.0)
     try:
         # Decision 248: what a crash of the host takes away is read from the history again.
-        for setting in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -256"):
+        for setting in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "cache_size = -256",
+            f"journal_size_limit = {_JOURNAL_BYTES}",
+        ):
             database.execute(f"PRAGMA {setting}")
         _prepare_tables(database)
     except BaseException:

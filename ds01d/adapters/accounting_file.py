@@ -20,6 +20,7 @@ from ds01d.adapters.accounting_database import (
     NAME,
     BookingNumber,
     Moment,
+    check_journal,
     open_database,
     read_progress,
     transaction,
@@ -93,6 +94,7 @@ class AccountingFile:
     ) -> None:
         """Store changes, in their order, and how far they go; all of it or nothing."""
         with self._wrap_errors(), self._open() as database, transaction(database):
+            check_journal(self.path)
             for change in changes:
                 self._store_change(database, change)
             write_progress(database, progress, next_id)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ds01d.adapters.accounting_database import NAME, read_progress
+from ds01d.adapters.accounting_database import NAME, connect, read_progress
 from ds01d.errors import AccountingBroken
 from ds01d.model.accounting import (
     AccountedBooking,
@@ -154,7 +154,7 @@ def open_reader(folder: Path) -> Iterator[AccountingReader | None]:
         yield None
         return
     try:
-        with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
+        with closing(connect(path, _WAIT_S)) as database:
             database.execute("PRAGMA query_only = ON")
             database.execute("BEGIN")
             yield AccountingReader(database)

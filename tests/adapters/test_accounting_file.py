@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ds01d.adapters import accounting_database
 from ds01d.adapters.accounting_database import NAME
 from ds01d.adapters.accounting_file import AccountingFile
 from ds01d.adapters.accounting_reader import open_reader
@@ -277,6 +280,31 @@ def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(WriteFailed):
         AccountingFile(tmp_path, 1000).load()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_reader_that_holds_the_journal_for_ever_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store(tmp_path, begun(1, 10.0))
+    monkeypatch.setattr(accounting_database, "MOST_JOURNAL_BYTES", 1000)
+    with pytest.raises(WriteFailed, match="journal has 0 MiB: end the program that reads it"):
+        file.save([begun(2, 20.0)], AccountingProgress(), 10)
+    monkeypatch.undo()
+    assert [booking.id for booking in file.load().bookings] == [1]
+
+
+def test_opening_it_again_takes_no_lock_from_a_reader_in_this_process(tmp_path: Path) -> None:
+    """Of two descriptors of a file a process' locks go with the first that is closed."""
+    store(tmp_path, begun(1, 10.0))
+    with open_reader(tmp_path) as reader:
+        assert reader is not None
+        AccountingFile(tmp_path, 1000).load()
+        # Another process that was the last one would take the journal away when it leaves.
+        script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); {}; c.close()"
+        look = script.format("c.execute('PRAGMA table_list')")
+        subprocess.run([sys.executable, "-c", look, str(tmp_path / NAME)], check=True)
+        assert (tmp_path / f"{NAME}-wal").exists()
+        assert reader.list_users() == ["alice"]
 
 
 def test_bookings_that_ended_long_ago_are_dropped(tmp_path: Path) -> None:
