@@ -269,6 +269,17 @@ class TestContainer:
         life.host.pass_time(10.0)
         assert booked(life.sweep()) == {NAME: {"0"}}
 
+    def test_its_loss_takes_the_proofs_of_every_booking(self, life: Life) -> None:
+        """Only its record says whose it is, so that stays, and with it for which process."""
+        reserve(life, "plain")
+        end(create(life, "GPU-0", name="plain", labels={}).after(60)).after(GRACE_S)
+        life.remove("plain", told=False).sweep()
+        life.host.pass_time(10.0)
+        life.sweep()
+        life.host.pass_time(10.0)
+        assert booked(life.sweep()) == {"plain": {"0"}}
+        assert booked(life.after(GRACE_S + 240).sweep()) == {}
+
 
 class TestGap:
     """A script removes the first container of a name, and creates the next one."""

@@ -240,6 +240,8 @@ ALERTS = "tests/adapters/test_alerts_folder.py"
 CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
 ACCOUNTING = "tests/daemon/test_accounting.py"
+ASKING = "tests/adapters/host/test_asking_process.py"
+V2 = "tests/cli/allocator/test_v2.py"
 FOR_PROCESS = "tests/reconcile/test_process_reservations.py"
 CONFINEMENT = "tests/containers/test_confinement.py"
 CONTAINERS = "tests/integration/test_container_service.py"
@@ -2017,6 +2019,104 @@ MUTATIONS = (
         tests=(
             "tests/decide/test_held_gpus.py::test_mig_that_was_switched_on_keeps_its_old_holder",
         ),
+    ),
+    Mutation(
+        invariant=1,
+        name="what /proc hides has ended",
+        file="ds01d/adapters/host/processes.py",
+        old="            return dict.fromkeys(processes, ProcessState.UNKNOWN)\n",
+        new="            return dict.fromkeys(processes, ProcessState.ENDED)\n",
+        tests=(f"{ASKING}::TestState::test_what_is_hidden_has_not_ended",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a process that cannot be read has ended",
+        file="ds01d/adapters/host/processes.py",
+        old="            return ProcessState.UNKNOWN\n",
+        new="            return ProcessState.ENDED\n",
+        tests=(f"{ASKING}::TestState::test_what_cannot_be_read_has_not_ended",),
+    ),
+    Mutation(
+        invariant=2,
+        name="who asks is the fork that a script made for one line",
+        file="ds01d/adapters/host/asking_process.py",
+        old="    if entry.flags & _FORKED_WITHOUT_EXEC:\n",
+        new="    if False:\n",
+        tests=(f"{ASKING}::test_it_is_the_script",),
+    ),
+    Mutation(
+        invariant=2,
+        name="who asks is what a session was begun for",
+        file="ds01d/adapters/host/asking_process.py",
+        old="    if child.session == client:\n",
+        new="    if False:\n",
+        tests=(f"{ASKING}::test_it_cannot_be_told_where_a_session_was_begun_for_it",),
+    ),
+    Mutation(
+        invariant=2,
+        name="a reservation ends with the first container of its name",
+        file="ds01d/decide/docker_books.py",
+        old=" in (ProcessState.RUNS, ProcessState.UNKNOWN)\n",
+        new=" in ()\n",
+        tests=(f"{FOR_PROCESS}::TestGap::test_the_gap_is_nobodys[docker]",),
+    ),
+    Mutation(
+        invariant=3,
+        name="once a container came, the end of the process proves its absence",
+        file="ds01d/decide/creations.py",
+        old="    return identity is None or (",
+        new="    return True or (",
+        tests=(f"{FOR_PROCESS}::TestContainer::test_its_loss_takes_the_proofs_of_every_booking",),
+    ),
+    Mutation(
+        invariant=3,
+        name="no look for a container that was made at the last moment",
+        file="ds01d/reconcile/confirm.py",
+        old="        or verdict.proof not in (Proof.ABSENT, Proof.PROCESS_ENDED)\n",
+        new="        or verdict.proof is not Proof.ABSENT\n",
+        tests=(f"{FOR_PROCESS}::TestEnd::test_a_container_that_comes_at_the_last_moment_is_seen",),
+    ),
+    Mutation(
+        invariant=3,
+        name="another process with the pid is the one that reserved",
+        file="ds01d/adapters/host/processes.py",
+        old="        is_another = entry.started != process.started\n",
+        new="        is_another = False\n",
+        tests=(f"{ASKING}::TestState::test_another_with_its_pid_is_another",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a reservation lives with somebody else's process",
+        file="ds01d/adapters/host/asking_process.py",
+        old="        if parent.command in _MANAGERS or not is_allowed:\n",
+        new="        if parent.command in _MANAGERS:\n",
+        tests=(f"{ASKING}::TestParents::test_somebody_elses_process_is_nobodys",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a process that sleeps keeps a slot for ever",
+        file="ds01d/decide/creations.py",
+        old="    end = Boot(begun + index.policy.reservation_limit_s)\n",
+        new="    end = Boot(index.snapshot.now.boot + index.policy.reservation_limit_s)\n",
+        tests=(
+            f"{FOR_PROCESS}::TestEnd::test_nobody_keeps_a_slot_for_ever_by_a_process_that_sleeps",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="the number in a call of the lab's allocator raises the limit",
+        file="ds01d/cli/allocator/v2/__main__.py",
+        old="(arguments.max_gpus, _MOST)) if is_less else None\n",
+        new="(arguments.max_gpus, _MOST))\n",
+        tests=(f"{V2}::test_the_number_of_the_call_only_lowers_the_limit",),
+    ),
+    Mutation(
+        invariant=2,
+        name="what an ended process left is given to the next one",
+        file="ds01d/service/booking.py",
+        old="            allocator.release(name)\n",
+        new="            pass\n",
+        tests=("tests/service/test_booking.py::test_what_an_ended_process_left_is_nobodys",),
     ),
 )
 
