@@ -87,12 +87,11 @@ def _is_in_slice_of(container: Container, user: UserName) -> bool | None:
 
 
 def _may_be_of(container: Container, user: UserName, snapshot: Snapshot) -> bool:
-    """Whether neither its name nor its slice nor its label says that it is another user's."""
-    if parse_uid(container.name) is None and not container.is_unnamed:
-        # Decision 250: nor does the label of another user take it out of its owner's quota.
-        in_slice = _is_in_slice_of(container, user)
-        if in_slice is not None:
-            return in_slice
+    """Whether neither its slice nor its name nor its label says that it is another user's."""
+    # Decision 250: nor does the name or label of another user take it out of its owner's quota.
+    in_slice = _is_in_slice_of(container, user)
+    if in_slice is not None:
+        return in_slice
     return find_claim_owner(container, snapshot) in (None, user)
 
 

@@ -233,12 +233,15 @@ class TestContainer:
         assert given.container not in booked(life.after(60).sweep())
         assert counted(life, ALICE) == 1
 
-    def test_a_label_takes_nothing_out_of_ones_own_quota(self, life: Life) -> None:
+    @pytest.mark.parametrize("name", ["mine", "mine._.1002"])
+    def test_no_name_or_label_takes_anything_out_of_ones_own_quota(
+        self, life: Life, name: str
+    ) -> None:
         reserve(life)
         bobs = {"ds01.user": "bob"}
-        create(life, "GPU-0", name="mine", labels=bobs, cgroup_parent="ds01-student-alice.slice")
+        create(life, "GPU-0", name=name, labels=bobs, cgroup_parent="ds01-student-alice.slice")
         end(life.after(60)).after(60)
-        assert booked(life.sweep()) == {"mine": {"0"}}
+        assert booked(life.sweep()) == {name: {"0"}}
         assert (counted(life, ALICE), counted(life, BOB)) == (1, 0)
 
     def test_two_reservations_are_not_one_containers(self, life: Life) -> None:

@@ -1401,8 +1401,8 @@ MUTATIONS = (
         invariant=18,
         name="a device is claimed out of another user's slice",
         file="ds01d/decide/claims.py",
-        old="        if in_slice is not None:\n",
-        new="        if False:\n",
+        old="    if in_slice is not None:\n",
+        new="    if False:\n",
         tests=(f"{FOR_PROCESS}::TestContainer::test_a_label_takes_nothing_from_somebody_else",),
     ),
     Mutation(

@@ -14,7 +14,9 @@ from typing import Final
 from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
 
 _FORKED_WITHOUT_EXEC: Final = 0x40  # PF_FORKNOEXEC, include/linux/sched.h
-_RUNNERS: Final = frozenset({"sudo", "doas", "pkexec", "su", "runuser", "setpriv", "timeout"})
+_RUNNERS: Final = frozenset(
+    {"sudo", "doas", "pkexec", "su", "runuser", "setpriv", "timeout", "flock", "time", "strace"}
+)
 """Commands that only run another one, and end with it."""
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"})
 _MANAGERS: Final = frozenset({"systemd"})

@@ -73,9 +73,10 @@ class Processes:
         self._is_hidden = is_hidden
         self._proc = proc
 
-    @cached_property
+    @property
     def hidepid_problem(self) -> str:
-        """Why the processes of others cannot be seen; "" if they can. Looked at once."""
+        """Why the processes of others cannot be seen; "" if they can."""
+        # Each time: after a remount of /proc all of them would look ended, and be released.
         try:
             self._read_text(1, "cgroup")
         except (_ProcessGone, OSError):

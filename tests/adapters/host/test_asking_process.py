@@ -57,6 +57,7 @@ def run(tmp_path: Path, script: str, *, interpreter: str = "bash", **settings: s
         "(($CLIENT; true); true)",
         "sh -c '$CLIENT; true'",
         "sh -c \"bash -e -c '$CLIENT; true'; true\"",
+        "flock . $CLIENT; true",
         "timeout 30 $CLIENT; true",
         "text=$(timeout 30 sh -c '$CLIENT; true'); echo $text",
     ],
@@ -229,6 +230,15 @@ class TestState:
         shutil.rmtree(proc / "1")  # hidepid: the processes of others look as if they were not there
         assert self.find_state(proc) is ProcessState.UNKNOWN
         assert Processes(proc=proc).find_asker(50, 1001) is None
+
+    def test_what_is_hidden_from_now_on_has_not_ended(self, proc: Path) -> None:
+        write_process(proc, 10, 1)
+        process = ReservingProcess(pid=10, started=10, boot_id="boot-1")
+        processes = Processes(proc=proc)
+        assert processes.find_states([process])[process] is ProcessState.RUNS
+        shutil.rmtree(proc / "1")  # mount -o remount,hidepid=invisible /proc
+        shutil.rmtree(proc / "10")
+        assert processes.find_states([process])[process] is ProcessState.UNKNOWN
 
     def test_without_a_boot_nothing_has_ended(self, proc: Path) -> None:
         (proc / "sys/kernel/random/boot_id").unlink()
