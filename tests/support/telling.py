@@ -32,7 +32,7 @@ from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting import logs
 from ds01d.reporting.message_ids import Event
 from tests.decide.test_diff import DRIFTS, ODDITIES, Place, broken, host_with, places, running
-from tests.support.build import Life
+from tests.support.build import Life, config
 from tests.support.world import Host
 
 Entry = Mapping[str, str]
@@ -81,6 +81,7 @@ class Watched:
 def everything() -> None:
     """All that a teller has words for, on hosts of its own; into the log that is set up."""
     _drifts_and_findings()
+    _overdue_hold()
     _sources()
     _what_holds_everything()
     _failures()
@@ -134,6 +135,19 @@ def _drifts_and_findings() -> None:
         watched.sweep(6.0)
     _mend(life, link)
     watched.sweeps(5)
+
+
+def _overdue_hold() -> None:
+    """A hold that is over, where that is only reported."""
+    settings = config()
+    policy = msgspec.structs.replace(settings.policy, expired_holds="report")
+    life = Life(msgspec.structs.replace(settings, policy=policy)).book("1.0").run("MIG-1-0")
+    watched = Watched(life)
+    watched.sweeps(3)
+    life.stop()
+    watched.sweeps(20)
+    life.remove()
+    watched.sweeps(20)
 
 
 def _mend(life: Life, link: Place) -> None:
