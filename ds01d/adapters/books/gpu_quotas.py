@@ -53,6 +53,21 @@ def _find_first(chain: Sequence[Layer], keys: Sequence[str]) -> tuple[Layer, str
     return next(((layer, key) for key in keys for layer in chain if key in layer.values), None)
 
 
+def _find_counting(
+    chain: Sequence[Layer], keys: Sequence[str], mistakes: Mistakes
+) -> tuple[Layer, str] | None:
+    """As `_find_first`; an older name in a nearer section, which it hides, is noted."""
+    place = _find_first(chain, keys)
+    if place is None:
+        return None
+    for layer in chain[: chain.index(place[0])]:
+        for key in keys:
+            if key in layer.values:
+                counts = f"{place[0].key}.{place[1]}"
+                mistakes.add(layer, key, f"{counts} counts before it: write {place[1]} here too")
+    return place
+
+
 def _locate(chain: Sequence[Layer], keys: Sequence[str]) -> str:
     place = _find_first(chain, keys)
     return BUILT_IN if place is None else place[0].locate(place[1])
@@ -61,7 +76,7 @@ def _locate(chain: Sequence[Layer], keys: Sequence[str]) -> str:
 def _find_equivalents(
     chain: Sequence[Layer], keys: Sequence[str], mistakes: Mistakes
 ) -> Fraction | None:
-    place = _find_first(chain, keys)
+    place = _find_counting(chain, keys, mistakes)
     if place is None:
         return _ONE
     layer, key = place
@@ -105,7 +120,7 @@ def _find_aggregate(layers: Sequence[Layer], mistakes: Mistakes) -> Fraction | N
 
 
 def _find_container_slots(chain: Sequence[Layer], mistakes: Mistakes) -> int | None:
-    place = _find_first(chain, CONTAINER_KEYS)
+    place = _find_counting(chain, CONTAINER_KEYS, mistakes)
     if place is None:
         return 1
     layer, key = place

@@ -30,6 +30,7 @@ from ds01d.adapters.books.limits_sections import (
 )
 from ds01d.adapters.books.quotas import find_quota, find_quota_key, parse_reservations
 from ds01d.adapters.books.resources import find_resources
+from ds01d.adapters.books.strict_yaml import describe_value
 from ds01d.model.containers import ContainerType
 from ds01d.model.limits import (
     BUILT_IN,
@@ -210,6 +211,9 @@ class _Resolution:
             # A priority only orders: an invalid one may fall to the next layer.
             if isinstance(value, int) and not isinstance(value, bool):
                 return int(value)
+            if value is not None and self._format.counts_gpus:
+                problem = f"invalid number {describe_value(value)}: it is passed over"
+                self._mistakes.add(layer, "priority", problem)
         return _PRIORITY[self._format.counts_gpus]
 
     # --- what only the lab's present format has
@@ -223,9 +227,12 @@ class _Resolution:
         for user, chain in chains.items():
             self._note_aggregate(user, chain, quotas[user], default_quota)
         self._sections.note_assignments(mistakes)
-        for rule in (*limits.holds.values(), limits.unnamed):
-            if rule is not None and rule.problem:
-                mistakes.add_line(rule.problem)
+        for part in (
+            *(*limits.holds.values(), limits.unnamed),
+            *(*limits.resources.values(), limits.default_resources),
+        ):
+            if part is not None and part.problem:
+                mistakes.add_line(part.problem)
         return replace(
             limits,
             default_quota=None,

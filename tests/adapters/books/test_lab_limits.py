@@ -252,7 +252,14 @@ def test_an_older_name_of_the_quota_counts_where_the_new_one_is_nowhere(
     text = f"defaults: {{max_runtime_h: 1}}\ngroups: {{a: {{members: [amy], {key}: 3}}}}"
     assert quota_of(understand(text), "amy").gpus == 3
     text = text.replace("_h: 1", "_h: 1, max_gpu_equivalents: 1.5")
-    assert quota_of(understand(text), "amy").gpus == Fraction(3, 2)
+    limits = understand(text)
+    assert quota_of(limits, "amy").gpus == Fraction(3, 2)
+    assert lines(limits) == [
+        (
+            f"resource-limits.yaml: groups.a.{key}: defaults.max_gpu_equivalents counts before it:"
+            " write max_gpu_equivalents here too"
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -436,6 +443,20 @@ def test_aggregates(understand: Edit, written: str, limit: Fraction | None, prob
     limits = understand(f"groups: {{a: {{max_gpu_slots: 9, aggregate: {written}}}}}", a="amy\n")
     assert quota_of(limits, "amy").aggregate == limit
     assert [f"groups.a.{problem}" in line for line in lines(limits)] == [True] * bool(problem)
+
+
+def test_other_values_that_are_invalid_are_reported(understand: Edit) -> None:
+    limits = understand(
+        "defaults: {max_runtime_h: 1, memory: lots, priority: 3}\n"
+        "groups: {a: {memory: 1g, max_containers_per_user: many, priority: high}}",
+        a="amy\n",
+    )
+    assert limits.find_priority(UserName("amy")) == 3
+    assert [line.partition(": ")[2].partition(" ")[0] for line in lines(limits)] == [
+        "groups.a.priority:",
+        "groups.a.max_containers_per_user:",
+        "defaults.memory:",
+    ]
 
 
 def test_an_override_has_its_own_aggregate_or_that_of_its_group(understand: Edit) -> None:
