@@ -114,6 +114,11 @@ ALL_ENV = ("NVIDIA_VISIBLE_DEVICES=all",)
         pytest.param(
             inspected({}, ALL_ENV), set(), {"broad-request"}, id="all from the image's environment"
         ),
+        # Before Docker 27.3 a request without count and ids left it to the image (moby 48483).
+        pytest.param(
+            inspected(requests({}), ALL_ENV), set(), {"broad-request"}, id="an older Compose's gpu"
+        ),
+        pytest.param(inspected(requests({})), set(), set(), id="the same, nothing in the image"),
         pytest.param(
             inspected({}, (*ALL_ENV, f"NVIDIA_VISIBLE_DEVICES={G[1]},{G[2]}"), WRAPPER),
             {"1", "2"},
