@@ -83,11 +83,10 @@ def _find_slice_login(container: Container, snapshot: Snapshot) -> str | None:
     written = parse_slice_user(container.cgroup_parent)
     if written is None:
         return None
-    limits = snapshot.limits
-    logins = {*snapshot.passwd.values(), *snapshot.logins}
-    if isinstance(limits, Limits):
-        logins |= {*limits.holds, *limits.ranks}
-    fitting = [login for login in logins if written in sanitize_login(login)]
+    limits, users = snapshot.limits, {*snapshot.passwd.values(), *snapshot.logins}
+    listed = {*limits.holds, *limits.ranks} if isinstance(limits, Limits) else set()
+    # A list of members may have what a slice is called instead of the login.
+    fitting = [n for n in users | (listed - {written}) if written in sanitize_login(n)]
     return fitting[0] if len(fitting) == 1 else None
 
 

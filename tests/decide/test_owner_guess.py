@@ -18,9 +18,10 @@ from tests.support.build import Life, config, whole, with_docker_books
 ALICE = UserName("alice")
 CAMPUS = "c.demo@campus.example"
 LONG = "a-very-long-login-of-a-guest-from-elsewhere@campus.example"
+LISTED = ("alice", "bob", CAMPUS, "c_demo", LONG, "k.l", "k+l")
 RULE = HoldRule(seconds=900.0, source="groups.student")
 LIMITS = Limits(
-    holds={UserName(login): RULE for login in ("alice", "bob", CAMPUS, LONG, "k.l", "k_l")},
+    holds={UserName(login): RULE for login in LISTED},
     unknown_user=RULE,
     default_quota=1,
 )
@@ -101,6 +102,11 @@ def owner(life: Life, name: str) -> tuple[str, str, bool] | None:
             {"cgroup_parent": "ds01-student-bob.slice", "homes": ("alice",)},
             ("bob", "slice", True),
             id="the slice before the folder",
+        ),
+        pytest.param(
+            {"cgroup_parent": "ds01-s-c_demo.slice"},
+            (CAMPUS, "slice", True),
+            id="a slice whose name the limits list too",
         ),
         pytest.param({"cgroup_parent": "ds01-s-k_l.slice"}, None, id="a slice that two logins fit"),
         pytest.param({"cgroup_parent": "ds01-s-nobody1.slice"}, None, id="a slice of no login"),
