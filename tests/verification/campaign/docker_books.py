@@ -53,12 +53,13 @@ USERS = {"daemon": 1, "bin": 2, "sys": 3}
 HASTY = "sys"
 STRANGER_UID = 5
 LIMITS = f"""\
-defaults: {{gpu_hold_after_stop: null, priority: 1, max_mig_instances: 50}}
+defaults: {{gpu_hold_after_stop_h: null, max_gpu_equivalents: 50, max_gpu_slots_per_container: 9,
+  allow_full_gpu: true}}
 default_group: student
 groups:
-  student: {{members: [daemon, bin], priority: 10}}
-  hasty: {{members: [{HASTY}], priority: 20, gpu_hold_after_stop: 1s}}
-  strict: {{members: [{STRANGER}], priority: 10, max_mig_instances: 1}}
+  student: {{members: [daemon, bin]}}
+  hasty: {{members: [{HASTY}], gpu_hold_after_stop_h: 0.0003}}
+  strict: {{members: [{STRANGER}], max_gpu_equivalents: 1}}
 """
 UNKNOWN_ERROR = 999
 NEVER = float("inf")
@@ -404,9 +405,25 @@ def calm_down(lab: Lab) -> float:
             _remove_all(lab, client)
             return time.monotonic() - began
         time.sleep(0.1)
-    lab.violate("lasting drift", str(found))
+    lab.violate("lasting drift", f"{found}; {_describe_odd(lab, client, there)}")
     _remove_all(lab, client)
     return CALM_S
+
+
+def _describe_odd(lab: Lab, client: docker.APIClient, there: set[tuple[str, str]]) -> list[str]:
+    """Of what should be otherwise: the container, its lives, and what the history has of it."""
+    lines = []
+    for name, device in there ^ holders(lab.site):
+        lines.append(f"{'missing' if (name, device) in there else 'too much'}: {name} {device}")
+        lines += [repr(life) for life in lab.lives if life.name == name]
+        with suppress(docker.errors.APIError):
+            seen = client.inspect_container(name)
+            lines.append(str((seen["State"], seen["Config"]["Labels"], seen["HostConfig"])))
+        history = lab.site.state_dir / "history.jsonl"
+        if history.exists():
+            lines += [line for line in history.read_text().splitlines()[-400:] if name in line]
+        lines.append(lab.site.ctl("explain", name).stdout)
+    return lines
 
 
 def _remove_all(lab: Lab, client: docker.APIClient) -> None:
