@@ -165,6 +165,9 @@ class LimitsFile:
         for name, file in content.items():
             if (group := find_group(name)) is None:
                 continue
+            # As a file system leaves it after a power failure: nobody wrote that it has no members.
+            if b"\0" in file.data:
+                raise Malformed(f"{folder / name}: damaged: it has NUL bytes; write it again")
             members[group], unclear = parse_members(file.data)
             problems += [f"{folder / name}: {problem}" for problem in unclear]
             if group not in groups:

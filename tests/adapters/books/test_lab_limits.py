@@ -586,7 +586,7 @@ def test_members_that_cannot_be_read_are_unknown(folder: Path, how: str) -> None
 
 
 @pytest.mark.parametrize("name", ["groups/researcher.members", "user-overrides.yaml", "groups"])
-@pytest.mark.parametrize("how", ["gone", "link", "folder", "fifo", "large"])
+@pytest.mark.parametrize("how", ["gone", "link", "folder", "fifo", "large", "zeros"])
 def test_a_file_that_decides_and_is_no_longer_read_leaves_the_last_limits(
     folder: Path, name: str, how: str
 ) -> None:
@@ -618,6 +618,8 @@ def spoil(path: Path, how: str) -> None:
             path.symlink_to("/etc/passwd")
         case "folder":
             path.mkdir()
+        case "zeros":
+            path.write_bytes(bytes(100))
         case "fifo":
             os.mkfifo(path)
         case "large":
