@@ -169,3 +169,21 @@ def test_a_restart_forgets_nothing(lab: Service) -> None:
     assert done.returncode == 0, done.stderr
     lab.machine.docker.remove(TRAIN)
     holds(lab, {})
+
+
+def test_a_reservation_ends_with_the_script_that_asked(lab: Service) -> None:
+    """The sandboxed service sees who asked, and the end of it."""
+    machine, before = lab.machine, reserved(lab)
+    machine.put("/var/tmp/v2.py", ROOT / "share" / "gpu_allocator_v2.py")
+    line = "text=$(python3 /var/tmp/v2.py allocate-external amy docker); sleep 300"
+    machine.put("/var/tmp/asker", f"{line}\n")
+    unit = ("--uid=amy", "--unit=asker", "--setenv=PATH=/usr/local/bin:/usr/bin:/bin")
+    machine.run("systemd-run", *unit, "/bin/sh", "/var/tmp/asker")
+    (name,) = until(lambda: reserved(lab) - before, what=lab.tail)
+    pid = machine.run("systemctl", "show", "--value", "-p", "MainPID", "asker").stdout.strip()
+    records = machine.path("/var/lib/ds01d/reservations")
+    (process,) = json.loads((records / f"{name}.json").read_text())["processes"]
+    assert (str(process["pid"]), process["command"]) == (pid, "sh")
+    machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "asker", check=False)
+    machine.run("systemctl", "stop", "asker", check=False)
+    until(lambda: reserved(lab) == before, what=lab.tail)
