@@ -143,22 +143,19 @@ class AccountingFile:
                     ),
                 )
             case BookingEnded(at=at):
+                # Its times so far are in its hours alone: a save each minute writes nothing else.
                 database.execute(
-                    "UPDATE bookings SET ended = ?, ended_boot = ?, reason = ? WHERE id = ?",
-                    (at.wall, self._number_boot(at), change.reason, change.id),
+                    "UPDATE bookings SET ended = ?, ended_boot = ?, reason = ?, (used, idle,"
+                    " retained) = (SELECT IFNULL(SUM(used), 0), IFNULL(SUM(idle), 0),"
+                    " IFNULL(SUM(retained), 0) FROM hours WHERE booking = ?) WHERE id = ?",
+                    (at.wall, self._number_boot(at), change.reason, change.id, change.id),
                 )
             case TimeDivided(seconds=seconds):
-                parts = tuple(seconds.get(use, 0.0) for use in SlotUse)
                 database.execute(
                     "INSERT INTO hours VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                     " used = used + excluded.used, idle = idle + excluded.idle,"
                     " retained = retained + excluded.retained",
-                    (change.id, change.hour, *parts),
-                )
-                database.execute(
-                    "UPDATE bookings SET used = used + ?, idle = idle + ?,"
-                    " retained = retained + ? WHERE id = ?",
-                    (*parts, change.id),
+                    (change.id, change.hour, *(seconds.get(use, 0.0) for use in SlotUse)),
                 )
             case ClockSet():
                 self._set_clock(database, change)

@@ -27,8 +27,8 @@ _WAIT_S: Final = 5.0  # while the file is made, or its journal is being played b
 _WITHIN: Final = "begun >= :since AND ended <= :until"
 _CROSSES: Final = "(begun < :since OR ended > :until OR ended IS NULL)"
 _TOUCHES: Final = "begun < :until AND (ended > :since OR ended IS NULL)"
-# What a booking that reaches over an edge of the period did within it, by its hours. Within an hour
-# the parts are taken to be spread evenly.
+# What a booking that goes on, or over an edge of the period, did within it, by its hours. Within an
+# hour the parts are taken to be spread evenly.
 _PARTS: Final = """
 SELECT SUM(used * part), SUM(idle * part), SUM(retained * part) FROM (
     SELECT used, idle, retained,
@@ -98,7 +98,7 @@ class AccountingReader:
             id_, container, user, slot, profile, gpus, begun, ended, reason, *parts = row
             end = now if ended is None else ended
             booked = max(0.0, min(end, query.until) - max(begun, query.since))
-            if begun < query.since or end > query.until:
+            if ended is None or begun < query.since or end > query.until:
                 within = {"id": id_, "begun": begun, "ended": end}
                 parts = self._database.execute(_PARTS, parameters | within).fetchone()
             yield AccountedBooking(
