@@ -355,6 +355,26 @@ def test_what_is_refused(service: CannedService, name: str) -> None:
     assert read(function, "1", expected, "DOCKER_ID") == reading
 
 
+@pytest.mark.parametrize(
+    ("kind", "detail", "reading"),
+    [
+        ("allocate", "2/2", "limit 2 2"),
+        ("multi", "2/3, 2 more asked for", "refused 2+2>3"),
+        ("external", "2/2", "refused nlp"),
+    ],
+)
+def test_who_is_at_the_limit_reads_what_holds_behind_the_reason(
+    service: CannedService, kind: str, detail: str, reading: str
+) -> None:
+    answer = refused("USER_AT_LIMIT", detail)
+    answer["parameters"]["held"] = "alice holds 0 (nlp), 3 (run7)"
+    service.answers["Allocate"] = [answer]
+    done = call(*WORDS[kind])
+    assert done.stderr == "gpu_allocator_v2.py: alice holds 0 (nlp), 3 (run7)\n"
+    function = "read_as_mlc" if kind == "allocate" else "read_as_wrapper"
+    assert read(function, "1", done.stdout + done.stderr, "DOCKER_ID") == reading
+
+
 def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may come back: the wrapper asks again, whatever stream it finds this in."""
     config = tmp_path / "ds01d.toml"

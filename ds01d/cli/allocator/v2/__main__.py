@@ -155,9 +155,11 @@ def _reserve(
     except Ds01Error as error:
         return refuse(reasons.describe_error(error, command))
     if isinstance(answer, Rejected):
+        code = refuse(reasons.describe_rejection(answer, command, count))
+        # After the reason: callers read both streams as one, and show what is in parentheses first.
         if answer.held:
             _print_error(answer.held)
-        return refuse(reasons.describe_rejection(answer, command, count))
+        return code
     # A caller without an answer assumes that nothing was reserved.
     with release_if_undelivered(service, answer):
         write_lines(describe(answer))
