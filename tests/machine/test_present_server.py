@@ -1,7 +1,7 @@
 """A machine that looks like the lab's present server: install, observe, take over, go back.
 
 Every command is one of docs/migrating.md, typed as it stands there. The lab's own programs are
-stand-ins (tests/data/lab/scripts) that behave towards ds01d as the originals do.
+stand-ins (tests/support/lab/server) that behave towards ds01d as the originals do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tests.support.service import Service
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 
 LAB: Final = DATA / "lab"
+SERVER: Final = SCRIPTS / "server"
 INFRA: Final = "/opt/ds01-infra"
 ALLOCATOR: Final = f"{INFRA}/scripts/docker/gpu_allocator_v2.py"
 EVENTS: Final = "/var/log/ds01/events.jsonl"
@@ -120,12 +121,12 @@ def alert_types(lab: Lab, user: str) -> set[str]:
 def furnish(machine: Machine) -> None:
     """Put the lab's programs, settings and folders into the machine."""
     for script in ("docker-wrapper.sh", "gpu_allocator_v2.py"):
-        machine.put(f"{INFRA}/scripts/docker/{script}", LAB / "scripts" / script, mode=0o755)
+        machine.put(f"{INFRA}/scripts/docker/{script}", SERVER / script, mode=0o755)
     for file in (SCRIPTS / "docker-wrapper.sh", SCRIPTS / "parsing.sh"):
         machine.put(f"{INFRA}/scripts/docker/lab/{file.name}", file, mode=0o755)
-    machine.put(CHOWN_JOB, LAB / "scripts" / "permissions-manifest.sh", mode=0o755)
-    machine.put("/etc/cron.d/ds01-maintenance", LAB / "scripts" / "ds01-maintenance")
-    machine.put("/etc/logrotate.d/ds01-lab", LAB / "scripts" / "logrotate")
+    machine.put(CHOWN_JOB, SERVER / "permissions-manifest.sh", mode=0o755)
+    machine.put("/etc/cron.d/ds01-maintenance", SERVER / "ds01-maintenance")
+    machine.put("/etc/logrotate.d/ds01-lab", SERVER / "logrotate")
     machine.put("/var/log/ds01/gpu-allocations.log", "2026-07-22T08:20:00|ALLOCATED|…\n")
     uuids = [gpu.uuid for gpu in nvml.full(4).gpus]
     machine.put(f"{INFRA}/gpus.json", json.dumps(uuids))
@@ -281,8 +282,20 @@ def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> No
     assert lab.service.log("DS01_EVENT=config.risk", "PRIORITY=4") == []
     assert lab.service.log("DS01_EVENT=degraded.begin") == []
 
+    # Users can exchange the folder of the notices: no link is followed, and there is one warning.
+    exchange = "cd /var/lib/ds01; mv alerts away; ln -s /etc alerts"
+    assert lab.run_as("alice", "sh", "-euc", exchange).returncode == 0
+    machine.run("/usr/bin/docker", "stop", "--time", "0", "second")
+    for _ in range(3):
+        lab.service.systemctl("reload")
+        until(lambda: lab.service.log("DS01_EVENT=degraded.begin"), what=lab.service.tail)
+    (warning,) = lab.service.log("DS01_EVENT=degraded.begin")
+    assert "/var/lib/ds01/alerts" in str(warning["DS01_REASON"])
+    assert not machine.path("/etc/bob.json").exists()
+    machine.run("sh", "-euc", "cd /var/lib/ds01; rm alerts; mv away alerts")
+
     # A release of the lab copies its own tree over the link, and loses the wrapper.
-    machine.put(ALLOCATOR, LAB / "scripts" / "gpu_allocator_v2.py", mode=0o755)
+    machine.put(ALLOCATOR, SERVER / "gpu_allocator_v2.py", mode=0o755)
     machine.path("/usr/local/bin/docker").unlink()
     checks = lab.doctor()
     assert "was replaced, as by a release of the lab" in checks["allocator"][0]["told"]
@@ -309,7 +322,7 @@ def test_gone_back_all_is_as_it_was(lab: Lab) -> None:
     }
     # Nothing was stopped, and the lab's own allocator gives out what is free.
     states = [row["State"] for row in machine.docker.client.containers(all=True)]
-    assert sorted(states) == ["exited", "running", "running", "running"]
+    assert sorted(states) == ["exited", "exited", "running", "running"]
     full = lab.docker_run("bob", "seventh", "--gpus", "1")
     assert full.returncode == 1
     machine.docker.remove("third")
