@@ -94,7 +94,7 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
         return []
     try:
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WriteFailed(
             f"no notice was added: {path} is not a JSON list ({error}); move it away"
         ) from error
@@ -108,7 +108,7 @@ def _parse_alert(element: msgspec.Raw) -> Alert | None:
     """Type and message of an element; None for one that has another form."""
     try:
         parsed = msgspec.json.decode(element, type=_Element)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Alert(parsed.type, parsed.message)
 

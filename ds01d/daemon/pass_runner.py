@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Work
@@ -84,8 +85,8 @@ class PassRunner:
             self._dirty.mark(EVERYTHING)
         self._report_log.log_report(report, session.config.policy)
         self._metrics.count_pass(work, report)
-        self.log_failure(session, session.add_missing_events(report))
-        session.notices.add_report(report)
+        self._try_optional(session, partial(session.add_missing_events, report))
+        self._try_optional(session, partial(session.notices.add_report, report))
         self._schedule_next(session, report)
         session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
@@ -96,10 +97,18 @@ class PassRunner:
             # Without a name: it only ends the wait, and the turn of the loop publishes.
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
         # After all that somebody may wait for.
-        self.log_failure(session, session.record_pass(report))
-        self.log_failure(session, session.persist_if_due())
+        self._try_optional(session, partial(session.record_pass, report))
+        self._try_optional(session, session.persist_if_due)
         if report.is_sweep:
             session.reconciles.end_sweep(report)
+
+    def _try_optional(self, session: Session, job: Callable[[], str | None]) -> None:
+        """Do what no repair depends on; `job` gives what failed."""
+        try:
+            failure = job() or ""
+        except Exception as error:  # noqa: BLE001 - decision 253
+            failure = f"internal error: {type(error).__name__}: {error}"
+        self.log_failure(session, failure)
 
     def _schedule_next(self, session: Session, report: Report) -> None:
         """Wake up exactly at the first of the moments that verdicts and gate named."""

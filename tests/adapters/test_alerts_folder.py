@@ -77,6 +77,24 @@ def test_an_empty_file_is_an_empty_list(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "alice.json").read_text()) == [ELEMENT]
 
 
+@pytest.mark.parametrize(
+    "element",
+    [
+        b'{"type":"\xff","message":"a"}',
+        b'{"type":"a","message":"\xed\xa0\x80"}',
+        b'{"type":1,"message":[]}',
+        b'"\xff"',
+    ],
+)
+def test_an_element_of_any_bytes_is_kept_and_stops_no_notice(
+    tmp_path: Path, element: bytes
+) -> None:
+    path = tmp_path / "alice.json"
+    path.write_bytes(b"[" + element + b"]")
+    AlertsFolder(tmp_path).add(ALICE, [ENDING], AT)
+    assert path.read_bytes().startswith(b"[\n  " + element + b",\n")
+
+
 @pytest.mark.parametrize("what", ["link", "fifo", "folder", "huge", "sparse", "many"])
 def test_what_users_put_there_is_neither_followed_nor_destroyed(tmp_path: Path, what: str) -> None:
     folder, victim = tmp_path / "alerts", tmp_path / "victim"

@@ -1906,6 +1906,26 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=9,
+        name="a notice that fails ends the worker",
+        file="ds01d/daemon/pass_runner.py",
+        old="        except Exception as error:  # noqa: BLE001 - decision 253",
+        new="        except ZeroDivisionError as error:  # decision 253",
+        tests=(
+            "tests/daemon/test_pass_runner.py::test_what_no_repair_depends_on_may_fail_in_any_way",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="one byte in somebody's alerts stops their notices",
+        file="ds01d/adapters/alerts_folder.py",
+        old="    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):",
+        new="    except (msgspec.DecodeError, RecursionError):",
+        tests=(
+            "tests/adapters/test_alerts_folder.py::test_an_element_of_any_bytes_is_kept_and_stops_no_notice",
+        ),
+    ),
+    Mutation(
+        invariant=9,
         name="a damaged accounting is an error that nobody expects",
         file="ds01d/adapters/accounting_file.py",
         old="        except Exception as error:  # a damaged byte",

@@ -59,7 +59,7 @@ def _parse_claim(line: bytes, name: str) -> ClaimedEvent | None:
         return None
     try:
         event = msgspec.json.decode(line, type=_Line)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if event.source == "ds01d" or name not in event.details.values():
         return None

@@ -71,7 +71,7 @@ def decode_files(data: bytes, path: Path) -> Content:
     """The files of the limits at `path`, as they were; none if the bytes are those of others."""
     try:
         copy = msgspec.json.decode(data, type=_Copy)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     return copy.files if copy.path == str(path) and path.name in copy.files else {}
 

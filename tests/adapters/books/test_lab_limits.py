@@ -692,7 +692,17 @@ def test_the_last_good_limits_outlive_a_restart(folder: Path) -> None:
     assert emptied.find_group(UserName("root1")) == "student"
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"path": "/x", "files": {}}', b"[" * 9999])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"path": "\xff", "files": {}}',
+        b'{"path": "/x", "files": {}}',
+        b"[" * 9999,
+    ],
+)
 def test_a_copy_that_is_none_is_passed_over(folder: Path, data: bytes) -> None:
     (folder / "resource-limits.yaml").write_text("- 1")
     limits = file_in(folder)

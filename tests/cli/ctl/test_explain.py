@@ -199,7 +199,14 @@ def test_what_others_claim_of_a_container_is_shown_as_claims(desk: Desk, tmp_pat
     text = "".join(
         json.dumps({"timestamp": "2026-07-22T08:20:00Z", **line}) + "\n" for line in lines
     )
-    path.write_bytes(f"{text}no JSON of {TRAIN}\n".encode() + b"\xff\0" + b"[" * 4000 + b"\n")
+    odd = f'{{"timestamp":"","event_type":"?","details":{{"container":"{TRAIN}"}}}}\n'.encode()
+    path.write_bytes(
+        f"{text}no JSON of {TRAIN}\n".encode()
+        + odd.replace(b"?", b"\xff")
+        + b"\xff\0"
+        + b"[" * 4000
+        + b"\n"
+    )
     told = desk.json("explain", TRAIN)
     kinds = [claim["type"] for claim in told.pop("claims")]
     assert kinds == ["container.create_failed", "maintenance.idle_kill"]
