@@ -42,7 +42,7 @@ _OTHER_WRITER = Program(
 _RESETTER = Program(
     words=_OURS,
     effect=Effect.KILLS,
-    why="; its script resets GPUs, whoever uses them",
+    why="; its script resets GPUs that are in use",
     fix="remove the line: docs/migrating.md",
 )
 

@@ -289,7 +289,7 @@ def test_a_script_that_resets_gpus_is_no_reader(tmp_path: Path) -> None:
     assert writer_checks_of(table) == [Health.OK]
     script.write_text('nvidia-smi -i "$gpu" -r\n')
     (check,) = writer_checks.check_cron((table,))
-    assert "its script resets GPUs, whoever uses them" in check.detail
+    assert "its script resets GPUs that are in use" in check.detail
 
 
 def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) -> None:
