@@ -15,8 +15,9 @@ from typing import Final, Protocol
 
 from ds01d.config import Config
 from ds01d.daemon.slot_statuses import list_holders
-from ds01d.decide.accounts import Accounts, Holder, read_entry_time
+from ds01d.decide.accounts import Accounts, ObservedBooking
 from ds01d.decide.device_use import find_use, find_weight
+from ds01d.decide.entry_bookings import read_entry_time
 from ds01d.decide.history_outcomes import change_of
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import AccountingBroken, Ds01Error
@@ -115,7 +116,7 @@ class Accounting:
         else:
             accounts.observe(
                 _list_uses(index, report),
-                partial(_describe_holder, index),
+                partial(_describe_booking, index),
                 report.covers,
                 now,
                 self._progress.observed,
@@ -192,11 +193,11 @@ def _list_uses(index: BooksIndex, report: Report) -> Mapping[Pair, SlotUse | Non
     }
 
 
-def _describe_holder(index: BooksIndex, pair: Pair) -> Holder:
+def _describe_booking(index: BooksIndex, pair: Pair) -> ObservedBooking:
     name, slot = pair
     record, container = index.find_record(name), index.containers.get(name)
     begins = [] if record is None else [record.allocated_at]
     if container is not None:
         begins += [container.created, container.started]
     weight = find_weight(index.table.slots.get(slot))
-    return Holder(user=index.find_booker(name), weight=weight, begins=begins)
+    return ObservedBooking(user=index.find_booker(name), weight=weight, begins=begins)

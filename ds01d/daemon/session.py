@@ -32,6 +32,7 @@ from ds01d.reporting.published_status import build_use
 from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
+from ds01d.service.quota_calls import QuotaCalls
 from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.status_calls import StatusCalls
 from ds01d.service.view_calls import View, ViewCalls, ViewContext
@@ -115,6 +116,7 @@ class Session:
         self.bookings = BookingService(
             config, booking_world, lambda: read_status(self), waiting, self._notice_answer
         )
+        self.quotas = QuotaCalls(booking_world, lambda: read_status(self), waiting)
         self.reconciles = ReconcileCalls(config, self._clock)
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
@@ -123,6 +125,7 @@ class Session:
         views = ViewCalls(partial(self._find_view_context, current), parts.views, parts.file)
         self.handlers = {
             **self.bookings.handlers,
+            **self.quotas.handlers,
             **self.operations.handlers,
             **self.status_calls.handlers,
             **views.handlers,
@@ -155,7 +158,7 @@ class Session:
         return self._clock.now().boot
 
     def _notice_answer(self, answer: Allocated | Rejected) -> None:
-        self.notices.add_answer(answer, self.bookings.find_quota)
+        self.notices.add_answer(answer, self.quotas.find_quota)
 
     def wait_s(self) -> float:
         """How long the worker may wait before one of these parts has something to do."""

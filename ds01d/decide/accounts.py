@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from ds01d.decide.device_use import find_mig_weight
+from ds01d.decide.entry_bookings import describe_end, list_changes, read_entry_time
 from ds01d.model.accounting import (
     AccountingChange,
     BookingBegun,
@@ -24,22 +24,19 @@ from ds01d.model.accounting import (
     SlotWeight,
     TimeDivided,
 )
-from ds01d.model.drift import Action
-from ds01d.model.history import UNDO, BooksState, Entry
+from ds01d.model.history import Entry
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
 
 READING_S: Final = 300.0
 """A reading says nothing of the time that comes later than this."""
 _STEP_S = 0.5
 _HOUR = 3600.0
-UNDONE: Final = "undone"
-RELEASED: Final = "released"
 NOT_ENTERED: Final = "not-entered"
 """The end of a booking of which the history has nothing: another program, or Docker, ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class ObservedBooking:
     """A booking as a pass saw it.
 
     `begins`: moments at which it may have begun, the likeliest first.
@@ -75,8 +72,8 @@ class Accounts:
     ) -> None:
         self._find_record_user = find_record_user
         self._offsets = dict(opened.offsets)
-        seen = opened.progress.observed
-        self._clock_seen: dict[str, Boot] = {} if seen is None else {seen.boot_id: seen.boot}
+        last = opened.progress.observed
+        self._clock_seen: dict[str, Boot] = {} if last is None else {last.boot_id: last.boot}
         self.next_id = opened.next_id
         self._open = {
             (begun.container, begun.slot): _Booking(
@@ -108,7 +105,7 @@ class Accounts:
         without a begin was there before.
         """
         taken: dict[Pair, _Booking] = {}
-        changes = _list_changes(entries)
+        changes = list_changes(entries)
         for entry, removed, _ in changes:
             at = self._place_entry(entry)
             for pair in sorted(removed):
@@ -126,7 +123,7 @@ class Accounts:
                 self._give(pair, entry, at, taken.pop(heirs[0]) if heirs else None)
             for pair in sorted(removed):
                 if (booking := taken.pop(pair, None)) is not None:
-                    self._end(booking, at, _describe_end(entry))
+                    self._end(booking, at, describe_end(entry))
             self._correct_users(entry)
 
     def _give(self, pair: Pair, entry: Entry, at: Now, former: _Booking | None) -> None:
@@ -176,7 +173,7 @@ class Accounts:
     def observe(
         self,
         uses: Mapping[Pair, SlotUse | None],
-        describe_holder: Callable[[Pair], Holder],
+        describe_booking: Callable[[Pair], ObservedBooking],
         covers: Callable[[ContainerName], bool],
         now: Now,
         seen_before: Now | None,
@@ -191,16 +188,16 @@ class Accounts:
         """
         for pair in uses:
             if pair not in self._open and not self._is_newer(pair, now):
-                holder = describe_holder(pair)
-                begun = self._choose_begin(holder, now, seen_before)
-                self._begin(pair, begun, holder.user, holder.weight)
+                observed = describe_booking(pair)
+                begun = self._choose_begin(observed, now, seen_before)
+                self._begin(pair, begun, observed.user, observed.weight)
         ended_at = now if is_continuous or seen_before is None else self.correct(seen_before)
         for pair, booking in [*self._open.items()]:
             if not covers(pair[0]):
                 continue
             if pair in uses:
                 use = uses[pair]
-                if booking.user is None and (user := describe_holder(pair).user) is not None:
+                if booking.user is None and (user := describe_booking(pair).user) is not None:
                     self._set_user(pair[0], user)
                 if booking.is_new:  # since it began, nothing else was read
                     booking.is_new, booking.use = False, use
@@ -222,14 +219,14 @@ class Accounts:
     def see_clock(self, now: Now) -> None:
         """Follow the wall clock: where it was set, the times of this boot move along."""
         offset = now.wall - now.boot
-        known = self._offsets.get(now.boot_id)
+        before = self._offsets.get(now.boot_id)
         # What was entered before the clock was set last is read after it.
         is_old = now.boot < self._clock_seen.get(now.boot_id, Boot(0.0))
-        if known is not None and (is_old or abs(offset - known) < _STEP_S):
+        if before is not None and (is_old or abs(offset - before) < _STEP_S):
             return
         self._clock_seen[now.boot_id] = now.boot
         self._offsets[now.boot_id] = offset
-        step_s = 0.0 if known is None else offset - known
+        step_s = 0.0 if before is None else offset - before
         self._changes.append(ClockSet(boot_id=now.boot_id, offset=offset, step_s=step_s))
 
     def _is_newer(self, pair: Pair, now: Now) -> bool:
@@ -237,10 +234,10 @@ class Accounts:
         ended = self._ended_at.get(pair)
         return ended is not None and _is_after(ended, now)
 
-    def _choose_begin(self, holder: Holder, now: Now, seen_before: Now | None) -> Now:
+    def _choose_begin(self, observed: ObservedBooking, now: Now, seen_before: Now | None) -> Now:
         """When a booking that nobody entered began: between the last look and this one."""
         first = -_HOUR if seen_before is None else self.correct(seen_before).wall
-        for wall in holder.begins:
+        for wall in observed.begins:
             if wall is not None and first < wall < now.wall:
                 boot = now.boot - (now.wall - wall)
                 # Before this boot there is no CLOCK_BOOTTIME to hold on to.
@@ -291,60 +288,6 @@ def find_weight_by_id(slot: SlotId, profile: str | None) -> SlotWeight:
     if "." not in slot and ":" not in slot:
         return SlotWeight(profile=profile or "", gpus=1.0)
     return find_mig_weight(profile)
-
-
-def _list_changes(
-    entries: Sequence[Entry],
-) -> list[tuple[Entry, frozenset[Pair], frozenset[Pair]]]:
-    """Each entry of a change with the bookings that it really removed and added."""
-    pairs = [(entry, *_list_pairs(entry)) for entry in entries]
-    coming = frozenset().union(*(given for _, _, given in pairs))
-    return [
-        # A booking that is there afterwards, and that nothing gave, was not removed: the undo of a
-        # rename to a name that was booked itself.
-        (entry, removed - given - (_list_slots(entry.after) - coming), given - removed)
-        for entry, removed, given in pairs
-    ]
-
-
-def _list_pairs(entry: Entry) -> tuple[frozenset[Pair], frozenset[Pair]]:
-    """The bookings that an entry removed and added."""
-    if entry.taken or entry.given:
-        return frozenset(entry.taken), frozenset(entry.given)
-    # Holders go along with their slot, which the entry shows as a whole.
-    if entry.action not in _OF_TABLE or any(side.broken for side in entry.sides):
-        return frozenset(), frozenset()
-    before, after = _list_slots(entry.before), _list_slots(entry.after)
-    return before - after, after - before
-
-
-_OF_TABLE = frozenset({Action.UPDATE_SLOT.value, Action.REMOVE_SLOT.value, UNDO})
-
-
-def _list_slots(side: BooksState | None) -> frozenset[Pair]:
-    return frozenset(
-        (ContainerName(name), SlotId(slot))
-        for slot, record in ({} if side is None else side.slots).items()
-        if record is not None
-        for name in record.containers
-    )
-
-
-def _describe_end(entry: Entry) -> str:
-    if entry.action == UNDO:
-        return UNDONE
-    return (
-        RELEASED if entry.action == Action.RELEASE.value and not entry.fingerprint else entry.kind
-    )
-
-
-def read_entry_time(entry: Entry) -> Now:
-    """When an entry was made, by the clocks of then."""
-    try:
-        wall = datetime.fromisoformat(entry.at).timestamp()
-    except ValueError:
-        wall = 0.0
-    return Now(wall=Wall(wall), boot=Boot(entry.boot), boot_id=entry.boot_id)
 
 
 def _same_boot(begun: Now, now: Now) -> Boot | None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from typing import Annotated, Final
 
@@ -15,10 +14,6 @@ import msgspec
 
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
-from ds01d.decide.bookings import count_bookings
-from ds01d.decide.quota_status import find_quota_status
-from ds01d.decide.user_quota import measure_booked, weigh_by_books
-from ds01d.documents.quota import build_quota_document
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record
@@ -31,7 +26,7 @@ from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
-from ds01d.reporting.status import Status, list_states
+from ds01d.reporting.status import Status
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED
 from ds01d.service.dispatch import Handler, answer_call
@@ -77,10 +72,6 @@ class ContainerParameters(Parameters, frozen=True):
     container: str
 
 
-class UserParameters(Parameters, frozen=True):
-    user: str | None = None
-
-
 class BookingService:
     """Serves calls on the books of one configuration. `queue` outlives it."""
 
@@ -103,7 +94,6 @@ class BookingService:
             f"{INTERFACE}.Allocate": self._allocate,
             f"{INTERFACE}.Release": self._release,
             f"{INTERFACE}.MarkStopped": self._mark_stopped,
-            f"{INTERFACE}.Quota": self._quota,
         }
 
     def wait_s(self) -> float:
@@ -302,47 +292,6 @@ class BookingService:
             "already": answer.already,
             "warnings": list(answer.warnings),
         }
-
-    def _quota(self, request: PendingCall) -> object:
-        wanted = parse_parameters(request.call, UserParameters)
-        user = rules.choose_user(request.peer, wanted.user)
-        limits = self._world.limits.read()
-        if isinstance(limits, Unknown):
-            raise rules.refused("LIMITS_UNREADABLE", limits.reason)
-        books = self._transactions.read_books()
-        gpus, max_gpus = self.find_quota(user)
-        counts_gpus = limits.find_gpu_quota(user) is not None
-        states = list_states(self._read_status())
-        status = find_quota_status(user, limits, books.state, books.records, states)
-        self._queue.drop_closed()
-        document = build_quota_document(
-            status,
-            waiting=sum(waiter.user == user for waiter in self._queue),
-            ahead=sum(
-                waiter.user != user and waiter.rank >= status.priority for waiter in self._queue
-            ),
-        )
-        return {
-            "quota": {
-                "max_slots": limits.find_quota(user),
-                "booked": count_bookings(user, books.state, books.records),
-                "gpus": float(gpus) if counts_gpus else None,
-                "max_gpus": float(max_gpus) if counts_gpus and max_gpus is not None else None,
-                **msgspec.structs.asdict(document),
-            }
-        }
-
-    def find_quota(self, user: UserName) -> tuple[int | Fraction, int | Fraction | None]:
-        """How much a user holds, and may hold at most; None: any amount, or that is unknown.
-
-        In GPU-equivalents, or in slots where the limits count these.
-        """
-        limits, books = self._world.limits.read(), self._transactions.read_books()
-        quota = limits.find_gpu_quota(user) if isinstance(limits, Limits) else None
-        if quota is not None:
-            return measure_booked(user, books.state, books.records, weigh_by_books), quota.limit
-        slots = limits.find_quota(user) if isinstance(limits, Limits) else None
-        return count_bookings(user, books.state, books.records), slots
 
     @contextmanager
     def _open_allocator(

@@ -46,6 +46,7 @@ from ds01d.service import (
     booking,
     container_parameters,
     operations_calls,
+    quota_calls,
     report_calls,
     varlink,
 )
@@ -303,7 +304,7 @@ def _owners(data: bytes) -> None:
 def _varlink(data: bytes) -> None:
     """A message to the booking service: a call whose parameters are understood, or an error."""
     call = varlink.parse_call(data)
-    kind = _PARAMETERS.get(call.method.rpartition(".")[2], booking.UserParameters)
+    kind = _PARAMETERS.get(call.method.rpartition(".")[2], quota_calls.UserParameters)
     found = varlink.parse_parameters(call, kind)
     if isinstance(found, booking.AllocateParameters):
         assert 1 <= (found.count or 1) <= 1024
