@@ -26,12 +26,12 @@ _ID_LENGTH: Final = 64
 _INTERVAL_S: Final = 5.0  # its writer's; a booking must not read it again each time
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _OwnerEntry(msgspec.Struct, frozen=True):
     owner: str | None = None
 
 
-class _File(msgspec.Struct, frozen=True):
-    containers: dict[str, _Entry]
+class _OwnersDocument(msgspec.Struct, frozen=True):
+    containers: dict[str, _OwnerEntry]
 
 
 class OwnersFile:
@@ -75,7 +75,7 @@ class OwnersFile:
 def parse_owners(data: bytes) -> dict[ContainerId, UserName]:
     """The owners by full ID; nothing of a file that is not what its writers write."""
     try:
-        file = msgspec.json.decode(data, type=_File)
+        file = msgspec.json.decode(data, type=_OwnersDocument)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     # Each container is there by its name and its short ID too, which another one may have.
