@@ -57,6 +57,7 @@ def count_charged(slot: Slot, names: Iterable[ContainerName], owners: Owners) ->
         # Decision 225: a guess counts for nobody, not even for whom the file counts.
         users.append(None if owner is None else NOBODY if owner.is_guess else owner.user)
     counts = recount_users(slot.users, users)
+    # Nobody's counter would look like that of a user who is called so.
     return {user: count for user, count in counts.items() if user != NOBODY}
 
 

@@ -51,6 +51,7 @@ def list_slots(
             if free is not None:
                 index = _make_slot(free, DeviceUuid("")).gpu_index
                 slots[free] = replace(slot, id=free, gpu_index=index)
+        # Decision 228: offered to nobody, but its holder must not look like one without a GPU.
         with_parts = {mig.gpu for mig in gpu.migs}
         for whole in gpu.gpus:
             if whole.mig and whole.uuid in held and whole.uuid not in with_parts:

@@ -19,6 +19,7 @@ from ds01d.model.ownership import Owner, OwnerSource
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.model.snapshot import Snapshot
 
+# A group has no hyphen: else "ds01-students-anna-maria.slice" would be that of a user maria too.
 _SLICE = re.compile(r"ds01-[^-/]+-([^/]+)\.slice")
 
 
@@ -35,6 +36,7 @@ def identify_owner(
     if container is None or is_unnamed or not (owner is None or owner.is_guess):
         return owner
     if owner is not None:
+        # The server's wrapper puts a container there by the caller's uid.
         in_slice = parse_slice_user(container.cgroup_parent) in sanitize_login(owner.user)
         return replace(owner, is_guess=not in_slice)
     return next(_list_guesses(container, snapshot), None)
@@ -68,6 +70,7 @@ def list_guessed_logins(container: Container) -> Iterator[str]:
 
 
 def _list_guesses(container: Container, snapshot: Snapshot) -> Iterator[Owner]:
+    # The file comes first: its writers looked at labels, names and mounts when it was created.
     hints = (
         (OwnerSource.OWNERS_FILE, snapshot.owners.get(container.id)),
         (OwnerSource.SLICE, _find_slice_login(container, snapshot)),
@@ -92,6 +95,7 @@ def _find_slice_login(container: Container, snapshot: Snapshot) -> str | None:
 
 def _find_home_login(container: Container, logins: Mapping[str, int]) -> str | None:
     """The user of the one home folder; of a folder that is no user's, nobody."""
-    return (
-        container.homes[0] if len(container.homes) == 1 and container.homes[0] in logins else None
-    )
+    # Several are shared data, and say nothing of who made the container.
+    if len(container.homes) != 1:
+        return None
+    return container.homes[0] if container.homes[0] in logins else None

@@ -97,6 +97,7 @@ def _end_retention(
 def _is_freed_by_stop(container: Container, index: BooksIndex) -> bool:
     """A container of a type that keeps nothing once it has run and stopped."""
     limits = index.limits
+    # One that was created only is about to start; `dead` or `removing` may be a stop that failed.
     has_run = container.state is State.EXITED and container.finished is not None
     return has_run and isinstance(limits, Limits) and container.type in limits.freed_types
 

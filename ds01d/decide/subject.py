@@ -121,6 +121,7 @@ def _find_requested_slots(container: Container | None, index: BooksIndex) -> fro
     request = None if container is None else container.request
     if request is None or isinstance(request, Unknown) or not is_lasting(request):
         return frozenset()
+    # An index may mean another device today, so only what is lasting counts.
     devices, _ = resolve_devices(request, index_devices(index.snapshot.gpu, index.snapshot.state))
     slots = [index.table.slot_of.get(device) for device in devices or ()]
     return (

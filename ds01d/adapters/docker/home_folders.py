@@ -19,6 +19,7 @@ _MOST = 4  # several are no hint at all
 
 def find_homes(mounts: Iterable[MountPoint], labels: Mapping[str, str]) -> tuple[str, ...]:
     """The names of the folders in /home, each once; at most four."""
+    # Normalised, or "/home/bob/../alice" would be bob's.
     paths = (path for path in _list_folders(mounts, labels) if path)
     matches = (_HOME.fullmatch(posixpath.normpath(path)) for path in paths)
     return tuple(dict.fromkeys(match[1] for match in matches if match))[:_MOST]

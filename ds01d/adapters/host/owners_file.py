@@ -59,6 +59,7 @@ class OwnersFile:
         if isinstance(descriptor, NotRead):
             return None
         try:
+            # It is replaced every few seconds, mostly by the same content in another file.
             signature = Signature.of(os.fstat(descriptor))
             if signature == self._signature or signature.size > LIMIT:
                 return None
@@ -89,6 +90,7 @@ def parse_owners(data: bytes) -> dict[ContainerId, UserName]:
 def _keep_newest(
     owners: Iterable[tuple[ContainerId, UserName]],
 ) -> dict[ContainerId, UserName]:
+    # Containers that are long gone stay until there are too many: nobody says which are.
     newest = dict(owners)
     for key in [*newest][: max(0, len(newest) - _MOST)]:
         del newest[key]

@@ -93,6 +93,7 @@ def _check_device(container: Container, booked: frozenset[SlotId], index: BooksI
         # Nobody gave it anything, and it can reach nothing.
         asks_nothing = request.ask is GpuRequestKind.NONE and container.state.alive
         return f"{claim}, but the container requests no GPU" if asks_nothing else None
+    # One device that both name is agreement: a booking may have more, of a process of its own.
     devices = {index.table.device_of[slot] for slot in booked if slot in index.table.device_of}
     if not devices or claimed & devices:
         return None
