@@ -35,7 +35,8 @@ def is_ahead_of_clock(checkpoint: Checkpoint, now: Now) -> bool:
     --time`, CRIU), in a restored snapshot of a machine, or with a checkpoint that was copied from
     elsewhere. How much time has really passed is then not known.
     """
-    return any(moment > now.boot for moment in _list_past_times(checkpoint))
+    latest = max(_list_past_times(checkpoint), default=None)
+    return latest is not None and latest > now.boot
 
 
 def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:

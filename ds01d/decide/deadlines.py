@@ -47,16 +47,10 @@ class Deadlines:
         # The first anchor wins. Computing it again in each pass would move every deadline with the
         # wall clock (invariant 4).
         remembered = self._remembered
-        candidates = (self.used.get(key), remembered.get(key), remembered.get(before))
-        start = next(
-            (
-                candidate
-                for candidate in candidates
-                if candidate is not None and candidate.anchor == anchor
-            ),
-            None,
-        )
-        if start is None:
+        for start in (self.used.get(key), remembered.get(key), remembered.get(before)):
+            if start is not None and start.anchor == anchor:
+                break
+        else:
             start = AnchoredTime(anchor=anchor, at=to_boot_time(at, self._snapshot, not_before))
         self.used[key] = start
         return start.at

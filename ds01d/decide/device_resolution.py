@@ -73,6 +73,8 @@ def resolve_devices(
     None where a part of the request fits no device or several, or is not understood, or there is no
     inventory. A whole UUID needs no inventory: it is the device, dead or alive.
     """
+    if names_devices(request):
+        return frozenset(DeviceUuid(ref.text) for ref in request.devices), True
     if request.ask is GpuRequestKind.UNCLEAR:
         return None, False
     if request.ask is GpuRequestKind.ALL:

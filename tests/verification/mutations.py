@@ -523,7 +523,7 @@ MUTATIONS = (
         invariant=4,
         name="what lies ahead of the clock is believed",
         file="ds01d/decide/checkpoint_clock.py",
-        old="    return any(moment > now.boot for moment in _list_past_times(checkpoint))\n",
+        old="    return latest is not None and latest > now.boot\n",
         new="    return False\n",
         tests=("tests/decide/test_checkpoint_clock.py::test_an_absence_is_proven_after_its_grace",),
     ),

@@ -90,11 +90,11 @@ def _explain_stopped(
     if device is None or device_index is None or device_index.incomplete:
         return None
     devices, _ = resolve_devices(request, device_index)
+    if devices is not None and device in devices:
+        return None
     texts = request.describe()
     if devices is None:
         return f"it is stopped and asks for {texts}, which fits no device, or several, today"
-    if device in devices:
-        return None
     if not is_lasting(request):
         return (
             f"it is stopped and asks for {texts}, which today is not the device of {slot};"

@@ -82,7 +82,7 @@ def _check_device(container: Container, booked: frozenset[SlotId], index: BooksI
     claimed = {
         part
         for key in _DEVICE_LABELS
-        for text in container.labels.get(key, "").split(",")
+        for text in (container.labels[key].split(",") if key in container.labels else ())
         if (part := text.strip()).startswith(("GPU-", "MIG-"))
     }
     request = container.request
