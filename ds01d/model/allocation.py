@@ -7,8 +7,8 @@ written. `warnings` are what went wrong beside it (a log that cannot be written)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ds01d.model.limits import GpuQuota
 from ds01d.model.primitives import (
     BookingId,
     ContainerName,
@@ -18,7 +18,10 @@ from ds01d.model.primitives import (
     Wall,
     Word,
 )
-from ds01d.model.reservation import ReservingProcess
+
+if TYPE_CHECKING:  # what a client prints needs none of it, and is to start at once
+    from ds01d.model.limits import GpuQuota
+    from ds01d.model.reservation import ReservingProcess
 
 
 class Refusal(Word):

@@ -7,8 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ds01d.service.exchange import (
     TIMEOUT_S,
@@ -20,6 +19,9 @@ from ds01d.service.exchange import (
     make_unanswered,
     open_connection,
 )
+
+if TYPE_CHECKING:  # see `exchange`
+    from pathlib import Path
 
 INTERFACE: Final = "io.github.ds01.Booking"
 CONTAINERS: Final = "io.github.ds01.Containers"
@@ -42,7 +44,7 @@ class ServiceClient:
 
     interface = INTERFACE
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._path = path
         self._connected: tuple[socket.socket, float] | None = None
         self._open: socket.socket | None = None
@@ -128,9 +130,10 @@ class ServiceClient:
 
 
 _Client = TypeVar("_Client", bound=ServiceClient)
+_Path = TypeVar("_Path", "Path", str)
 
 
-def find_service(path: Path | None, kind: Callable[[Path], _Client]) -> _Client | None:
+def find_service(path: _Path | None, kind: Callable[[_Path], _Client]) -> _Client | None:
     """A client of the service that listens at `path`; None where nobody does.
 
     Raises `ServiceUnreachable` where that cannot be tried.

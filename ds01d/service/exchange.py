@@ -10,10 +10,12 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ds01d.errors import Ds01Error, Refused
+
+if TYPE_CHECKING:  # with what it loads it takes a third of a short command
+    from pathlib import Path
 
 TIMEOUT_S: Final = 90.0
 MAX_MESSAGE_BYTES: Final = 64 << 10
@@ -52,7 +54,7 @@ def _describe_error(error: str, parameters: Mapping[str, Any]) -> str:
         return f"{name} {json.dumps(parameters)}"
 
 
-def open_connection(path: Path) -> socket.socket:
+def open_connection(path: Path | str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # With a time limit of Python's, connecting fails at once where the backlog is full.
     limit = struct.pack("ll", int(TIMEOUT_S), 0)

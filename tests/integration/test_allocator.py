@@ -358,3 +358,9 @@ def test_it_loads_nothing_that_scripts_would_have_to_wait_for(tmp_path: Path) ->
         "print([m for m in ('docker', 'click', 'rich', 'yaml', 'pynvml') if m in sys.modules])",
     )
     assert loaded.stdout == "[]\n"
+    loaded = site.python(
+        "-c",
+        "import sys; import ds01d.cli.allocator.bookings, ds01d.service.allocator_client;"
+        "print([m for m in ('msgspec', 'hashlib', 'fractions', 'pathlib') if m in sys.modules])",
+    )
+    assert loaded.stdout == "[]\n"

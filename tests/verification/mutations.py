@@ -485,11 +485,8 @@ MUTATIONS = (
         invariant=4,
         name="a time is put on the clock anew at each pass",
         file="ds01d/decide/deadlines.py",
-        old=(
-            "        candidates = ("
-            "self.used.get(key), remembered.get(key), remembered.get(before))\n"
-        ),
-        new="        candidates = (self.used.get(key),)\n",
+        old="in (self.used.get(key), remembered.get(key), remembered.get(before)):",
+        new="in (self.used.get(key),):",
         tests=(f"{BAD}::test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none",),
     ),
     Mutation(

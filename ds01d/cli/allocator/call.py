@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds01d.errors import Ds01Error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "ds01-allocator"
 

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ds01d.cli.allocator.call import NAME, Call, UsageError, print_warnings, write_lines
@@ -21,6 +20,8 @@ from ds01d.cli.base.quick_socket import find_config, find_socket
 from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ds01d.config import Config
     from ds01d.service.allocator_client import SlotAllocator
 
@@ -115,7 +116,7 @@ def _open_allocator(call: Call) -> AbstractContextManager[SlotAllocator]:
         from ds01d.service.allocator_client import RemoteAllocator  # noqa: PLC0415
         from ds01d.service.client import find_service  # noqa: PLC0415
 
-        service = find_service(Path(socket), RemoteAllocator)
+        service = find_service(socket, RemoteAllocator)
         if service is not None:
             return nullcontext(service)
     from ds01d.bootstrap_books import open_allocator  # noqa: PLC0415 - where it has to be
@@ -148,9 +149,9 @@ def _parse_call(words: Sequence[str]) -> Call:
         elif word == "--config":
             if not left:
                 raise UsageError("--config needs a file")
-            config_file = Path(left.pop(0))
+            config_file = _as_path(left.pop(0))
         elif word.startswith("--config="):
-            config_file = Path(word.removeprefix("--config="))
+            config_file = _as_path(word.removeprefix("--config="))
         elif word.startswith("--"):
             raise UsageError(f"unknown option {word.partition('=')[0]} (see --help)")
         else:
@@ -158,6 +159,12 @@ def _parse_call(words: Sequence[str]) -> Call:
     if not plain:
         raise UsageError("missing command (see --help)")
     return Call(plain[0], tuple(plain[1:]), config_file, as_json)
+
+
+def _as_path(text: str) -> Path:
+    from pathlib import Path  # noqa: PLC0415 - few commands need it
+
+    return Path(text)
 
 
 if __name__ == "__main__":
