@@ -391,6 +391,7 @@ def calm_down(lab: Lab) -> float:
             client.remove_container(row["Id"], force=True)
     began = time.monotonic()
     found: object = None
+    there: set[tuple[str, str]] = set()
     while time.monotonic() < began + CALM_S:
         names = {row["Names"][0].removeprefix("/") for row in client.containers(all=True)}
         there = {
