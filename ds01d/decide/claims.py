@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
+from ds01d.config import Config
+from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.identities import update_identity
 from ds01d.decide.owner_guess import parse_slice_user
 from ds01d.decide.ownership import choose_owner, find_named_user, has_user, parse_uid
@@ -32,13 +34,13 @@ from ds01d.model.reservation import ProcessState, is_made_up
 from ds01d.model.snapshot import Snapshot
 
 
-def bind_claimed(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
+def bind_claimed(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Checkpoint:
     """The checkpoint in which each claimed reservation has the ID of the container behind it."""
     engine = snapshot.docker
     if not isinstance(engine, Engine):
         return checkpoint
     claimants = {
-        **_find_users(snapshot, engine, checkpoint),
+        **_find_users(snapshot, engine, checkpoint, config),
         **_find_claimants(snapshot, engine, checkpoint),
     }
     if not claimants:  # as nearly always
@@ -140,7 +142,7 @@ def _find_claimants(
 
 
 def _find_users(
-    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, config: Config
 ) -> Mapping[ContainerName, Container]:
     """The container with a reserved device, for each reservation that a process made."""
     state, records = snapshot.state, snapshot.metadata
@@ -167,6 +169,8 @@ def _find_users(
             container
             for container in engine.containers.values()
             if container.id not in bound
+            # Nothing is booked for it, so nothing of somebody's reservation either.
+            and not is_exempt(container, config.exempt)
             and not _has_file(records.get(container.name))
             and container.state not in (State.REMOVING, State.DEAD)
             and _is_made_since(container, record.allocated_at)

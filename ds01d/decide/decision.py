@@ -112,7 +112,7 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
     snapshot = derive_books(replace(snapshot, gpu=gpu), checkpoint, config)
     if isinstance(snapshot.state, Unreadable):
         return _decide_rebuild(snapshot, snapshot.state, checkpoint, config)
-    checkpoint = bind_claimed(snapshot, checkpoint)
+    checkpoint = bind_claimed(snapshot, checkpoint, config)
     names = names_in_scope(snapshot, checkpoint)
     checkpoint = update_checkpoint(snapshot, checkpoint, config, names)
     if isinstance(snapshot.state, Unknown):
@@ -204,7 +204,7 @@ def _decide_rebuild(
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
     whole = derive_books(replace(snapshot, state=base, names=None), checkpoint, config)
     base = whole.state if isinstance(whole.state, AllocatorState) else base
-    checkpoint = bind_claimed(whole, checkpoint)
+    checkpoint = bind_claimed(whole, checkpoint, config)
     names = names_in_scope(whole, checkpoint)
     checkpoint = update_checkpoint(whole, checkpoint, config, names)
     table = replace(_build_table(whole, base, checkpoint, config), drifts=())

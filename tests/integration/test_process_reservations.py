@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +17,7 @@ from simulation import nvml
 from simulation.engine_client import EngineClient
 from simulation.fake_engine import FakeEngine, request
 from tests.support.books import until
+from tests.support.callers import Caller
 from tests.support.daemon import RunningDaemon
 from tests.support.fixtures import NvmlWorld
 from tests.support.present_lab import PresentLab, present_lab
@@ -30,68 +29,11 @@ AT_ONCE = 100 if PROOFS else 12
 LONGEST_S = 5.0 if PROOFS else 0.5
 GPUS, USERS, QUOTA = 8, 12, 2
 
-# What asks, as the drop-in does, in a tenth of its time: the answer is a UUID, a word, or nothing.
-_CLIENT = """\
-import _socket, json, sys
-path, user = sys.argv[1:]
-parameters = {"user": user, "process": True}
-call = {"method": "io.github.ds01.Booking.Allocate", "parameters": parameters}
-peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-data = b""
-try:
-    peer.connect(path)
-    peer.send(json.dumps(call).encode() + b"\\0")
-    while not data.endswith(b"\\0"):
-        part = peer.recv(65536)
-        if not part:
-            sys.exit(1)
-        data += part
-except OSError:
-    sys.exit(1)
-reply = json.loads(data[:-1])
-booking = reply.get("parameters", {}).get("booking")
-print(booking["device"] if booking else reply["parameters"].get("code", "Unavailable"))
-"""
-_CALLER = (
-    'text=$("$@"); echo "${text:--}"; while read -r _; do text=$("$@"); echo "${text:--}"; done'
-)
-
-
-class Caller:
-    """A script that asks whenever it is told to, and lives until it is let go or killed."""
-
-    def __init__(self, lab: PresentLab, user: str) -> None:
-        words = [sys.executable, "-I", "-S", "-c", _CLIENT, str(lab.socket), user]
-        # Not as `bash -c`: that would be a line of this process.
-        self.process = subprocess.Popen(
-            ["bash", str(lab.site.folder / "caller"), *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.answer = self._read()
-
-    def ask_again(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.answer = self._read()
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def end(self, *, kill: bool) -> None:
-        if kill:
-            self.process.kill()
-        self.process.communicate()
-
 
 @pytest.fixture
 def lab(tmp_path: Path, fake_engine: FakeEngine, nvml_world: NvmlWorld) -> Iterator[PresentLab]:
     with present_lab(tmp_path, EngineClient(fake_engine.url), nvml_world) as lab:
         nvml_world.set(nvml.full(GPUS))
-        (lab.site.folder / "caller").write_text(_CALLER, encoding="utf-8")
         members = ", ".join(f"user{number}" for number in range(USERS))
         lab.site.limits.write_text(
             "defaults: {gpu_hold_after_stop: null, max_mig_instances: 0}\n"
@@ -129,19 +71,19 @@ class Storm:
             raise
 
     def call(self, draw: random.Random, user: str, name: str) -> None:
-        caller = Caller(self.lab, user)
-        end = time.monotonic() + 60
-        while not caller.answer.startswith("GPU-") and caller.answer != "USER_AT_LIMIT":
+        caller = Caller(self.lab.site.folder, self.lab.socket, user)
+        end = time.monotonic() + 240
+        while caller.booking is None:
+            refused = caller.reply.get("parameters", {}).get("code")
+            if refused == "USER_AT_LIMIT":
+                self.outcomes[refused] += 1
+                caller.end()
+                return
             if time.monotonic() > end:
-                self.problems.append(f"{name}: {caller.answer}")
-                break
-            time.sleep(0.1)
+                raise AssertionError(f"{name}: {caller.reply}")
+            time.sleep(draw.uniform(0.1, AT_ONCE / 50))
             caller.ask_again()
-        uuid = caller.answer
-        if not uuid.startswith("GPU-"):
-            self.outcomes[uuid] += 1
-            caller.end(kill=False)
-            return
+        uuid = str(caller.booking["device"])
         self.note(uuid, user)
         time.sleep(draw.uniform(0.0, LONGEST_S))
         if draw.random() < 0.4:
@@ -154,7 +96,7 @@ class Storm:
         host["DeviceRequests"] = [request(uuid)]
         container = client.create_container("ds01d-test:latest", name=name, host_config=host)["Id"]
         client.start(container)
-        caller.end(kill=False)
+        caller.end()
         time.sleep(draw.uniform(0.0, LONGEST_S))
         self.outcomes["created"] += 1
         self.forget(uuid)

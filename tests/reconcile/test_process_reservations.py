@@ -207,16 +207,17 @@ class TestContainer:
             {"devices": ("GPU-1",)},
             {"devices": ()},
             {"created_ago": 3600.0},
+            {"labels": {"ds01.protected": "true"}},
         ],
-        ids=["anothers", "another-device", "no-device", "older"],
+        ids=["anothers", "another-device", "no-device", "older", "monitoring"],
     )
     def test_another_container_does_not(self, life: Life, other: dict[str, object]) -> None:
         given = reserve(life)
-        known: dict[str, object] = {"name": "plain", "devices": ("GPU-0",), "created_ago": 0.0}
-        fields = known | other
+        known: dict[str, object] = {"name": "plain", "devices": ("GPU-0",), "labels": {}}
+        fields = known | {"created_ago": 0.0} | other
         life.host.pass_time(1.0)
         devices = fields.pop("devices")
-        life.run(*devices, name=fields.pop("name"), labels={}, **fields)  # type: ignore[misc, arg-type]
+        life.run(*devices, name=fields.pop("name"), **fields)  # type: ignore[misc, arg-type]
         life.after(120)
         assert "0" in booked(life.sweep())[given.container]
 

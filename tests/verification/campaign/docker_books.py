@@ -37,6 +37,7 @@ import docker.errors
 from simulation import nvml
 from simulation.fake_engine import FakeEngine
 from simulation.proxy import Mode, Proxy
+from tests.support.callers import Caller
 from tests.support.daemon import RunningDaemon, Site
 from tests.verification.campaign.docker_forms import (
     STRANGER,
@@ -171,7 +172,13 @@ class User(threading.Thread):
             self._number += 1
             user = self._random.choice([*USERS])
             name = f"job{self._number}._.{USERS[user]}"
-            acts = (*[self._book_and_run] * 5, self._run_by_hand, self._run_empty, self._compute)
+            acts = (
+                *[self._book_and_run] * 5,
+                *[self._ask_by_script] * 2,
+                self._run_by_hand,
+                self._run_empty,
+                self._compute,
+            )
             act = self._random.choice(acts)
             with suppress(docker.errors.APIError):
                 act(user, name)
@@ -204,6 +211,28 @@ class User(threading.Thread):
             return
         form = choose_form(self._random, user, *devices)
         self._live(name, user, form, reservations)
+
+    def _ask_by_script(self, user: str, name: str) -> None:
+        """Reserved as long as the script lives, which makes a container of any name, or dies."""
+        lab, asked = self._lab, time.monotonic()
+        caller = Caller(lab.folder, lab.socket, user)
+        try:
+            if (booking := caller.booking) is None:
+                return
+            device, reserved_name = booking["device"], booking["container"]
+            lab.judge(name, device, asked, time.monotonic())
+            lab.counts["granted to a script"] += 1
+            if reserved_name not in reserved(lab.site):
+                lab.violate("lost reservations", f"{reserved_name} on {device}")
+            reservation = lab.begin(name, "reservation", device)
+            time.sleep(self._random.uniform(0.0, 2 * GRACE_S))
+            if self._random.random() < 0.4:
+                reservation.until = time.monotonic()
+                return
+            form = choose_form(self._random, user, device)
+            self._live(name.partition("._.")[0], user, form, [reservation])
+        finally:
+            caller.end(kill=self._random.random() < 0.5)
 
     def _run_by_hand(self, user: str, name: str) -> None:
         """On some devices, whoever has them: whose it is does not matter to the oracle."""
