@@ -19,7 +19,7 @@ import msgspec
 from ds01d.adapters.files.safe_read import NotRead, Signature, open_file, read_unchanged
 from ds01d.model.primitives import ContainerId, UserName
 
-LIMIT: Final = 8 << 20
+LIMIT: Final = 2 << 20  # of thousands of containers; eight took the worker a second
 _MOST: Final = 10_000
 _MAX_LOGIN_LENGTH: Final = 256
 _ID_LENGTH: Final = 64
