@@ -156,7 +156,7 @@ def _reserve(
         return refuse(reasons.describe_error(error, command))
     if isinstance(answer, Rejected):
         code = refuse(reasons.describe_rejection(answer, command, count))
-        # After the reason: callers read both streams as one, and show what is in parentheses first.
+        # Decision 229: callers read both streams as one, and show what is in parentheses first.
         if answer.held:
             _print_error(answer.held)
         return code
