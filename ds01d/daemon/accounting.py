@@ -107,6 +107,8 @@ class Accounting:
         return str(error)
 
     def _record(self, report: Report, now: Now) -> None:
+        # Decision 245: the history has the exact moments, a pass what nobody entered. In this
+        # order, so that a pass begins and ends only what the history does not.
         accounts = self._accounts or self._load()
         accounts.see_clock(now)
         self._read_history(accounts, now)

@@ -236,6 +236,8 @@ class Accounts:
 
     def _choose_begin(self, observed: ObservedBooking, now: Now, seen_before: Now | None) -> Now:
         """When a booking that nobody entered began: between the last look and this one."""
+        # What a record or a label claims counts only where no pass has shown otherwise: somebody
+        # could make their hours longer or shorter.
         first = -_HOUR if seen_before is None else self.correct(seen_before).wall
         for wall in observed.begins:
             if wall is not None and first < wall < now.wall:
@@ -271,6 +273,7 @@ class Accounts:
         if booking.use is None or begin is None or not 0.0 < now.boot - begin <= READING_S:
             return
         wall = now.wall - (now.boot - begin)
+        # A reading holds for minutes, so it reaches into two hours at most.
         boundary = (now.wall // _HOUR) * _HOUR
         for start, end in ((wall, min(boundary, now.wall)), (max(boundary, wall), now.wall)):
             if end > start:

@@ -43,6 +43,7 @@ def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> SlotUse |
     # Of a MIG device, and of a GPU that is divided, NVML has no utilization.
     if not isinstance(gpu, Gpu) or gpu.mig:
         return SlotUse.USED
+    # Decision 246: a failed reading is neither.
     if gpu.utilization is None:
         return None
     return SlotUse.USED if gpu.utilization > 0 else SlotUse.IDLE

@@ -66,6 +66,7 @@ class ReportCalls:
         self._threads.join_threads()
 
     def _make_report(self, request: PendingCall) -> object:
+        # As its own thread: the worker repairs meanwhile, whatever SQLite has to read.
         query = build_query(parse_parameters(request.call, ReportParameters), Wall(time.time()))
         return {"report": self._read_usage(self._config, restrict_query(query, request.peer))}
 

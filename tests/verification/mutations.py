@@ -1112,6 +1112,16 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=11,
+        name="opening the accounting takes the locks of its readers",
+        file="ds01d/adapters/accounting_database.py",
+        old="        if not stat.S_ISREG(path.lstat().st_mode):\n",
+        new="        os.close(os.open(path, os.O_RDWR))\n        if not path.lstat().st_mode:\n",
+        tests=(
+            "tests/adapters/test_accounting_file.py::test_opening_it_again_takes_no_lock_from_a_reader_in_this_process",
+        ),
+    ),
+    Mutation(
+        invariant=11,
         name="a save of the accounting may be stored in part",
         file="ds01d/adapters/accounting_database.py",
         old='    database.execute("BEGIN IMMEDIATE")\n',
