@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import inf
 
 from ds01d.config import Config
+from ds01d.decide.deadlines import to_boot_time
 from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.identities import update_identity
 from ds01d.decide.owner_guess import parse_slice_user
@@ -28,7 +29,6 @@ from ds01d.model.primitives import (
     ContainerName,
     Unknown,
     UserName,
-    Wall,
 )
 from ds01d.model.reservation import ProcessState, is_made_up
 from ds01d.model.snapshot import Snapshot
@@ -173,7 +173,7 @@ def _find_users(
             and not is_exempt(container, config.exempt)
             and not _has_file(records.get(container.name))
             and container.state not in (State.REMOVING, State.DEAD)
-            and _is_made_since(container, record.allocated_at)
+            and _is_made_since(container, name, record, snapshot, checkpoint)
             and not devices.isdisjoint(_list_uuids(container))
             and record.user is not None
             and _may_be_of(container, record.user, snapshot)
@@ -204,9 +204,20 @@ def _list_uuids(container: Container) -> frozenset[str]:
     return frozenset(r.text for r in container.request.devices if r.kind is RefKind.UUID)
 
 
-def _is_made_since(container: Container, allocated: Wall | None) -> bool:
-    return (
-        container.created is not None and allocated is not None and container.created >= allocated
+def _is_made_since(
+    container: Container,
+    name: ContainerName,
+    record: Record,
+    snapshot: Snapshot,
+    checkpoint: Checkpoint,
+) -> bool:
+    created, allocated = container.created, record.allocated_at
+    if created is None or allocated is None:
+        return False
+    # Decision 254: the clock may have been set back in between (NTP after a boot).
+    anchored = checkpoint.starts.get(f"allocated|{name}")
+    return created >= allocated or (
+        anchored is not None and to_boot_time(created, snapshot) >= anchored.at
     )
 
 

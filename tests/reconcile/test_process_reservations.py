@@ -245,6 +245,16 @@ class TestContainer:
         assert booked(life.sweep()) == {name: {"0"}}
         assert (counted(life, ALICE), counted(life, BOB)) == (1, 0)
 
+    @pytest.mark.parametrize("forward", [-30.0, -7200.0, 7200.0])
+    def test_a_clock_that_is_set_in_between_keeps_no_container_from_it(
+        self, life: Life, forward: float
+    ) -> None:
+        reserve(life)
+        life.set_wall(forward)
+        create(life, "GPU-0", name="plain", labels={}).after(60)
+        assert booked(life.sweep()) == {"plain": {"0"}}
+        assert counted(life, ALICE) == 1
+
     def test_two_reservations_are_not_one_containers(self, life: Life) -> None:
         first, second = reserve(life), reserve(life)
         create(life, "GPU-0", "GPU-1", name="plain", labels={}).after(60)

@@ -1421,6 +1421,16 @@ MUTATIONS = (
         tests=(f"{FOR_PROCESS}::TestContainer::test_a_label_takes_nothing_from_somebody_else",),
     ),
     Mutation(
+        invariant=4,
+        name="a container is younger than a reservation by the clock alone",
+        file="ds01d/decide/claims.py",
+        old="        anchored is not None and to_boot_time(created, snapshot) >= anchored.at\n",
+        new="        False\n",
+        tests=(
+            f"{FOR_PROCESS}::TestContainer::test_a_clock_that_is_set_in_between_keeps_no_container_from_it",
+        ),
+    ),
+    Mutation(
         invariant=2,
         name="the end of one process ends what another one asked for, too",
         file="ds01d/reconcile/allocator.py",
