@@ -8,7 +8,6 @@ Failures raise a `Ds01Error`; a refusal is a return value.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -22,7 +21,7 @@ from ds01d.decide.booking_record import (
     find_booking,
     has_current_stop,
 )
-from ds01d.decide.bookings import Bookings, Records
+from ds01d.decide.bookings import Bookings
 from ds01d.decide.user_quota import check_limits
 from ds01d.errors import Malformed, Refused, WriteFailed
 from ds01d.model.allocation import (
@@ -48,13 +47,10 @@ from ds01d.model.primitives import (
 )
 from ds01d.model.reservation import (
     MOST_PROCESSES,
-    TOKEN_BYTES,
     ReservingProcess,
-    make_booking_id,
-    make_reserved_name,
-    parse_reserved_name,
 )
 from ds01d.reconcile.booking_history import BookingHistory
+from ds01d.reconcile.booking_ids import choose_booking_id, reserve_name
 from ds01d.reconcile.booking_logs import BookingLogs
 from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.slot_pool import PoolBuilder
@@ -272,7 +268,7 @@ class Allocator:
         for given in answer.all_slots:
             after = replace(books, state=after).with_booking(wish.container, given.slot, wish.user)
         old = books.records.get(wish.container)
-        answer = replace(answer, id=_choose_booking_id(wish.container, books.records))
+        answer = replace(answer, id=choose_booking_id(wish.container, books.records))
         now = self._world.clock.now().wall
         record = build_record(answer, old, now, is_additional=wish.additional, process=wish.process)
 
@@ -378,23 +374,6 @@ def _build_request(
     return AllocationRequest(
         container=container, user=user, max_slots=most, quota=quota, priority=priority or 0
     )
-
-
-def reserve_name(uid: int | None) -> ContainerName:
-    """A new name to book under, of a user whose uid is known or not."""
-    return make_reserved_name(_new_booking_id(), uid)
-
-
-def _new_booking_id() -> BookingId:
-    return make_booking_id(secrets.token_hex(TOKEN_BYTES))
-
-
-def _choose_booking_id(container: ContainerName, records: Records) -> BookingId:
-    """The ID in a reserved name, unless another booking has it; else a new one."""
-    booking = parse_reserved_name(container)
-    if booking is None or find_booking(booking, records) not in (None, container):
-        return _new_booking_id()
-    return booking
 
 
 def _describe_booking(given: Allocated, asked_for: str) -> str:

@@ -21,8 +21,9 @@ from ds01d.model.containers import Container, NotFound
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.reservation import ProcessState, ReservingProcess, parse_booking_id
-from ds01d.reconcile.allocator import Allocator, reserve_name
+from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
+from ds01d.reconcile.booking_ids import reserve_name
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions

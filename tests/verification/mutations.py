@@ -1508,7 +1508,7 @@ MUTATIONS = (
     Mutation(
         invariant=12,
         name="whoever names a container after a booking has its ID",
-        file="ds01d/reconcile/allocator.py",
+        file="ds01d/reconcile/booking_ids.py",
         old="    if booking is None or find_booking(booking, records) not in (None, container):\n",
         new="    if booking is None:\n",
         tests=(f"{RESERVATIONS}::test_an_id_in_a_name_that_somebody_else_has_is_not_taken_over",),
