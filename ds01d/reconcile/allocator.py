@@ -277,7 +277,10 @@ class Allocator:
                 onto = None if old is None else old.digest
                 self._world.metadata.write(record, onto=onto)
 
-        with self._enter_change("allocate", wish.container, books, after, record, reason=reason):
+        described = reason
+        if wish.process is not None:
+            described = "; ".join(filter(None, (reason, f"for {wish.process}")))
+        with self._enter_change("allocate", wish.container, books, after, record, reason=described):
             self._transactions.write_state(books, after, put_record)
         return self._add_reservation(answer, record)
 
@@ -292,7 +295,8 @@ class Allocator:
             return record
         processes = (*record.processes, wish.process)[-MOST_PROCESSES:]
         joined = replace(record, processes=processes)
-        with self._enter_change("allocate", wish.container, None, None, joined):
+        described = f"for {wish.process}"
+        with self._enter_change("allocate", wish.container, None, None, joined, reason=described):
             self._world.metadata.write(joined, onto=record.digest)
         return joined
 

@@ -59,6 +59,8 @@ def test_it_is_whom_the_kernel_shows(life: Life) -> None:
     assert isinstance(record, Record)
     assert record.processes == (FIRST,)
     assert booking["until"] == life.host.wall + life.config.policy.reservation_limit_s
+    (entry, _) = [json.loads(line) for line in life.host.history]
+    assert entry["reason"].endswith(": for process 10 (docker)")
 
 
 @pytest.mark.parametrize("parameters", [{}, {"process": False}])

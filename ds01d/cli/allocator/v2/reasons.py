@@ -47,10 +47,10 @@ def _describe_limit(detail: str, command: str, count: int) -> str:
     numbers = _COUNTED.fullmatch(detail)
     if numbers is None or command == "allocate":
         return f"USER_AT_LIMIT ({make_printable(detail if numbers is None else numbers[0])})"
-    held, most = numbers[1], numbers[2]
+    booked, most = numbers[1], numbers[2]
     if command == "allocate-multi":
-        return f"EXCEEDS_TOTAL_LIMIT ({held}+{count}>{most})"
-    return f"QUOTA_EXCEEDED:{held}/{most}"
+        return f"EXCEEDS_TOTAL_LIMIT ({booked}+{count}>{most})"
+    return f"QUOTA_EXCEEDED:{booked}/{most}"
 
 
 def describe_error(error: Exception, command: str) -> str:
