@@ -199,7 +199,7 @@ class BookingService:
         log_refusal: bool = False,
     ) -> object | None:
         """Book; None if it is refused for a reason that waiting can end."""
-        # The slowest of all that a booking waits for begins first.
+        # Decision 219: the slowest of all that a booking waits for begins first.
         asked = PoolBuilder(self._world, self._config).begin_sample()
         peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
