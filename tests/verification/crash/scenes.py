@@ -25,7 +25,7 @@ from ds01d.model.allocation import Allocated
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import BookingId, ContainerName, UserName, Wall
 from ds01d.model.reservation import ProcessState, ReservingProcess, make_reserved_name
-from ds01d.reconcile import allocator as reconcile_allocator
+from ds01d.reconcile import booking_ids
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.docker_books import DockerBooks
@@ -205,7 +205,7 @@ def booking(
 
 def act_with_one_id(act: Callable[[], object]) -> object:
     """IDs are random, and the files of two runs are compared."""
-    with patched(reconcile_allocator, "_new_booking_id", lambda: NEW):
+    with patched(booking_ids, "_new_booking_id", lambda: NEW):
         return act()
 
 
