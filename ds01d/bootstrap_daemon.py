@@ -43,6 +43,10 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
         if config.books.kind == "docker":
             make_folder(config.books.metadata, 0o755)
         opened.load_cache()
+        keep_days = config.accounting.keep_days
+        accounting = AccountingParts(
+            store=AccountingFile(config.daemon.state_dir, keep_days), find_record_user=read_user
+        )
         return SessionParts(
             world=opened.world,
             operations=opened.operations,
@@ -57,10 +61,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
             ),
-            accounting=AccountingParts(
-                store=AccountingFile(config.daemon.state_dir, config.accounting.keep_days),
-                find_record_user=read_user,
-            ),
+            accounting=None if keep_days == 0 else accounting,
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
             ),

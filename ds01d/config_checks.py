@@ -48,8 +48,8 @@ def _find_bad_numbers(config: Config) -> Iterator[tuple[str, str]]:
         yield "policy.pace_count", "write a whole number from 0 to 1000000"
     if not 0 <= policy.pace_fraction <= 1:  # NaN included
         yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
-    if not 1 <= config.accounting.keep_days <= 36_600:
-        yield "accounting.keep_days", "write a whole number of days from 1 to 36600"
+    if not 0 <= config.accounting.keep_days <= 36_600:
+        yield "accounting.keep_days", "write a whole number of days from 0 (none is kept) to 36600"
 
 
 def _find_bad_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:

@@ -86,13 +86,13 @@ class Ground:
     def has_image(self, _: str) -> bool:
         return True
 
-    def create_container(self, plan: Plan) -> ContainerId:
+    def create_container(self, plan: Plan) -> tuple[ContainerId, list[str]]:
         with self.step():
             made = Container(
                 id=ContainerId("1" * 64), name=plan.name, state=State.CREATED, labels=plan.labels
             )
             self.containers[plan.name] = made
-        return made.id
+        return made.id, []
 
     def start_container(self, container: ContainerId) -> None:
         with self.step():

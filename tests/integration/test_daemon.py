@@ -390,6 +390,8 @@ def small_file_system(path: Path) -> Iterator[None]:
 def test_without_a_history_nothing_is_done_and_it_says_so(
     site: Site, engine: PrivateEngine
 ) -> None:
+    # SQLite keeps its file open, and what is open for writing cannot be made read-only.
+    site.configure(accounting={"keep_days": 0})
     with small_file_system(site.state_dir), RunningDaemon(site) as daemon:
         for number in range(3):
             run(engine, site, f"a{number}._.1001", f"1.{number}")
