@@ -265,8 +265,12 @@ def test_limits_that_break_leave_the_last_good_ones_else_refuse_at_once(
         assert "error" not in second
         refused = call_as(DAEMON, socket_of(site), "Allocate", container="j2", most=50)
         held = "daemon holds 1.0 (j0), 1.1 (j1)"
-        reason = {"code": "USER_AT_LIMIT", "detail": "0.285714/0.285714", "held": held}
-        reason["warnings"] = []
+        reason = {
+            "code": "USER_AT_LIMIT",
+            "detail": "0.285714/0.285714",
+            "held": held,
+            "warnings": [],
+        }
         assert read_error(refused)[1] == reason
         quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
         assert (round(quota["gpus"], 3), round(quota["max_gpus"], 3)) == (0.286, 0.286)
