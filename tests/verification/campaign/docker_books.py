@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,7 @@ groups:
   strict: {{members: [{STRANGER}], max_gpu_equivalents: 1}}
 """
 UNKNOWN_ERROR = 999
+BY_SCRIPT = "reservation of a script"
 NEVER = float("inf")
 
 
@@ -224,7 +225,7 @@ class User(threading.Thread):
             lab.counts["granted to a script"] += 1
             if reserved_name not in reserved(lab.site):
                 lab.violate("lost reservations", f"{reserved_name} on {device}")
-            reservation = lab.begin(name, "reservation", device)
+            reservation = lab.begin(name, BY_SCRIPT, device)
             time.sleep(self._random.uniform(0.0, 2 * GRACE_S))
             if self._random.random() < 0.4:
                 reservation.until = time.monotonic()
@@ -272,6 +273,8 @@ class User(threading.Thread):
         }
         if user == HASTY:
             lab.hasty.add(name)
+        # Whoever has the device by then may have been given what a script reserved.
+        _end([life for life in lab.lives if _is_by_script(life, form.devices)], time.monotonic())
         made = self._client.create_container_from_config(config, name)  # type: ignore[no-untyped-call]
         self._client.start(made["Id"])
         lives = [lab.begin(name, "container", device) for device in form.devices]
@@ -287,6 +290,10 @@ class User(threading.Thread):
             return  # what is left shows whether the status says what is
         _end(lives, time.monotonic())
         self._client.remove_container(made["Id"], force=True)
+
+
+def _is_by_script(life: Life, devices: Collection[str]) -> bool:
+    return life.what == BY_SCRIPT and life.device in devices
 
 
 def _end(lives: list[Life], at: float) -> None:
