@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 from ds01d.cli.allocator.call import write_lines
 from ds01d.cli.allocator.v2 import lines, reasons
+from ds01d.cli.allocator.v2.command_line import PROGRAM, build_parser
 from ds01d.cli.base import process
 from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.cli.base.quick_socket import find_config, find_socket
@@ -27,7 +28,6 @@ from ds01d.service.allocator_client import RemoteAllocator
 from ds01d.service.client import NOT_POSSIBLE
 from ds01d.service.exchange import ServiceRefused, ServiceUnreachable
 
-_PROGRAM: Final = "gpu_allocator_v2.py"
 _MOST_SLOTS: Final = 1024  # of one call, as the service takes it
 _MOST: Final = 2**31 - 1
 
@@ -36,7 +36,7 @@ def main() -> NoReturn:
     process.prepare_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    parser = _build_parser()
+    parser = build_parser()
     try:
         arguments = parser.parse_args()
         if arguments.command is None:
@@ -54,47 +54,6 @@ def main() -> NoReturn:
     finally:
         complete = process.flush_streams()
     sys.exit(code if complete else code or 1)
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    """As the original has it, down to the texts: what is printed of a wrong call is the same."""
-    parser = argparse.ArgumentParser(
-        prog=_PROGRAM, description="GPU Allocator Smart - Stateless GPU allocation"
-    )
-    commands = parser.add_subparsers(dest="command", help="Command")
-    allocate = commands.add_parser("allocate", help="Allocate GPU to container")
-    allocate.add_argument("user", help="Username")
-    allocate.add_argument("container", help="Container name (full tag)")
-    allocate.add_argument("max_gpus", type=int, help="Max GPUs for user")
-    allocate.add_argument("priority", type=int, help="User priority")
-    release = commands.add_parser("release", help="Release GPU from container")
-    release.add_argument("container", help="Container name")
-    commands.add_parser("status", help="Show GPU allocation status")
-    count = commands.add_parser("user-count", help="Show GPU count for user")
-    count.add_argument("user", help="Username")
-    stale = commands.add_parser(
-        "release-stale", help="Release stale GPU allocations from stopped containers"
-    )
-    stale.add_argument("user", nargs="?", help="Optional: username to filter (default: all users)")
-    multi = commands.add_parser("allocate-multi", help="Allocate multiple GPU slots to container")
-    multi.add_argument("user", help="Username")
-    multi.add_argument("container", help="Container name (full tag)")
-    multi.add_argument(
-        "container_type", help="Container type (api, devcontainer, compose, docker, unknown)"
-    )
-    multi.add_argument("num_gpus", type=int, help="Number of GPU slots to allocate")
-    multi.add_argument(
-        "--prefer-full", action="store_true", help="Deprecated no-op (slots are full GPUs)"
-    )
-    external = commands.add_parser(
-        "allocate-external",
-        help="Allocate GPU for external container (devcontainer, compose, docker run)",
-    )
-    external.add_argument("user", help="Username")
-    external.add_argument(
-        "container_type", help="Container type (devcontainer, compose, docker, unknown)"
-    )
-    return parser
 
 
 # --- the commands
@@ -258,7 +217,7 @@ def _read_slots(service: RemoteAllocator) -> list[Mapping[str, Any]]:
 def _print_error(text: str) -> None:
     with suppress(OSError):
         # Callers read both streams as one.
-        sys.stderr.write(f"{_PROGRAM}: {reasons.remove_tokens(text)}\n")
+        sys.stderr.write(f"{PROGRAM}: {reasons.remove_tokens(text)}\n")
 
 
 if __name__ == "__main__":
