@@ -23,10 +23,8 @@ never touches the state itself.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
-import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +33,7 @@ from ds01d.adapters.books.state_format import parse_state, render_state
 from ds01d.adapters.books.state_merge import LateChange
 from ds01d.adapters.books.state_reader import LIMIT
 from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files.leases import is_open_for_writing
 from ds01d.adapters.files.permissions import is_private
 from ds01d.adapters.files.safe_read import (
     NotRead,
@@ -216,7 +215,7 @@ class ReplacedFiles:
         if isinstance(descriptor, NotRead):
             return age > _SETTLED_WITHOUT_LEASES_S
         try:
-            written_to = _open_for_writing(descriptor)
+            written_to = is_open_for_writing(descriptor)
         finally:
             os.close(descriptor)
         return age > _SETTLED_WITHOUT_LEASES_S if written_to is None else not written_to
@@ -242,16 +241,3 @@ def _link_age_s(link: str) -> float:
     made = link.rsplit("-", 2)[1]
     age = read_boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
     return age if age >= 0 else _SETTLED_WITHOUT_LEASES_S + 1
-
-
-def _open_for_writing(descriptor: int) -> bool | None:
-    """A process has the file open for writing; None if the system does not support leases."""
-    # The kernel grants a read lease only if nobody has. It is given back at once; should somebody
-    # come in between, its signal is one that does nothing by default.
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
-    return False

@@ -274,7 +274,7 @@ def test_where_there_are_no_leases_it_is_kept_for_a_minute(
     lib: Lib, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lib.write(released(lib.read()))
-    monkeypatch.setattr("ds01d.adapters.books.late_writers._open_for_writing", lambda _fd: None)
+    monkeypatch.setattr("ds01d.adapters.books.late_writers.is_open_for_writing", lambda _fd: None)
     monkeypatch.setattr("ds01d.adapters.books.late_writers._link_age_s", lambda _link: 59.0)
     lib.book.save_last_good()
     assert len(links(lib)) == 1
