@@ -27,7 +27,8 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
-from ds01d.model.containers import Engine, has_ds01_labels
+from ds01d.model.container_labels import has_ds01_labels
+from ds01d.model.containers import Engine
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
 from ds01d.reconcile.report import Report
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from ds01d.decide.index import BooksIndex
 from ds01d.documents.values import Section
-from ds01d.model.containers import ContainerType
+from ds01d.model.container_labels import ContainerType
 from ds01d.model.limits import EXEMPTION_KEYS, GpuQuota, Limits
 from ds01d.model.primitives import ContainerName, Unknown, UserName, Wall
 from ds01d.text import format_span

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-from ds01d.model.containers import ContainerType
+from ds01d.model.container_labels import ContainerType
 from ds01d.model.primitives import UserName, Wall
 
 

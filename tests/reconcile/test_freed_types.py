@@ -9,7 +9,8 @@ import pytest
 from ds01d.decide.bookings import count_bookings
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.books import MISSING, AllocatorState, Unreadable
-from ds01d.model.containers import ContainerType, State
+from ds01d.model.container_labels import ContainerType
+from ds01d.model.containers import State
 from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.reconcile.allocator import Allocator

@@ -14,7 +14,7 @@ from ds01d.adapters.books.hold_durations import parse_limit_hours
 from ds01d.adapters.books.limits_layers import Layer, Mistakes, list_named, parse_layer
 from ds01d.adapters.books.strict_yaml import WrittenDate, describe_value, text_of
 from ds01d.adapters.books.timestamps import parse_time
-from ds01d.model.containers import ContainerType
+from ds01d.model.container_labels import ContainerType
 from ds01d.model.limits import (
     EXEMPTION_KEYS,
     IDLE_TIMEOUT,

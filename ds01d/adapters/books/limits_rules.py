@@ -31,7 +31,7 @@ from ds01d.adapters.books.limits_sections import (
 from ds01d.adapters.books.quotas import find_quota, find_quota_key, parse_reservations
 from ds01d.adapters.books.resources import find_resources
 from ds01d.adapters.books.strict_yaml import describe_value
-from ds01d.model.containers import ContainerType
+from ds01d.model.container_labels import ContainerType
 from ds01d.model.limits import (
     BUILT_IN,
     GpuQuota,

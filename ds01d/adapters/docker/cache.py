@@ -22,7 +22,8 @@ from ds01d.adapters.docker.listing import (
     uninspected_container,
 )
 from ds01d.adapters.docker.parsing import ContainerRow, EngineEvent
-from ds01d.model.containers import Container, Destroyed, State, has_ds01_labels
+from ds01d.model.container_labels import has_ds01_labels
+from ds01d.model.containers import Container, Destroyed, State
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Source, Unknown
 
 K = TypeVar("K")

@@ -21,7 +21,7 @@ from ds01d.adapters.books.limits import NO_LIMITS, LimitsFile
 from ds01d.adapters.books.limits_format import LimitsFormat
 from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.timestamps import parse_time
-from ds01d.model.containers import ContainerType
+from ds01d.model.container_labels import ContainerType
 from ds01d.model.limits import GpuQuota, Limits
 from ds01d.model.primitives import Source, Unknown, UserName, Wall
 from tests.support.daemon import DATA

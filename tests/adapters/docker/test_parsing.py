@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ds01d.adapters.docker.parsing import read_container, read_event, read_rows
-from ds01d.model.containers import has_ds01_labels
+from ds01d.model.container_labels import has_ds01_labels
 
 ID = "a" * 64
 LONG = {"ds01.user": "x" * 100_000, "aime.mlc": "alice"}
