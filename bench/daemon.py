@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final
 
 from bench.host import Host
-from ds01d.reporting import status
+from ds01d.reporting import status_file
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIBRARIES: Final = (
@@ -130,18 +130,18 @@ class Daemon:
 
     def swept_at(self) -> float | None:
         try:
-            shown = status.read_status(self.host.own)
+            shown = status_file.read_status(self.host.own)
         except FileNotFoundError:
             return None
         return None if shown.last_sweep is None else shown.last_sweep.at
 
     def _published(self) -> int:
-        path = self.host.own / status.NAME
+        path = self.host.own / status_file.NAME
         return path.stat().st_mtime_ns if path.exists() else 0
 
     def open_drifts(self) -> int:
         """How many drifts the last sweep left."""
-        return sum(one.count for one in status.read_status(self.host.own).drifts)
+        return sum(one.count for one in status_file.read_status(self.host.own).drifts)
 
     def _wait_ready(self, heard: socket.socket) -> None:
         process = self._process

@@ -14,8 +14,9 @@ from ds01d.daemon.pass_metrics import PassMetrics
 from ds01d.daemon.session import Session
 from ds01d.daemon.systemd import Supervisor
 from ds01d.daemon.timers import Timers
-from ds01d.reporting import status
+from ds01d.reporting import status_file
 from ds01d.reporting.message_ids import Event
+from ds01d.reporting.status import Status
 from ds01d.reporting.status_summary import format_summary
 
 PUBLISH_EVERY_S: Final = 1.0
@@ -34,7 +35,7 @@ class StatusPublisher:
         """Outside of sweeps the status is published once a second at most."""
         return time.monotonic() - self._published_at >= PUBLISH_EVERY_S
 
-    def build_status(self, session: Session) -> status.Status:
+    def build_status(self, session: Session) -> Status:
         now = session.parts.world.clock.now()
         return session.status_builder.build(self._timers.next_sweep(), now)
 
@@ -46,7 +47,7 @@ class StatusPublisher:
         session.status_builder.mark_published()
         self._metrics.set_status(published)
         line = format_summary(published, now.wall)
-        failure = status.write_with_fallback(
+        failure = status_file.write_with_fallback(
             published, session.config.daemon.state_dir, _find_runtime_dir(os.environ)
         )
         if failure is not None:

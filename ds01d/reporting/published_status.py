@@ -9,7 +9,7 @@ from pathlib import Path
 from ds01d.config import Config
 from ds01d.model.primitives import Source, Wall
 from ds01d.model.usage import PublishedUse
-from ds01d.reporting import status
+from ds01d.reporting import status_file
 from ds01d.reporting.status import Status
 from ds01d.text import format_span
 
@@ -18,7 +18,7 @@ LATE_S = 5.0
 
 
 def read_published_status(
-    config: Config, now: Wall, runtime_dir: Path = status.RUNTIME_DIR
+    config: Config, now: Wall, runtime_dir: Path = status_file.RUNTIME_DIR
 ) -> tuple[Status | None, str]:
     """The last published status, and why it is out of date ("" if it is not)."""
     try:
@@ -58,15 +58,15 @@ def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
     """The newer status of both folders. Raises as `read_status` does for `state_dir`."""
     # Decision 100: the runtime folder has it while the state folder cannot be written.
     try:
-        fallback = status.read_status(runtime_dir)
+        fallback = status_file.read_status(runtime_dir)
     except (OSError, ValueError):
-        return status.read_status(state_dir)
+        return status_file.read_status(state_dir)
     # /run/ds01d is shared by all instances of a host, tests and demos included.
     if fallback.state_dir != str(state_dir):
-        return status.read_status(state_dir)  # of another ds01d
+        return status_file.read_status(state_dir)  # of another ds01d
     try:
         return max(
-            status.read_status(state_dir), fallback, key=lambda candidate: candidate.written_at
+            status_file.read_status(state_dir), fallback, key=lambda candidate: candidate.written_at
         )
     except (OSError, ValueError):
         return fallback

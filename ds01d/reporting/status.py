@@ -1,13 +1,10 @@
-"""status.json: the status that ds01d publishes for ds01ctl, the allocator and dashboards.
+"""The status that ds01d publishes for ds01ctl, the allocator and dashboards.
 
-Written atomically, without fsync. Times are seconds since the epoch (UTC). Keys may be added;
-readers ignore unknown ones.
+Times are seconds since the epoch (UTC). Keys may be added; readers ignore unknown ones.
 """
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -19,11 +16,7 @@ from ds01d.model.drift import Action, DriftKey, Finding, Kind, Outcome, WaitReas
 from ds01d.model.ownership import OwnerSource
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
-from ds01d.reporting.public_files import publish_file, withdraw_file
 
-NAME: Final = "status.json"
-RUNTIME_DIR: Final = Path("/run/ds01d")
-"""RuntimeDirectory= of the unit."""
 MOST_DRIFTS: Final = 200
 
 
@@ -231,38 +224,6 @@ def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
     return msgspec.structs.replace(
         drift, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
     )
-
-
-def write_with_fallback(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
-    """Write to `state_dir`, or if that fails to `runtime_dir`; gives the failure of the former."""
-    # Decision 100: on a full disk readers would otherwise get an old status.
-    failed = write_status(status, state_dir)
-    if runtime_dir is not None:
-        if failed is None:
-            with contextlib.suppress(OSError):
-                withdraw_file(runtime_dir / NAME)
-        else:
-            write_status(status, runtime_dir)
-    return failed
-
-
-def write_status(status: Status, state_dir: Path) -> str | None:
-    """Replace status.json; None, or the reason why it could not be. Never raises."""
-    # Not synced: after a crash the next pass writes it again within a minute.
-    target = state_dir / NAME
-    try:
-        publish_file(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")
-    except (OSError, ValueError, TypeError) as error:
-        return f"{target}: {error}"
-    return None
-
-
-def read_status(state_dir: Path) -> Status:
-    """The document. Raises FileNotFoundError (there is none yet), OSError or ValueError."""
-    try:
-        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=Status)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{state_dir / NAME}: {error}") from error
 
 
 def list_states(status: Status) -> dict[ContainerName, str]:

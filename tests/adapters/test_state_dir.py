@@ -14,7 +14,7 @@ import pytest
 from ds01d.adapters import state_dir
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import HistoryFailed
-from ds01d.reporting import status
+from ds01d.reporting import status_file
 from tests.support.status import published
 
 
@@ -193,7 +193,7 @@ def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
     with own.lock():
         own.save_checkpoint(b"{}")
         own.append_history([line(1)])
-        assert status.write_status(published(), own.path) is None
+        assert status_file.write_status(published(), own.path) is None
     assert (own.load_checkpoint(), ids(own)) == (b"{}", [1])
     (aside,) = own.path.glob(f"{name}.not-a-file-*")
     assert stat.S_IFMT(aside.lstat().st_mode) != stat.S_IFREG

@@ -11,7 +11,7 @@ import pytest
 
 from ds01d.cli.reconcile_gpu_state import main
 from ds01d.model.primitives import Source
-from ds01d.reporting.status import write_status
+from ds01d.reporting.status_file import write_status
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE
 from tests.support.status import published

@@ -11,7 +11,8 @@ from ds01d.config import Config, DaemonConfig
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import describe_delay, read_published_status
-from ds01d.reporting.status import DriftCount, write_status, write_with_fallback
+from ds01d.reporting.status import DriftCount
+from ds01d.reporting.status_file import write_status, write_with_fallback
 from tests.support.status import published
 
 

@@ -23,9 +23,8 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    read_status,
-    write_status,
 )
+from ds01d.reporting.status_file import read_status, write_status
 from ds01d.reporting.status_summary import format_summary
 
 SWEPT = f"{datetime.fromtimestamp(988.0, timezone.utc).astimezone():%H:%M:%S}"

@@ -15,7 +15,7 @@ import pytest
 from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.config import Config, DaemonConfig
 from ds01d.model.primitives import Wall
-from ds01d.reporting.status import write_status
+from ds01d.reporting.status_file import write_status
 from tests.support.status import published
 
 WAITS = """

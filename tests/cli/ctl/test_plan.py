@@ -17,7 +17,8 @@ from ds01d.model.books import Unreadable
 from ds01d.model.drift import Action, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.reconcile.ports import World
-from ds01d.reporting.status import PassHealth, PublishedDrift, write_status
+from ds01d.reporting.status import PassHealth, PublishedDrift
+from ds01d.reporting.status_file import write_status
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, TRAIN
 from tests.support.status import published

@@ -18,8 +18,8 @@ from ds01d.reporting.status import (
     PublishedDrift,
     SlotStatus,
     SourceStatus,
-    write_status,
 )
+from ds01d.reporting.status_file import write_status
 from tests.support.commands import Desk
 from tests.support.status import published
 

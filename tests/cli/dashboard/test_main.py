@@ -35,8 +35,8 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    write_status,
 )
+from ds01d.reporting.status_file import write_status
 from tests.cli.base.test_command import config as config_of
 from tests.support.commands import Desk
 from tests.support.status import published

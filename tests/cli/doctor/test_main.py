@@ -23,7 +23,8 @@ from ds01d.errors import ConfigError, EngineFailed
 from ds01d.model.books import MISSING, BadRecord, Unreadable
 from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import ContainerName, Digest, Source, UserName, Wall
-from ds01d.reporting.status import PassHealth, write_status
+from ds01d.reporting.status import PassHealth
+from ds01d.reporting.status_file import write_status
 from tests.support.commands import Desk
 from tests.support.status import published
 from tests.support.world import IDENTITY, WALL

@@ -15,7 +15,7 @@ from ds01d.cli.containers.main import list_
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.model.containers import State
 from ds01d.model.creation import Caller, Person
-from ds01d.reporting.status import write_status
+from ds01d.reporting.status_file import write_status
 from tests.support.commands import Desk
 from tests.support.sample_host import REST, container
 from tests.support.status import published
