@@ -143,7 +143,7 @@ INVARIANTS = (
         number=12,
         words="Names are untrusted",
         guards=(
-            "ds01d.adapters.books.metadata_reader:is_file_name",
+            "ds01d.adapters.books.metadata_listing:is_file_name",
             "ds01d.adapters.files.safe_read:open_file",
             "ds01d.adapters.alerts_folder:add",
             "ds01d.adapters.books.events_file:format_event",
@@ -865,7 +865,7 @@ MUTATIONS = (
     Mutation(
         invariant=12,
         name="any name is possible",
-        file="ds01d/adapters/books/metadata_reader.py",
+        file="ds01d/adapters/books/metadata_listing.py",
         old="    return bool(name) and length <= 255 and not",
         new="    return True or not",
         tests=(f"{METADATA}::test_no_name_leads_out_of_the_folder",),

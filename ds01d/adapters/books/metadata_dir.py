@@ -2,7 +2,8 @@
 
 An invalid record affects no other. Every access goes through a descriptor of the folder and a name
 that was checked, so nothing outside the folder is read, written or removed, whatever a file in it
-is called or linked to. `metadata_reader` reads, `metadata_format` parses the bytes.
+is called or linked to. `metadata_listing` says which files are records, `metadata_reader` reads
+them, `metadata_format` parses the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, render_record
-from ds01d.adapters.books.metadata_reader import SUFFIX, MetadataReader, TooManyFiles, is_file_name
+from ds01d.adapters.books.metadata_listing import SUFFIX, TooManyFiles, is_file_name
+from ds01d.adapters.books.metadata_reader import MetadataReader
 from ds01d.adapters.files import atomic_write, syncs
 from ds01d.adapters.files.backups import keep_copy
 from ds01d.adapters.files.permissions import is_private

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, read_container_name
-from ds01d.adapters.files.atomic_write import TEMPORARY
+from ds01d.adapters.books.metadata_listing import SUFFIX, is_file_name, list_files
 from ds01d.adapters.files.safe_read import (
     NotRead,
     ReadFailure,
@@ -27,14 +26,11 @@ from ds01d.adapters.files.safe_read import (
     too_large,
 )
 from ds01d.errors import Malformed, WriteFailed
-from ds01d.logins import find_login
 from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.primitives import ContainerName, Digest
 from ds01d.text import make_printable
 
 LIMIT = 256 << 10  # of one record, which takes some 200 bytes
-MAX_RECORDS = 20_000
-SUFFIX = ".json"
 
 _PAUSE_S = 0.0005
 _PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
@@ -81,7 +77,7 @@ class MetadataReader:
         signature = _sign_folder(folder)
         self._folder = None if signature.is_racy(_TICK_S) else signature
         # One listing for both: with thousands of records it is what a reading costs.
-        files, self.has_leftovers = _list_files(folder)
+        files, self.has_leftovers = list_files(folder)
         for file in files:
             entry = self._read_entry(folder, file, pauses)
             if entry is not None:
@@ -232,50 +228,5 @@ class MetadataReader:
         return self._path / f"{name}{SUFFIX}"
 
 
-class TooManyFiles(Exception):
-    """More files than can be read in time: who made them."""
-
-
 def _sign_folder(folder: int) -> Signature:
     return Signature.of(os.fstat(folder))
-
-
-def _list_files(folder: int) -> tuple[list[str], bool]:
-    """The names of the records, and whether a writer that was killed has left something.
-
-    Raises `TooManyFiles`.
-    """
-    files: list[str] = []
-    leftovers = False
-    with os.scandir(folder) as entries:
-        for number, entry in enumerate(entries):
-            # Decision 95: more than can be read in time is refused, not cut to a part of the truth.
-            if number >= MAX_RECORDS:
-                owner = _owner_of_most(folder, files)
-                problem = f"more than {MAX_RECORDS} files, most of them of {owner}"
-                raise TooManyFiles(f"{problem}; remove those that no container has")
-            if entry.name.startswith(TEMPORARY):
-                leftovers = True
-            elif entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
-                files.append(entry.name)
-    return files, leftovers
-
-
-def _owner_of_most(folder: int, files: list[str]) -> str:
-    owners: Counter[int] = Counter()
-    # A sample is enough to name the culprit, and takes a moment however many there are.
-    for name in files[:: max(1, len(files) // 1000)]:
-        with suppress(OSError):
-            owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1
-    return find_login(owners.most_common(1)[0][0]) if owners else "others"
-
-
-def is_file_name(name: ContainerName) -> bool:
-    """Whether `name` has a file of its own in the folder, and none of the hidden ones."""
-    # Every name that the books have keeps its file, also one that no container can have.
-    try:
-        length = len(os.fsencode(f"{name}{SUFFIX}"))
-        name.encode()  # bytes that are no UTF-8 are no name that the books could have
-    except UnicodeEncodeError:
-        return False
-    return bool(name) and length <= 255 and not name.startswith(".") and not {*"/\0"} & {*name}

@@ -731,7 +731,7 @@ def test_so_many_records_that_they_cannot_be_read_in_time_are_unknown_with_their
     lib: Lib, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not isinstance(lib.book.read(), Unknown)
-    monkeypatch.setattr("ds01d.adapters.books.metadata_reader.MAX_RECORDS", 100)
+    monkeypatch.setattr("ds01d.adapters.books.metadata_listing.MAX_RECORDS", 100)
     for number in range(100):
         (lib.path / f"flood{number}.json").write_text("{}")
     answer = lib.book.read()
