@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 from ds01d.decide.bookings import find_owners
-from ds01d.decide.inventory_places import Position
-from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection, find_reservations
+from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection
+from ds01d.decide.slot_ranking import rank_slot
 from ds01d.decide.user_quota import (
     check_gpu_quota,
     check_limits,
@@ -22,8 +23,8 @@ from ds01d.decide.user_quota import (
     weigh_slot,
 )
 from ds01d.model.allocation import ONLY_WHOLE, Allocated, AllocationRequest, Refusal, Rejected
-from ds01d.model.books import Record, Slot, SlotType
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
+from ds01d.model.books import Slot, SlotType
+from ds01d.model.primitives import DeviceUuid, SlotId, Unknown
 from ds01d.text import format_count
 
 
@@ -106,7 +107,8 @@ class _SlotSelection:
         shareable = [] if enough or self._pool.sharing == "never" else taken
         if self._request.slot is not None:
             return self._choose_requested(self._request.slot, free + shareable, rejections)
-        best = [*sorted(free, key=self._rank_slot), *sorted(shareable, key=self._rank_slot)]
+        rank = partial(rank_slot, request=self._request, pool=self._pool, index=self._index)
+        best = [*sorted(free, key=rank), *sorted(shareable, key=rank)]
         offered = self._list_by_device(best)
         if len(offered) >= count:
             return self._choose_fitting(offered)
@@ -214,40 +216,6 @@ class _SlotSelection:
             return self.make_rejection(rejection.refusal, rejection.reason)
         holders = ", ".join(self._index.find_holders(slot))
         return self.make_rejection(Refusal.SLOT_TAKEN, f"{slot_id} is held by {holders}")
-
-    def _rank_slot(self, slot: Slot) -> tuple[bool, bool, bool, int, int, float, Position]:
-        """Its own already, reserved for the user, fewest neighbours above, fewest, least memory.
-
-        Where quotas are in GPU-equivalents, whole GPUs come first.
-        """
-        neighbours = self._index.find_holders(slot)
-        # Beside somebody of higher priority only where there is no other slot.
-        higher = self._count_higher(neighbours)
-        is_reserved = self._request.user in find_reservations(
-            slot, self._pool.limits, self._pool.now
-        )
-        place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
-        is_in_use = self._request.container in self._pool.foreign_users.get(slot.id, ())
-        return (
-            not is_in_use,
-            not is_reserved,
-            self._request.quota is not None and slot.type is SlotType.MIG,
-            higher,
-            len(neighbours),
-            self._index.measure_memory(slot),
-            place,
-        )
-
-    def _count_higher(self, names: Iterable[ContainerName]) -> int:
-        """How many of them have a higher priority; one that is not known is 0."""
-        records, priority = self._pool.records, self._request.priority
-        return sum(
-            [
-                ((record.priority or 0) if isinstance(record := records.get(name), Record) else 0)
-                > priority
-                for name in names
-            ]
-        )
 
     def _summarize_rejections(
         self, taken: Sequence[Slot], rejections: Mapping[SlotId, SlotRejection]
