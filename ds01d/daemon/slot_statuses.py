@@ -82,15 +82,15 @@ def _build_holder(
     if user is None and owner is not None:
         user = owner.user
     # A booking of another container under this name is not what `owner` is about.
-    known = owner if owner is not None and owner.user == user else None
+    booker = owner if owner is not None and owner.user == user else None
     books = index.snapshot.state
     return Holder(
         container=name,
         user=user,
         state=state if index.engine is not None else "unknown",
         until=now.to_wall(until),
-        user_by=None if known is None else known.source,
-        is_guess=known is not None and known.is_guess,
+        user_by=None if booker is None else booker.source,
+        is_guess=booker is not None and booker.is_guess,
         is_charged=not isinstance(books, AllocatorState) or name not in books.uncharged,
     )
 

@@ -37,13 +37,13 @@ def list_charged_slots(user: UserName, state: AllocatorState, records: Records) 
 def describe_charged(user: UserName, state: AllocatorState, records: Records) -> str:
     """What counts for a user's quota: "alice holds 0 (train._.1001), 2 (train._.1001)"."""
     slots = list_charged_slots(user, state, records)
-    held = [
+    holdings = [
         f"{slot.id} ({', '.join(_list_own(user, slot, state, records))})"
         for slot in slots[:_MOST_SHOWN]
     ]
     if len(slots) > _MOST_SHOWN:
-        held.append(f"{len(slots) - _MOST_SHOWN} more")
-    return f"{user} holds {', '.join(held) or 'nothing'}"
+        holdings.append(f"{len(slots) - _MOST_SHOWN} more")
+    return f"{user} holds {', '.join(holdings) or 'nothing'}"
 
 
 _MOST_SHOWN = 16

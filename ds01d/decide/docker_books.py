@@ -42,8 +42,8 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     if not isinstance(state, AllocatorState):
         return snapshot
     holdings = _find_holdings(snapshot, checkpoint, config)
-    held = frozenset().union(*(holding.devices or () for holding in holdings.values()))
-    slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus, held)
+    occupied = frozenset().union(*(holding.devices or () for holding in holdings.values()))
+    slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus, occupied)
     slot_of = {slot.uuid: slot.id for slot in slots.values()}
     stored = {} if isinstance(metadata, Unknown) else metadata
     derived = frozenset(

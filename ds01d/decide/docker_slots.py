@@ -18,12 +18,12 @@ def list_slots(
     gpu: Inventory | Unknown | None,
     checkpoint: Checkpoint,
     whole_gpus: WholeGpus,
-    held: frozenset[DeviceUuid] = frozenset(),
+    occupied: frozenset[DeviceUuid] = frozenset(),
 ) -> Mapping[SlotId, Slot]:
     """The slots of the devices there are, with the reservations; without NVML as remembered.
 
-    `held`: the devices that containers have. A GPU among them keeps its slot where MIG mode was
-    switched on and there is no MIG device yet, as one with a reservation does.
+    `occupied`: the devices that containers have. A GPU among them keeps its slot where MIG
+    mode was switched on and there is no MIG device yet, as one with a reservation does.
     """
     remembered = checkpoint.slots
     base = {
@@ -54,7 +54,7 @@ def list_slots(
         # Decision 228: offered to nobody, but its holder must not look like one without a GPU.
         with_parts = {mig.gpu for mig in gpu.migs}
         for whole in gpu.gpus:
-            if whole.mig and whole.uuid in held and whole.uuid not in with_parts:
+            if whole.mig and whole.uuid in occupied and whole.uuid not in with_parts:
                 id_ = slot_id_at((whole.index, None))
                 slots.setdefault(id_, _make_slot(id_, whole.uuid))
         profiles = {mig.uuid: mig.profile for mig in gpu.migs}

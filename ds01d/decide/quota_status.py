@@ -36,7 +36,7 @@ def find_quota_status(
             priority=limits.find_priority(user),
             unit=QuotaUnit.SLOTS,
             limit=None if most is None else Fraction(most),
-            held=Fraction(0),
+            used=Fraction(0),
             reserved=Fraction(0),
             source=limits.find_quota_source(user),
         )
@@ -47,14 +47,14 @@ def find_quota_status(
             priority=limits.find_priority(user),
             unit=QuotaUnit.GPUS,
             limit=quota.limit,
-            held=Fraction(0),
+            used=Fraction(0),
             reserved=Fraction(0),
             slots_per_container=quota.slots_per_container,
             source=quota.limit_source,
         )
     measure = _measurer(status.unit, user, records)
     total, bound = measure(state), measure(_without_reservations(user, state, records, published))
-    return replace(status, held=bound, reserved=total - bound)
+    return replace(status, used=bound, reserved=total - bound)
 
 
 def _measurer(

@@ -69,7 +69,7 @@ def check_limits(
     rejection = _find_rejection(request, state, records, weigh)
     if rejection is None or rejection.refusal is Refusal.EXCEEDS_CONTAINER_LIMIT:
         return rejection
-    return replace(rejection, held=describe_charged(request.user, state, records))
+    return replace(rejection, holdings=describe_charged(request.user, state, records))
 
 
 def _find_rejection(

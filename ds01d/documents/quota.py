@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import msgspec
+
 from ds01d.documents.values import DocumentPart
 from ds01d.model.quota import QuotaStatus
 
@@ -11,10 +13,10 @@ from ds01d.model.quota import QuotaStatus
 class QuotaDocument(DocumentPart, frozen=True):
     """A quota and what counts for it, in `unit`: slots, or GPU-equivalents.
 
-    `limit`, `left` None: any amount. `held`: of containers; `reserved`: allocated, and no container
-    is there yet. `slots_per_container`: None for any number. `source`: the file and the key that
-    give the limit. `waiting`: calls of this user that wait for a slot; `ahead`: calls of others
-    that a new one would be served after; None: ds01d was not asked.
+    `limit`, `left` None: any amount. `used`: of containers, "held" in documents; `reserved`:
+    allocated, and no container is there yet. `slots_per_container`: None for any number. `source`:
+    the file and the key that give the limit. `waiting`: calls of this user that wait for a slot;
+    `ahead`: calls of others that a new one would be served after; None: ds01d was not asked.
     """
 
     user: str
@@ -22,7 +24,7 @@ class QuotaDocument(DocumentPart, frozen=True):
     priority: int
     unit: str
     limit: float | None
-    held: float
+    used: float = msgspec.field(name="held")
     reserved: float
     left: float | None
     slots_per_container: int | None
@@ -40,7 +42,7 @@ def build_quota_document(
         priority=status.priority,
         unit=status.unit.value,
         limit=_to_number(status.limit),
-        held=_to_number(status.held) or 0.0,
+        used=_to_number(status.used) or 0.0,
         reserved=_to_number(status.reserved) or 0.0,
         left=_to_number(status.left),
         slots_per_container=status.slots_per_container,

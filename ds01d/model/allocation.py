@@ -102,7 +102,8 @@ class Allocated:
 class Rejected:
     """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and details.
 
-    `is_lasting`: nobody could give back so much. `held`: what a user at the limit has, for people.
+    `is_lasting`: nobody could give back so much. `holdings`: what a user at the limit has, for
+    people.
     """
 
     container: ContainerName
@@ -111,7 +112,7 @@ class Rejected:
     detail: str = ""
     warnings: tuple[str, ...] = ()
     is_lasting: bool = False
-    held: str = ""
+    holdings: str = ""
 
     @property
     def reason(self) -> str:

@@ -19,7 +19,7 @@ class QuotaUnit(Word):
 class QuotaStatus:
     """A user's quota, and what counts for it. `limit`, `slots_per_container` None: any amount.
 
-    `held`: of containers that exist, or existed; `reserved`: for containers that do not exist yet.
+    `used`: of containers that exist, or existed; `reserved`: for containers that do not exist yet.
     `source`: which key of which file gives the limit.
     """
 
@@ -28,7 +28,7 @@ class QuotaStatus:
     priority: int
     unit: QuotaUnit
     limit: Fraction | None
-    held: Fraction
+    used: Fraction
     reserved: Fraction
     slots_per_container: int | None = None
     source: str = ""
@@ -37,4 +37,4 @@ class QuotaStatus:
     def left(self) -> Fraction | None:
         if self.limit is None:
             return None
-        return max(Fraction(0), self.limit - self.held - self.reserved)
+        return max(Fraction(0), self.limit - self.used - self.reserved)

@@ -61,7 +61,7 @@ class Snapshot:
         """
         if record is None or not record.processes:
             return None
-        states = {self.processes.get(one, ProcessState.UNKNOWN) for one in record.processes}
+        states = {self.processes.get(process, ProcessState.UNKNOWN) for process in record.processes}
         alive = (ProcessState.RUNS, ProcessState.UNKNOWN)
         return next((state for state in alive if state in states), ProcessState.ENDED)
 

@@ -192,7 +192,7 @@ def _parse_rejection(
         refusal=code,
         detail=str(refusal.parameters.get("detail", "")),
         warnings=_parse_warnings(refusal.parameters),
-        held=str(refusal.parameters.get("held") or ""),
+        holdings=str(refusal.parameters.get("held") or ""),
     )
 
 

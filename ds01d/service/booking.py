@@ -225,7 +225,7 @@ class BookingService:
         if isinstance(answer, Rejected):
             can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
             if not is_waiting or not can_end:
-                raise rules.refused(answer.refusal, answer.detail, answer.warnings, answer.held)
+                raise rules.refused(answer.refusal, answer.detail, answer.warnings, answer.holdings)
             rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
             waiter.rank = rank if priority is None else priority
             waiter.reason = answer.reason

@@ -66,7 +66,7 @@ class QuotaCalls:
                 "booked": count_bookings(user, books.state, books.records),
                 "gpus": float(gpus) if counts_gpus else None,
                 "max_gpus": float(max_gpus) if counts_gpus and max_gpus is not None else None,
-                **msgspec.structs.asdict(document),
+                **msgspec.to_builtins(document),
             }
         }
 

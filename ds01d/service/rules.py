@@ -25,9 +25,9 @@ NEEDED: Final = f"root or group {OPERATORS}"
 
 
 def refused(
-    code: str, detail: str = "", warnings: tuple[str, ...] = (), held: str = ""
+    code: str, detail: str = "", warnings: tuple[str, ...] = (), holdings: str = ""
 ) -> VarlinkError:
-    also = {"held": held} if held else {}
+    also = {"held": holdings} if holdings else {}
     error = f"{INTERFACE}.Refused"
     return VarlinkError(error, code=code, detail=detail, warnings=list(warnings), **also)
 

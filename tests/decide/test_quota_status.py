@@ -53,7 +53,7 @@ def status(
 
 def numbers(found: QuotaStatus) -> list[Fraction | int | None]:
     """What is held, reserved, allowed and left."""
-    return [found.held, found.reserved, found.limit, found.left]
+    return [found.used, found.reserved, found.limit, found.left]
 
 
 STATE = books(slot("0.0", "a"), slot("0.1", "b"), slot("1.0"), slot("1.1", "r-0123456789ab"))

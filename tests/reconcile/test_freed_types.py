@@ -146,4 +146,4 @@ def test_a_refusal_says_what_holds() -> None:
     answer = allocator.allocate(BOT, ContainerName("next._.1001"))
     assert isinstance(answer, Rejected)
     assert answer.reason == "USER_AT_LIMIT (2/1)"
-    assert answer.held == "bot holds 0 (own._.1001), 2 (own._.1001)"
+    assert answer.holdings == "bot holds 0 (own._.1001), 2 (own._.1001)"

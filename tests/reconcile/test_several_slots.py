@@ -76,7 +76,7 @@ def test_its_booking_counts_three_times_and_is_all_or_nothing(make: Make) -> Non
     more = allocator(life).allocate(ALICE, ContainerName("more._.1001"), count=2)
     assert isinstance(more, Rejected)
     assert more.reason == "USER_AT_LIMIT (3/4, 2 more asked for)"
-    assert more.held == f"alice holds 0 ({NAME}), 1 ({NAME}), 2 ({NAME})"
+    assert more.holdings == f"alice holds 0 ({NAME}), 1 ({NAME}), 2 ({NAME})"
     again = allocator(life).allocate(ALICE, NAME, count=3)
     assert isinstance(again, Allocated)
     assert (again.already, len(again.all_slots)) == (True, 3)

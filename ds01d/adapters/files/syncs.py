@@ -59,11 +59,11 @@ def join_syncs() -> Iterator[None]:
 
 def sync_later(descriptor: int, explain: Explain) -> None:
     """Sync a file, inside of `join_syncs` together with the next one."""
-    one = _Sync(os.dup(descriptor), explain)
+    file_sync = _Sync(os.dup(descriptor), explain)
     if _pending.syncs is None:
-        _make_all([one])
+        _make_all([file_sync])
     else:
-        _pending.syncs.append(one)
+        _pending.syncs.append(file_sync)
 
 
 def sync(descriptor: int) -> None:
@@ -87,19 +87,19 @@ def _take_pending() -> Sequence[_Sync]:
 def _make_all(syncs: Sequence[_Sync]) -> None:
     """Make them at the same time, and raise the first failure."""
     threads = []
-    for one in syncs[:-1]:
-        thread = threading.Thread(target=one.run, name="sync")
+    for file_sync in syncs[:-1]:
+        thread = threading.Thread(target=file_sync.run, name="sync")
         try:
             thread.start()
             threads.append(thread)
         except RuntimeError:  # no more threads
-            one.run()
-    for one in syncs[-1:]:
-        one.run()
+            file_sync.run()
+    for file_sync in syncs[-1:]:
+        file_sync.run()
     for thread in threads:
         thread.join()
-    for one in syncs:
-        os.close(one.descriptor)
-    for one in syncs:
-        if one.failure is not None:
-            raise one.explain(one.failure)
+    for file_sync in syncs:
+        os.close(file_sync.descriptor)
+    for file_sync in syncs:
+        if file_sync.failure is not None:
+            raise file_sync.explain(file_sync.failure)

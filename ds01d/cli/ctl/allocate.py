@@ -81,8 +81,8 @@ def allocate(
             reason=reason,
             on_waiting=show_place if wait else None,
         )
-        held = answer.held if isinstance(answer, Rejected) else ""
-        _print_warnings((*answer.warnings, *([held] if held else ())))
+        holdings = answer.holdings if isinstance(answer, Rejected) else ""
+        _print_warnings((*answer.warnings, *([holdings] if holdings else ())))
         with release_if_undelivered(allocator, answer):
             _show_answer(answer, as_json=as_json)
             if name is None and isinstance(answer, Allocated) and not as_json:

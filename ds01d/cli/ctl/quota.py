@@ -42,7 +42,7 @@ def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
         ("group", quota.group or None),
         ("priority", quota.priority),
         ("limit", _format_amount(quota.limit, quota.unit)),
-        ("held", _format_amount(quota.held, quota.unit)),
+        ("held", _format_amount(quota.used, quota.unit)),
         ("reserved", _format_amount(quota.reserved, quota.unit)),
         ("left", _format_amount(quota.left, quota.unit)),
     ]

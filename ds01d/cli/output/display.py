@@ -109,7 +109,8 @@ def _for_json(value: object) -> object:
     if isinstance(value, DisplayTime):
         return value.to_utc()
     if isinstance(value, DocumentPart):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return {key: getattr(value, name) for key, name in names}
     import msgspec  # noqa: PLC0415 - few documents need it
 
     return msgspec.to_builtins(value)

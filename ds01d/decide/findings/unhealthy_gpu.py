@@ -43,7 +43,7 @@ def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
 
 
 _WITHOUT_INSTANCES = (
-    "it is in MIG mode and has no MIG device, so nobody gets it:"
+    "it is in MIG mode and has no MIG device, so it is not offered:"
     " create instances (nvidia-smi mig -cgi), or leave MIG mode (nvidia-smi -mig 0)"
 )
 

@@ -20,7 +20,7 @@ QUOTA = QuotaDocument(
     priority=50,
     unit="gpus",
     limit=2.0,
-    held=1.2857,
+    used=1.2857,
     reserved=0.0,
     left=0.7143,
     slots_per_container=1,
@@ -51,7 +51,7 @@ QUOTA = QuotaDocument(
         ),
         (
             QuotaDocument(
-                user="bob", group="", priority=0, unit="slots", limit=None, held=1.0, reserved=1.0,
+                user="bob", group="", priority=0, unit="slots", limit=None, used=1.0, reserved=1.0,
                 left=None, slots_per_container=None, source="built in", waiting=0, ahead=0,
             ),
             [
@@ -81,5 +81,5 @@ def test_it_is_shown(tmp_path: Path, quota: QuotaDocument, lines: list[str]) -> 
     result = CliRunner().invoke(ds01ctl, ["quota", "bob", "--json"], obj=environment)
     document = json.loads(result.stdout)
     assert document["left"] == quota.left
-    assert set(document) == set(QuotaDocument.__struct_fields__)
+    assert set(document) == set(QuotaDocument.__struct_encode_fields__)
     assert asked == [None, "bob"]

@@ -116,8 +116,8 @@ def _reserve(
     if isinstance(answer, Rejected):
         code = refuse(reasons.describe_rejection(answer, command, count))
         # Decision 229: callers read both streams as one, and show what is in parentheses first.
-        if answer.held:
-            _print_error(answer.held)
+        if answer.holdings:
+            _print_error(answer.holdings)
         return code
     # A caller without an answer assumes that nothing was reserved.
     with release_if_undelivered(service, answer):
