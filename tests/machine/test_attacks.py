@@ -28,7 +28,8 @@ USERS: Final = {"alice": ("1001", "ds01"), "dora": ("1003", "docker"), "eve": ("
 # What the daemon keeps for itself changes with each pass; that it is there is what counts.
 LIVING: Final = (
     *("checkpoint.json", "history.jsonl", "status.json", "containers.json", "lock"),
-    "gpu-state.last-good.json",
+    *("gpu-state.last-good.json", "limits.json"),
+    *(f"accounting.sqlite{part}" for part in ("", "-wal", "-shm", "-journal")),
 )
 MANIFEST: Final = """
 import hashlib, json, os, sys

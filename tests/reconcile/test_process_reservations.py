@@ -209,7 +209,7 @@ class TestContainer:
             {"created_ago": 3600.0},
             {"labels": {"ds01.protected": "true"}},
         ],
-        ids=["anothers", "another-device", "no-device", "older", "monitoring"],
+        ids=["foreign", "another-device", "no-device", "older", "monitoring"],
     )
     def test_another_container_does_not(self, life: Life, other: dict[str, object]) -> None:
         given = reserve(life)
