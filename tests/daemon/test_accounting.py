@@ -23,7 +23,7 @@ from ds01d.model.primitives import ContainerName, Source, Wall
 from ds01d.reconcile.reconciler import Reconciler
 from tests.support.accounting import NAMES, Accounted, assert_agrees
 from tests.support.build import NAME, books, with_docker_books
-from tests.support.proofs import PROOFS
+from tests.support.proofs import HISTORIES
 from tests.support.world import WALL
 
 SHM = Path("/dev/shm")
@@ -65,7 +65,7 @@ def happen(host: Accounted, what: str, *args: object) -> None:
 
 
 @pytest.mark.timeout(7200)  # ten thousand of them, perhaps on a busy machine
-@settings(max_examples=10_000 if PROOFS else 40, deadline=None)
+@settings(max_examples=HISTORIES, deadline=None)
 @given(st.lists(HAPPENINGS, max_size=24))
 def test_it_agrees_with_an_independent_replay_of_the_history(
     happenings: list[tuple[object, ...]],

@@ -21,12 +21,12 @@ from tests.support.callers import Caller
 from tests.support.daemon import RunningDaemon
 from tests.support.fixtures import NvmlWorld
 from tests.support.present_lab import PresentLab, present_lab
-from tests.support.proofs import PROOFS
+from tests.support.proofs import CALLERS_AT_ONCE
 
-CALLERS = 200 if PROOFS else 40
-KILLS = 6 if PROOFS else 2
-AT_ONCE = 100 if PROOFS else 12
-LONGEST_S = 5.0 if PROOFS else 0.5
+AT_ONCE = CALLERS_AT_ONCE
+CALLERS = max(40, 2 * AT_ONCE)
+KILLS = max(2, AT_ONCE // 16)
+LONGEST_S = AT_ONCE / 20
 GPUS, USERS, QUOTA = 8, 12, 2
 
 
