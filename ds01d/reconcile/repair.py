@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.drift_groups import repair_groups
-from ds01d.decide.expected_books import Booking, ExpectedBooks, RecordChange
+from ds01d.decide.expected_books import ExpectedBooks
 from ds01d.decide.gaps import longest_break_s
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.drift import Drift, DriftKey, Kind, RepairKey
-from ds01d.model.primitives import ContainerName, Digest, Unknown
+from ds01d.model.drift import Drift, DriftKey, RepairKey
+from ds01d.model.primitives import Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
+from ds01d.reconcile.book_writes import verify_bookings, write_records, write_state
 from ds01d.reconcile.confirm import confirm_drifts
 from ds01d.reconcile.history_entries import begin_entries
 from ds01d.reconcile.ports import World
@@ -113,7 +114,7 @@ class _Repair:
             try:
                 with world.state_dir.join_syncs():  # decision 217
                     ids = begin_entries(world, decision, due, books, first=count)
-                    state = _write_state(decision, books, world)
+                    state = write_state(decision, books, world)
             # Another writer came in between: its change may be what this repair is about, so it is
             # decided again.
             except BooksChanged as error:
@@ -145,14 +146,14 @@ class _Repair:
         state: AllocatorState | None,
     ) -> None:
         """After the state is written: write the metadata, verify, close the entries."""
-        broken = _write_records(books, self._world)
+        broken = write_records(books, self._world)
         bookings = None if state is None else state.list_bookings()
         derived = frozenset() if books.state is None else books.state.derived
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             # The booking has changed with the state; only the metadata is left for the next pass.
             record_failure = next((broken[n] for n in sorted(drift.names) if n in broken), None)
-            failure = record_failure or _verify_bookings(drift, bookings, derived)
+            failure = record_failure or verify_bookings(drift, bookings, derived)
             if failure is not None:
                 self._failed[drift.key] = failure
             # Decision 68: the entry of a rename is closed after the checkpoint is saved.
@@ -200,53 +201,3 @@ def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
     merge = state.merge if isinstance(state, AllocatorState) else None
     version = state.reason if isinstance(state, Unknown) else state.digest
     return type(state), version, merge, snapshot.metadata, snapshot.operations
-
-
-def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:
-    """Write the state if it has to change; gives the state that the file has then, if readable."""
-    state = decision.snapshot.state
-    if books.state is None or isinstance(state, Unknown):
-        return state if isinstance(state, AllocatorState) else None
-    return world.state.write(books.state.without_derived(), onto=Digest(state.digest))
-
-
-def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, str]:
-    """Write and remove metadata files; gives the failures by name."""
-    # All texts are rendered before the first write: of swapped names each base is the other's file.
-    texts = {
-        change.name: world.metadata.render_record(change.record, base=change.base)
-        for change in books.records
-        if change.record is not None and change.base is not None
-    }
-    outcomes = {
-        change.name: _write_record(change, texts.get(change.name), world)
-        for change in books.records
-    }
-    return {name: why for name, why in outcomes.items() if why is not None}
-
-
-def _write_record(change: RecordChange, text: str | None, world: World) -> str | None:
-    try:
-        if text is not None:
-            world.metadata.restore_text(change.name, text, onto=change.onto)
-        elif change.record is not None:
-            world.metadata.write(change.record, onto=change.onto)
-        elif change.onto is not None:
-            world.metadata.remove(change.name, onto=change.onto)
-    except Ds01Error as error:
-        return str(error)
-    return None
-
-
-def _verify_bookings(
-    drift: Drift, bookings: frozenset[Booking] | None, derived: frozenset[Booking]
-) -> str | None:
-    """Why the state file is not as it should be after the write; None if it is."""
-    if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
-        return None
-    # Read back, since a writer without the lock may have had the old file in memory.
-    if drift.taken & bookings - drift.given:
-        return "another writer restored the booking right after the write"
-    if drift.given - bookings - derived:  # what follows from requests is never written
-        return "another writer removed the booking right after the write"
-    return None

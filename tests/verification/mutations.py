@@ -763,8 +763,8 @@ MUTATIONS = (
         name="the history is written afterwards",
         file="ds01d/reconcile/repair.py",
         old="                    ids = begin_entries(world, decision, due, books, first=count)\n"
-        "                    state = _write_state(decision, books, world)\n",
-        new="                    state = _write_state(decision, books, world)\n"
+        "                    state = write_state(decision, books, world)\n",
+        new="                    state = write_state(decision, books, world)\n"
         "                    ids = begin_entries(world, decision, due, books, first=count)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),
