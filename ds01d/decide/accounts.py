@@ -7,11 +7,12 @@ exact moment of whatever ds01d changed; a pass shows what others did, or nobody 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from ds01d.decide.device_use import find_mig_weight
+from ds01d.decide.device_use import find_weight_by_id
 from ds01d.decide.entry_bookings import describe_end, list_changes, read_entry_time
+from ds01d.decide.open_booking import HOUR_S, OpenBooking
 from ds01d.model.accounting import (
     AccountingChange,
     BookingBegun,
@@ -22,15 +23,11 @@ from ds01d.model.accounting import (
     Pair,
     SlotUse,
     SlotWeight,
-    TimeDivided,
 )
 from ds01d.model.history import Entry
-from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
+from ds01d.model.primitives import Boot, ContainerName, Now, UserName, Wall
 
-READING_S: Final = 300.0
-"""A reading says nothing of the time that comes later than this."""
 _STEP_S = 0.5
-_HOUR = 3600.0
 NOT_ENTERED: Final = "not-entered"
 """The end of a booking of which the history has nothing: another program, or Docker, ended it."""
 
@@ -47,23 +44,6 @@ class ObservedBooking:
     begins: Sequence[Wall | None]
 
 
-@dataclass(slots=True)
-class _Booking:
-    """A booking that has not ended. `is_new`: no pass has seen it yet.
-
-    `divided_to`: up to here its time is in `seconds`, stored, or not known.
-    """
-
-    id: int
-    container: ContainerName
-    user: UserName | None
-    begun: Now
-    is_new: bool = False
-    use: SlotUse | None = None
-    divided_to: Boot | None = None
-    seconds: dict[int, dict[SlotUse, float]] = field(default_factory=dict)
-
-
 class Accounts:
     """The open accounts of one store. `find_record_user`: the user in the text of a record."""
 
@@ -76,7 +56,7 @@ class Accounts:
         self._clock_seen: dict[str, Boot] = {} if last is None else {last.boot_id: last.boot}
         self.next_id = opened.next_id
         self._open = {
-            (begun.container, begun.slot): _Booking(
+            (begun.container, begun.slot): OpenBooking(
                 id=begun.id, container=begun.container, user=begun.user, begun=begun.at
             )
             for begun in opened.bookings
@@ -92,7 +72,7 @@ class Accounts:
     def take_changes(self) -> Sequence[AccountingChange]:
         """What is to be stored since the last call, in this order."""
         for booking in self._open.values():
-            self._store_seconds(booking)
+            self._changes += booking.take_times()
         changes, self._changes = self._changes, []
         return changes
 
@@ -104,7 +84,7 @@ class Accounts:
         `reach`: the first moment of the history, where it is read from its beginning: what ends
         without a begin was there before.
         """
-        taken: dict[Pair, _Booking] = {}
+        taken: dict[Pair, OpenBooking] = {}
         changes = list_changes(entries)
         for entry, removed, _ in changes:
             at = self._place_entry(entry)
@@ -112,7 +92,7 @@ class Accounts:
                 if pair not in self._open and reach is not None:
                     self._begin(pair, reach, *self._describe_booking(entry, pair))
                 if (booking := self._open.pop(pair, None)) is not None:
-                    self._divide(booking, at)
+                    booking.divide(at)
                     self._ended_at[pair] = at
                     taken[pair] = booking
         # All of them before: two containers may have exchanged their names.
@@ -126,7 +106,7 @@ class Accounts:
                     self._end(booking, at, describe_end(entry))
             self._correct_users(entry)
 
-    def _give(self, pair: Pair, entry: Entry, at: Now, former: _Booking | None) -> None:
+    def _give(self, pair: Pair, entry: Entry, at: Now, former: OpenBooking | None) -> None:
         """`former`: the booking of a container that had another name, which goes on."""
         if former is None:
             self._begin(pair, at, *self._describe_booking(entry, pair))
@@ -199,21 +179,17 @@ class Accounts:
                 use = uses[pair]
                 if booking.user is None and (user := describe_booking(pair).user) is not None:
                     self._set_user(pair[0], user)
-                if booking.is_new:  # since it began, nothing else was read
-                    booking.is_new, booking.use = False, use
-                    booking.divided_to = _same_boot(booking.begun, now)
-                self._divide(booking, now)
-                booking.use = use
+                booking.read_use(use, now)
             elif not _is_after(booking.begun, now):
                 del self._open[pair]
-                self._divide(booking, ended_at)
+                booking.divide(ended_at)
                 self._end(booking, ended_at, NOT_ENTERED)
         self._ended_at.clear()
 
     def lose_sight(self, now: Now) -> None:
         """The books are not known: what is done from here on is not, either."""
         for booking in self._open.values():
-            self._divide(booking, now)
+            booking.divide(now)
             booking.use = None
 
     def see_clock(self, now: Now) -> None:
@@ -238,7 +214,7 @@ class Accounts:
         """When a booking that nobody entered began: between the last look and this one."""
         # What a record or a label claims counts only where no pass has shown otherwise: somebody
         # could make their hours longer or shorter.
-        first = -_HOUR if seen_before is None else self.correct(seen_before).wall
+        first = -HOUR_S if seen_before is None else self.correct(seen_before).wall
         for wall in observed.begins:
             if wall is not None and first < wall < now.wall:
                 boot = now.boot - (now.wall - wall)
@@ -256,46 +232,16 @@ class Accounts:
 
     def _begin(self, pair: Pair, at: Now, user: UserName | None, weight: SlotWeight) -> None:
         name, slot = pair
-        booking = _Booking(id=self.next_id, container=name, user=user, begun=at, is_new=True)
+        booking = OpenBooking(id=self.next_id, container=name, user=user, begun=at, is_new=True)
         self.next_id += 1
         self._open[pair] = booking
         self._changes.append(
             BookingBegun(id=booking.id, container=name, user=user, slot=slot, weight=weight, at=at)
         )
 
-    def _end(self, booking: _Booking, at: Now, reason: str) -> None:
-        self._store_seconds(booking)
+    def _end(self, booking: OpenBooking, at: Now, reason: str) -> None:
+        self._changes += booking.take_times()
         self._changes.append(BookingEnded(id=booking.id, at=at, reason=reason))
-
-    def _divide(self, booking: _Booking, now: Now) -> None:
-        """Give the time since the last reading to what was read then."""
-        begin, booking.divided_to = booking.divided_to, now.boot
-        if booking.use is None or begin is None or not 0.0 < now.boot - begin <= READING_S:
-            return
-        wall = now.wall - (now.boot - begin)
-        # A reading holds for minutes, so it reaches into two hours at most.
-        boundary = (now.wall // _HOUR) * _HOUR
-        for start, end in ((wall, min(boundary, now.wall)), (max(boundary, wall), now.wall)):
-            if end > start:
-                hour = booking.seconds.setdefault(int(start // _HOUR), {})
-                hour[booking.use] = hour.get(booking.use, 0.0) + end - start
-
-    def _store_seconds(self, booking: _Booking) -> None:
-        for hour, seconds in booking.seconds.items():
-            self._changes.append(TimeDivided(id=booking.id, hour=hour, seconds=seconds))
-        booking.seconds = {}
-
-
-def find_weight_by_id(slot: SlotId, profile: str | None) -> SlotWeight:
-    """How much of a GPU a slot is, by its ID and its profile, if the history has that."""
-    if "." not in slot and ":" not in slot:
-        return SlotWeight(profile=profile or "", gpus=1.0)
-    return find_mig_weight(profile)
-
-
-def _same_boot(begun: Now, now: Now) -> Boot | None:
-    """When it began, if that was in this boot."""
-    return begun.boot if begun.boot_id == now.boot_id else None
 
 
 def _is_after(moment: Now, other: Now) -> bool:

@@ -58,6 +58,13 @@ def find_weight(slot: Slot | None) -> SlotWeight:
     return find_mig_weight(slot.profile)
 
 
+def find_weight_by_id(slot: SlotId, profile: str | None) -> SlotWeight:
+    """How much of a GPU a slot is, by its ID and its profile, if the history has that."""
+    if "." not in slot and ":" not in slot:
+        return SlotWeight(profile=profile or "", gpus=1.0)
+    return find_mig_weight(profile)
+
+
 def find_mig_weight(profile: str | None) -> SlotWeight:
     """How much of a GPU a MIG device of this profile is."""
     gpus = weigh_profile(profile)
