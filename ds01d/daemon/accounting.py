@@ -66,6 +66,7 @@ class Accounting:
         self._is_history_whole = config.is_only_writer and config.books.kind == "files"
         self._accounts: Accounts | None = None
         self._progress = AccountingProgress()
+        # Begun and not closed: what it did counts once its outcome is known.
         self._pending: dict[str, tuple[Entry, HistoryPlace | None]] = {}
         self._read_to: HistoryPlace | None = None
         self._is_watching = False
@@ -102,6 +103,7 @@ class Accounting:
         self._accounts = None
         self._retry_at = Boot(now.boot + RETRY_S)
         if isinstance(error, AccountingBroken):
+            # The next file takes what the history still has, so there is nothing to wait for.
             self._store.set_aside()
             self._retry_at = now.boot
         return str(error)
@@ -135,6 +137,7 @@ class Accounting:
     def _load(self) -> Accounts:
         opened = self._store.load()
         self._progress, self._pending = opened.progress, {}
+        # Between the stored moment and now nobody watched the books.
         self._read_to, self._is_watching = opened.progress.place, False
         self._accounts = Accounts(opened, self._find_record_user)
         return self._accounts
@@ -156,6 +159,7 @@ class Accounting:
                 begin = begin or read_entry_time(entry)
                 self._add_entry(entry, closed)
             self._read_to = place
+        # As one change: in a rename a booking leaves one name and goes on under another.
         for _, entries in groupby(closed, change_of):
             accounts.apply_change([*entries], begin if is_first else None)
         applied = self._progress.applied | {entry.id for entry in closed}
@@ -178,8 +182,10 @@ class Accounting:
             self._pending[entry.id] = entry, self._read_to
             return
         begun, _ = self._pending.pop(entry.id, (None, None))
+        # What a failed change did all the same, the next pass shows.
         if begun is None or entry.phase is not Phase.DONE:
             return
+        # Stored already, while an older change was open, from which the reading begins again.
         if begun.id not in self._progress.applied:
             closed.append(begun)
 

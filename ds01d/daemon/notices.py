@@ -50,6 +50,8 @@ class Notices:
         if self._target is None or not report.is_applied:
             return
         notices = list(find_notices(report.decision, report.drifts, self._hold_warning_s))
+        # Only a complete sweep shows that a hold is gone; one that was merely not seen would be
+        # noticed twice.
         if report.is_sweep and report.needed_sources_ok:
             self._forget_ended({notice.key for notice in notices})
         for notice in notices:
@@ -67,6 +69,7 @@ class Notices:
         try:
             notice = explain_answer(answer, *find_quota(answer.user))
         except Ds01Error as error:
+            # The answer stands: a quota that cannot be read costs only its notice.
             self._failure = str(error)
             return
         if notice is not None:
@@ -83,6 +86,7 @@ class Notices:
         if not is_repeated:
             self._pending[notice.key] = notice
             if len(self._pending) > _MAX_KEYS:
+                # Of a target that fails for long, the oldest notice is worth least.
                 self._pending.popitem(last=False)
 
     def _forget_ended(self, present: set[NoticeKey]) -> None:
@@ -110,6 +114,7 @@ class Notices:
                 continue
             for notice in notices:
                 del self._pending[notice.key]
+                # To the end of the order again, so that the bound below forgets the oldest.
                 self._sent.pop(notice.key, None)
                 self._sent[notice.key] = now.boot
                 if len(self._sent) > _MAX_KEYS:

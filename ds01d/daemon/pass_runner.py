@@ -55,10 +55,12 @@ class PassRunner:
                 report = session.reconciler.run(work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
             expected = isinstance(error, Ds01Error)
+            # `stop` closed the adapters on purpose: that is no failure to report.
             if expected and self._stopping.is_set():
                 return
             self._report_log.log_failed_pass(error, session.read_boot(), expected=expected)
             self._metrics.count_failed_pass(work, time.monotonic() - began, panic=not expected)
+            # Which names it had finished before it failed is not known.
             self._dirty.retry_all()
             if work.everything:
                 session.reconciles.fail_sweep(str(error) or type(error).__name__)

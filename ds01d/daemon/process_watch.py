@@ -28,6 +28,7 @@ class ProcessWatch:
 
     def set_snapshot(self, snapshot: Snapshot) -> None:
         """Watch the processes that ran in a pass."""
+        # Unknown is not empty: the reservations of the last pass are watched further.
         if isinstance(snapshot.metadata, Unknown):
             return
         self._running = {
@@ -57,5 +58,6 @@ class ProcessWatch:
             if all(states[process] is ProcessState.ENDED for process in processes)
         )
         for name in ended:
+            # Each once: from here on the pass over its name decides.
             del self._running[name]
         return ended

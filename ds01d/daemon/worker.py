@@ -162,6 +162,7 @@ class Worker:
         self._mark_ended_reservations(session)
         wait_s = min(self._timers.wait_s(), session.wait_s())
         is_called = session.is_ready and self._service is not None and self._service.has_requests
+        # A call that waits already must not wait for the next deadline as well.
         work = self._dirty.take(0.0 if is_called else wait_s)
         self._timers.fire_due()
         if work is None:
@@ -170,6 +171,7 @@ class Worker:
         self._write_events(session)
         if work is not None:
             self._passes.run_pass(session, work)
+            # Root may have given the books away since the last sweep.
             if work.everything:
                 self._take_over_books(session)
             session.is_ready = True

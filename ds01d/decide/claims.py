@@ -133,6 +133,7 @@ def _find_claimants(
             continue
         fitting = [
             container
+            # Once: a copy of the record under another name gets no second container.
             for container in labelled.pop(record.booking)
             if find_claim_owner(container, snapshot) == record.user
         ]
@@ -179,6 +180,7 @@ def _find_users(
             and _may_be_of(container, record.user, snapshot)
         ]
         if fitting:
+            # One container turns one reservation into its booking, not two of the same device.
             users[name] = min(fitting, key=_order_by_creation)
             bound.add(users[name].id)
     return users
@@ -229,4 +231,5 @@ def _is_vacant(name: ContainerName, engine: Engine, checkpoint: Checkpoint) -> b
 
 
 def _order_by_creation(container: Container) -> tuple[float, ContainerId]:
+    # By ID where the times say nothing, so that every pass decides alike.
     return (inf if container.created is None else container.created, container.id)

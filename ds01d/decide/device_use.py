@@ -23,6 +23,7 @@ def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | 
     is_stopped = (
         container is not None and not container.state.alive and container.started is not None
     )
+    # A stopped container computes on nothing, whatever NVML could say.
     if processes is None or isinstance(processes, Unknown):
         return SlotUse.RETAINED if is_stopped else None
     if container is not None and any(process.container == container.id for process in processes):

@@ -39,6 +39,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     if config.books.kind != "docker":
         return snapshot
     state, metadata = _strip_derived(snapshot)
+    # Without the reservations a slot of theirs would look free.
     if not isinstance(state, AllocatorState):
         return snapshot
     holdings = _find_holdings(snapshot, checkpoint, config)
@@ -169,6 +170,7 @@ def _find_holdings(
 ) -> Mapping[ContainerId, Holding]:
     """What each container has that exists, and each that vanished without a trace."""
     memory, engine = checkpoint.holdings, snapshot.docker
+    # Unknown is never empty: without Docker each container has what it had.
     if isinstance(engine, Unknown):
         return memory
     device_index = index_devices(snapshot.gpu, snapshot.state)
@@ -204,6 +206,7 @@ def _find_devices(
     # Between an event and its inspect, and where that fails, it has what it had.
     if isinstance(container.request, Unknown):
         return had
+    # At its start an index may have become another device's: what it had says nothing.
     if before is not None and before.started != container.started:
         had = frozenset()
     use = find_requested_devices(container, device_index, config, checkpoint)

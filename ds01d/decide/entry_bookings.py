@@ -65,5 +65,6 @@ def read_entry_time(entry: Entry) -> Now:
     try:
         wall = datetime.fromisoformat(entry.at).timestamp()
     except ValueError:
+        # A damaged text costs the entry its date; its boot time still orders it.
         wall = 0.0
     return Now(wall=Wall(wall), boot=Boot(entry.boot), boot_id=entry.boot_id)

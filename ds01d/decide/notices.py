@@ -48,6 +48,7 @@ def explain_answer(
         if answer.refusal not in _QUOTA_REFUSALS:
             return None
         return Notice(kind=NoticeKind.QUOTA_REFUSED, user=answer.user, reason=answer.reason)
+    # Who asks again got nothing more, so no quota was reached by this answer.
     if answer.already or quota is None or booked < quota:
         return None
     numbers = f"{float(booked):g} of {float(quota):g} GPUs"
@@ -61,6 +62,7 @@ def _find_hold_end(
     now = index.snapshot.now
     left_s = None if verdict.until is None else verdict.until - now.boot
     if verdict.why is VerdictReason.OVERDUE:
+        # Decision 227: time does not end such a hold, so the notice says what does.
         reason = f"docker rm {name} frees it"
         kind, until = NoticeKind.HOLD_ENDED, None
     elif verdict.why is VerdictReason.HOLD and left_s is not None and left_s <= hold_warning_s:

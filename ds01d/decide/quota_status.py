@@ -53,6 +53,7 @@ def find_quota_status(
             source=quota.limit_source,
         )
     measure = _measurer(status.unit, user, records)
+    # As a difference: a slot that a container and a reservation share counts once.
     total, bound = measure(state), measure(_without_reservations(user, state, records, published))
     return replace(status, used=bound, reserved=total - bound)
 

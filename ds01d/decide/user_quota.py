@@ -67,6 +67,7 @@ def check_limits(
     books know, and rather too little.
     """
     rejection = _find_rejection(request, state, records, weigh)
+    # What a user has elsewhere does not explain the limit of a single container.
     if rejection is None or rejection.refusal is Refusal.EXCEEDS_CONTAINER_LIMIT:
         return rejection
     return replace(rejection, holdings=describe_charged(request.user, state, records))
@@ -89,6 +90,7 @@ def _find_rejection(
             return make_rejection(request, Refusal.EXCEEDS_CONTAINER_LIMIT, f"{asked}>{most}")
     weigh = weigh or _weigh_at_least
     booked_gpus = measure_booked(request.user, state, records, weigh)
+    # No slot is chosen yet: refused here is only who could not even have the lightest ones.
     lightest = min((weigh(slot) for slot in state.slots.values()), default=Fraction(0))
     return check_gpu_quota(request, booked_gpus, lightest * count)
 

@@ -41,6 +41,7 @@ class CallThreads:
 
     def start_call(self, request: PendingCall, handler: Handler, *, is_long: bool = False) -> None:
         """Serve a call, or fail it if too many are being served. Returns at once."""
+        # daemon: a call that hangs in Docker must not keep ds01d from ending.
         thread = threading.Thread(
             target=self._serve_call, args=(request, handler), name="ds01d-call", daemon=True
         )
@@ -81,6 +82,7 @@ class CallThreads:
             served, most, most_of_uid = self._long, MAX_LONG, MAX_LONG_PER_UID
         subject = "creations are in progress" if is_long else "calls are being served"
         uid = request.peer.uid
+        # Root can stop ds01d anyhow: a share of its own would only hinder its scripts.
         if uid != 0 and sum(call.peer.uid == uid for call in served.values()) >= most_of_uid:
             return f"{most_of_uid} {subject} for uid {uid}; try again later"
         return f"{most} {subject}; try again later" if len(served) >= most else ""

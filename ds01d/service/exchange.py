@@ -102,6 +102,7 @@ def exchange_messages(
                 return
     except (OSError, ValueError) as error:
         raise make_unanswered(method, str(error)) from error
+    # What was not sent whole was not carried out, so it may be repeated.
     if not is_sent:
         raise ServiceUnreachable("ds01d closed the connection before the call")
     raise make_unanswered(method, "the connection was closed")

@@ -75,6 +75,7 @@ class RemoteOperations(ServiceClient):
     def read_usage(self, query: ReportQuery) -> UsageReport:
         """A report of the accounting; of many bookings it is made by several calls."""
         report = self._read_part(query)
+        # One reply is bounded, so that no caller makes ds01d build one without an end.
         while report.older_than is not None and (
             query.most is None or len(report.bookings) < query.most
         ):

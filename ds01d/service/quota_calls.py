@@ -52,6 +52,7 @@ class QuotaCalls:
         counts_gpus = limits.find_gpu_quota(user) is not None
         states = list_states(self._read_status())
         status = find_quota_status(user, limits, books.state, books.records, states)
+        # Or callers who are gone would count as waiting.
         self._queue.drop_closed()
         document = build_quota_document(
             status,
