@@ -122,6 +122,7 @@ class ContainerLifecycle:
         limits = self.context.world.limits.read()
         if isinstance(limits, Limits):
             user = UserName(self.rebooking.booked_user(container))
+            # Decision 226: containers of some types keep nothing after a stop.
             rule = limits.find_hold(user, container.type)
         slots: frozenset[SlotId] = frozenset()
         with suppress(Ds01Error):

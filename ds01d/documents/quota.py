@@ -53,4 +53,5 @@ def build_quota_document(
 
 
 def _to_number(amount: Fraction | None) -> float | None:
+    # Decision 224: sevenths of a GPU are exact until here, where they are only shown.
     return None if amount is None else round(float(amount), 4)

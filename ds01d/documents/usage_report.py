@@ -103,11 +103,13 @@ def build_usage_report(
         sums: dict[str | None, AccountedTime] = {}
         for subject, time in reader.sum_times(query, users):
             key = subject
+            # The accounting has users alone, so even the past counts by today's groups.
             if query.by is ReportSubject.GROUP and subject is not None:
                 key = find_group(UserName(subject))
             sums[key] = time if key not in sums else _add_times(sums[key], time)
         lines = tuple(
             UsageLine(subject=key, times=_build_times(sums[key]))
+            # Unknown users come last: None cannot be compared with a name.
             for key in sorted(sums, key=lambda key: (key is None, key))
         )
         total = _build_times(_sum_times(sums.values()))
@@ -179,6 +181,7 @@ def _build_times(time: AccountedTime) -> UsageTimes:
 
 
 def _build_hours(shares: Shares) -> Hours:
+    # Decision 246: time without a reading is unknown, never idle. Floats may end below 0.
     unknown = shares.booked - shares.used - shares.idle - shares.retained
     return Hours(
         booked=_to_hours(shares.booked),

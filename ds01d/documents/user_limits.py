@@ -29,6 +29,7 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
         "priority": limits.find_priority(user),
     }
     quota = None if user is None else limits.find_gpu_quota(user)
+    # Decision 221: without one the file has the older format, which has none of this.
     if user is not None and quota is not None:
         section |= _describe_quota(quota)
         section |= _describe_scripts(user, type_, limits, index.snapshot.now.wall)

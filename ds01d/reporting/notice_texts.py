@@ -37,6 +37,7 @@ def describe_notice(notice: Notice) -> str:
 
 
 def _shorten(text: str) -> str:
+    # Users write names: of any length, and with characters that a terminal obeys.
     text = make_printable(text)
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 

@@ -76,6 +76,7 @@ class OperationsJournal:
 
     def take_problem(self) -> str:
         """How many lines were lost since the last call; "" for none."""
+        # Only those since the last call: else each later call would warn of the same lines.
         lost, self._reported_lost = self.lost - self._reported_lost, self.lost
         return f"{lost} lines of the operations log are missing in syslog" if lost else ""
 

@@ -54,6 +54,7 @@ def read_published_books(
         slots={slot.id: _make_slot(slot, slots.get(slot.id), users) for slot in last.slots},
         mig_enabled=any(slot.type is SlotType.MIG for slot in last.slots),
         digest=stored.digest if isinstance(stored, AllocatorState) else Digest(""),
+        # Decisions 225, 226: what fills no quota for the daemon fills none for its clients.
         uncharged=frozenset(
             holder.container
             for slot in last.slots

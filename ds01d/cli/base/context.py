@@ -70,6 +70,7 @@ def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
     from ds01d import bootstrap, bootstrap_books  # noqa: PLC0415 - heavy
     from ds01d.errors import NotPermitted  # noqa: PLC0415
 
+    # Decision 249: who may write there may read all bookings; everybody else asks the daemon.
     if not os.access(config.daemon.state_dir, os.W_OK):
         place = config.service.path or "its socket, which is off"
         raise NotPermitted(f"cannot reach ds01d at {place} (is ds01d running?)")

@@ -57,6 +57,7 @@ def _add_claims(document: dict[str, Document], events: Path) -> dict[str, Docume
 
     if document["type"] != "container":
         return document
+    # Decision 236: only here, with the caller's rights; the daemon does not read that file.
     claims = read_claims(events, str(document["subject"]), _MOST_CLAIMS)
     if isinstance(claims, str):
         return {**document, "claims": {"unknown": claims}}

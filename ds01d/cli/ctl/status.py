@@ -64,7 +64,6 @@ def build_view(
     """What is shown. `daemon_problem`: why what was published does not count."""
     checkpoint, problem = checkpoints.load()
     now_frozen = list_freezes_in_force(checkpoint, world.clock.now())
-    # What the daemon published may be a minute old, but is better than nothing.
     # The published freezes may be a minute old, which is better than none.
     freezes = published.freezes if problem and published is not None else now_frozen
     undone = tuple(checkpoint.undone.items())

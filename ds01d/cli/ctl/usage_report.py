@@ -96,6 +96,7 @@ def report(
     if query.until < query.since:
         raise Refused("the period ends before it begins: --until has to be later than --since")
     config, environment = invocation.config(), invocation.environment
+    # Decision 249: the daemon knows who asks, and shows users their own bookings alone.
     remote = environment.find_operations(config)
     usage = environment.read_usage(config, query) if remote is None else remote.read_usage(query)
     if as_json or form == "json":
@@ -108,6 +109,7 @@ def report(
 
 
 def _choose_limit(limit: int | None, by: str, form: str) -> int | None:
+    # A sum without some of its lines would look like a whole one.
     if by != ReportSubject.BOOKING.value:
         return None
     if limit is None:
@@ -137,6 +139,7 @@ def usage_blocks(usage: UsageReport) -> Iterator[Block]:
 
 def _completeness_sentences(usage: UsageReport) -> Iterator[Sentence]:
     """From when on it is complete, where that is within the period."""
+    # Hours that nobody recorded would else read as hours that nobody had.
     complete, sampled = usage.complete_since, usage.sampled_since
     if complete is not None and complete.at > usage.since.at:
         text = f"complete since {complete.to_local()}; earlier bookings may be missing"

@@ -163,5 +163,6 @@ def _containers_by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
     containers: dict[str, dict[str, None]] = {}
     for slot in slots:
         for holder in slot.holders:
+            # Decision 225: guesses stand apart, since a label may name anybody.
             containers.setdefault(holder.shown_user or "unknown", {})[holder.container] = None
     return {user: sorted(names) for user, names in sorted(containers.items())}

@@ -62,6 +62,7 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
 
 def _list_rotated_logs(config: Config) -> tuple[Path, ...]:
     """The logs of ds01d, and those of the lab's that the package's file for logrotate names too."""
+    # Decision 238: a log that two files for logrotate name makes it skip all of ours.
     ours, usual = ((logs.operations, logs.allocations) for logs in (config.logs, LogsConfig()))
     return tuple(dict.fromkeys((*ours, *(path for path in usual if path.exists()))))
 

@@ -125,6 +125,7 @@ def check_logs(config: Config) -> Iterator[Check]:
             detail = f"{path} is not writable for {effective_user()}; repairs continue without it"
             yield warn(name, detail, "create its folder, or grant write permission")
 
+    # Decision 239: what others wrote there is kept, so it has to be read, too.
     folder = config.notify.folder
     if folder is not None and _has_access(folder, os.R_OK | _CHANGE):
         yield ok("notices", f"{folder} is writable")

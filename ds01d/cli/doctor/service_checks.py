@@ -152,6 +152,7 @@ def check_lab_units(booted: Path, units: Sequence[str] = RELEASE_UNITS) -> Itera
     states: dict[str, str] = {}
     for block in answer.stdout.split("\n\n"):
         properties = dict(line.partition("=")[::2] for line in block.splitlines())
+        # systemctl answers for units that are not installed, too.
         if properties.get("LoadState") == "loaded":
             states[properties.get("Id", "")] = properties.get("ActiveState", "unknown")
     down = {unit: state for unit, state in states.items() if state != "active"}

@@ -65,6 +65,7 @@ def check_cron(places: tuple[Path, ...]) -> Iterator[Check]:
     yield from writers or [ok("cron", "no line runs another writer of the books")]
     for others in checks.values():
         yield from others
+    # One line for all of them: there is nothing to do about any.
     if readers:
         yield ok("cron", f"{format_count(len(readers), 'line')} of the lab only read")
 
@@ -77,6 +78,7 @@ def _judge_line(line: str) -> Program | None:
         is_other = any(_WRITES_BOOKS.search(text) and b"ds01d" not in text for text in scripts)
         return _OTHER_WRITER if is_other else None
     program = find_program(line)
+    # Decision 235: by the name alone, since not everybody may read the script.
     if program is not None and program.effect in {Effect.KILLS, Effect.WRITES}:
         return program
     if any(_RESETS_GPU.search(text) for text in scripts):
@@ -112,6 +114,7 @@ def check_allocators(allocators: Iterable[LabAllocator] = ALLOCATORS) -> Iterato
 
 def check_sharing(config: Config, allocator: Path = ALLOCATORS[-1].path) -> Iterator[Check]:
     """Whether ds01d would put two containers on one GPU where the lab's allocator never did."""
+    # Decision 238: users of an allocator that never shares expect nobody else on their GPU.
     if config.allocator.sharing == "when-full" and allocator.exists():
         detail = "when all GPUs are taken a second container gets one of them (allocator.sharing)"
         yield warn("allocator", detail, 'set allocator.sharing = "never"')
@@ -131,6 +134,7 @@ def check_wrapper(wrapper: Path = WRAPPER, command: Path = DOCKER_ON_PATH) -> It
     """Whether users still get the lab's wrapper of docker, where the lab has one."""
     if not wrapper.exists():
         return
+    # A copy does the same as a link.
     if command.resolve() == wrapper.resolve() or _read_script(command) == _read_script(wrapper):
         yield ok("docker wrapper", f"{command} is the lab's wrapper")
         return

@@ -94,6 +94,7 @@ def _allocate_multi(arguments: argparse.Namespace) -> int:
 
 def _allocate_external(arguments: argparse.Namespace) -> int:
     def ask(service: RemoteAllocator) -> Allocated | Rejected:
+        # Decision 231: without a name the container that comes is recognized by its device.
         user, reason = UserName(arguments.user), arguments.container_type
         return service.allocate(user, None, reason=reason, for_process=True)
 

@@ -47,6 +47,7 @@ def _describe_limit(detail: str, command: str, count: int) -> str:
     numbers = _COUNTED.fullmatch(detail)
     if numbers is None or command == "allocate":
         return f"USER_AT_LIMIT ({make_printable(detail if numbers is None else numbers[0])})"
+    # The original has other words for each command, and its callers parse them.
     booked, most = numbers[1], numbers[2]
     if command == "allocate-multi":
         return f"EXCEEDS_TOTAL_LIMIT ({booked}+{count}>{most})"
@@ -58,6 +59,7 @@ def describe_error(error: Exception, command: str) -> str:
     if isinstance(error, ServiceRefused):
         name = error.error.rpartition(".")[2]
         code = error.parameters.get("code")
+        # Decision 234: what a later attempt may end has none of the wrapper's words.
         is_busy = name == "Unavailable" or code in ("", None, NOT_POSSIBLE)
         if name in ("NotYours", "NotPermitted", "InvalidParameter") or not is_busy:
             return describe_lasting(str(error), command)
@@ -75,4 +77,5 @@ def describe_lasting(text: str, command: str) -> str:
 
 def remove_tokens(text: str) -> str:
     """One line in which no caller finds a word that it would act on."""
+    # Decision 234: a name or a path may contain such a word, by chance or on purpose.
     return _TOKENS.sub("…", make_printable(text))
