@@ -381,7 +381,7 @@ def test_clients_that_never_read(served: Served, engine: PrivateEngine) -> None:
         began = time.monotonic()
         done = served.run(4002, "enter", "b", "echo", "quick")
         assert (done.returncode, done.stdout) == (0, b"quick\n"), done.stderr
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # decision 164
     until(lambda: count_descriptors() <= before)
 
 
