@@ -27,8 +27,9 @@ from ds01d.adapters.books.limits_files import (
     open_limits,
 )
 from ds01d.adapters.books.limits_layers import parse_layer
-from ds01d.adapters.books.limits_rules import FREED_TYPES, explain_null_section, resolve_limits
+from ds01d.adapters.books.limits_rules import explain_null_section, resolve_limits
 from ds01d.adapters.books.limits_sections import SideFiles
+from ds01d.adapters.books.present_limits import FREED_TYPES
 from ds01d.adapters.books.strict_yaml import describe_value, read_yaml
 from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
