@@ -16,7 +16,7 @@ from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
 from ds01d.adapters.books.metadata_format import read_user
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
-from ds01d.bootstrap_books import read_usage
+from ds01d.bootstrap_reports import read_usage
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.folders import make_folder

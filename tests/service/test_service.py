@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ds01d.bootstrap_books import read_usage
+from ds01d.bootstrap_reports import read_usage
 from ds01d.config import Config
 from ds01d.service.report_calls import ReportCalls
 from ds01d.service.requests import RequestQueue

@@ -56,18 +56,18 @@ def _open_allocator(config: Config) -> AbstractContextManager[SlotAllocator]:
 
 
 def _read_quota(config: Config, user: str | None) -> QuotaDocument:
-    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+    from ds01d import bootstrap_books, bootstrap_reports  # noqa: PLC0415 - few commands need it
     from ds01d.adapters.host.callers import current_actor  # noqa: PLC0415
 
     # Root as everybody: who waits, only the daemon knows.
     remote = bootstrap_books.find_operations(config)
     if remote is not None:
         return remote.read_quota(user)
-    return bootstrap_books.read_quota(config, user or current_actor().login)
+    return bootstrap_reports.read_quota(config, user or current_actor().login)
 
 
 def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
-    from ds01d import bootstrap, bootstrap_books  # noqa: PLC0415 - heavy
+    from ds01d import bootstrap, bootstrap_reports  # noqa: PLC0415 - heavy
     from ds01d.errors import NotPermitted  # noqa: PLC0415
 
     # Decision 249: who may write there may read all bookings; everybody else asks the daemon.
@@ -76,7 +76,7 @@ def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
         raise NotPermitted(f"cannot reach ds01d at {place} (is ds01d running?)")
     # decision 94: SQLite makes files beside its own, which have to be the service's.
     bootstrap.act_as_service(config)
-    return bootstrap_books.read_usage(config, query)
+    return bootstrap_reports.read_usage(config, query)
 
 
 def _find_caller() -> Caller:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ds01d.adapters.accounting_database import NAME
-from ds01d.bootstrap_books import read_usage
+from ds01d.bootstrap_reports import read_usage
 from ds01d.cli.base.context import Environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import BooksConfig, Config, DaemonConfig
