@@ -18,6 +18,7 @@ Pair = tuple[ContainerName, SlotId]
 class SlotUse(Word):
     """What the holder of a slot does with it. What is not known is none of them."""
 
+    # Decision 246: no word for the unknown, which sums would take for idleness.
     USED = "used"
     IDLE = "idle"
     RETAINED = "retained"
@@ -39,6 +40,7 @@ class BookingBegun:
     container: ContainerName
     user: UserName | None
     slot: SlotId
+    # Decision 247: as of the begin; by a later layout past months would be weighed wrongly.
     weight: SlotWeight
     at: Now
 
@@ -78,6 +80,7 @@ class ClockSet:
     """
 
     boot_id: str
+    # Decision 247: bookings from before NTP's first answer end up at their real time.
     offset: float
     step_s: float
 
@@ -94,6 +97,7 @@ class AccountingProgress:
     no booking is missing; `sampled_since`: from when on it is known what was done with the time.
     """
 
+    # Decision 245: what was not stored is read again from here.
     place: HistoryPlace | None = None
     applied: frozenset[str] = frozenset()
     observed: Now | None = None

@@ -111,7 +111,9 @@ class Rejected:
     refusal: Refusal
     detail: str = ""
     warnings: tuple[str, ...] = ()
+    # Decision 211: waiting for it would keep everybody behind in the queue.
     is_lasting: bool = False
+    # Decision 229: scripts match the reason byte for byte, so this is no part of it.
     holdings: str = ""
 
     @property

@@ -69,6 +69,7 @@ class AllocatorState:
     merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     doubled: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    # Decision 225: a label with a foreign name could otherwise fill somebody's quota.
     uncharged: frozenset[ContainerName] = frozenset()
 
     def find_slots(self, name: ContainerName) -> tuple[SlotId, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class ClaimedEvent:
     """A line of events.jsonl, as it claims to be; nothing of it is checked."""
 
+    # Decision 236: everybody may write there, so nothing is decided by it.
     at: str
     type: str
     user: str = ""

@@ -67,6 +67,7 @@ class Free:
     renamed_to: ContainerName | None = None
     # Decision 16: what cannot be released is shown with its reason, not left out.
     blocked: str | None = None
+    # Decision 226: the pace bounds what was inferred, and nothing was.
     is_reported: bool = False
 
 

@@ -39,6 +39,7 @@ class GpuQuota:
     one container; `whole_gpus`: whether a GPU that is not divided may be theirs.
     """
 
+    # Decision 224: exact, since seven sevenths have to be a whole GPU.
     gpus: Fraction | None = None
     aggregate: Fraction | None = None
     slots_per_container: int | None = None
@@ -167,8 +168,10 @@ class Limits:
 
     def find_hold(self, user: UserName | None, type_: ContainerType | None = None) -> HoldRule:
         """How long a stopped container of a user keeps its slots."""
+        # Decision 220: what the broken files were to say may be a longer hold.
         if self.problem:
             return HoldRule(seconds=None, source="last good limits", problem=self.problem)
+        # Decision 226: the next job must not wait for the hold of the last one.
         if type_ in self.freed_types:
             return HoldRule(seconds=0.0, source=f"containers of type {type_}")
         if user is None:

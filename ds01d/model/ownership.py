@@ -12,6 +12,7 @@ class OwnerSource(Word):
 
     BOOKING = "booking"
     NAME = "name"  # the uid at its end
+    # Decision 225: `docker run --label` writes any name; only its slice makes it certain.
     LABEL = "label"
     OWNERS_FILE = "owners-file"
     SLICE = "slice"  # its cgroup's parent

@@ -34,6 +34,7 @@ class ReservingProcess:
     """
 
     pid: int
+    # Decision 233: these outlive a restart of ds01d, as no pidfd does.
     started: int
     boot_id: str
     command: str = ""

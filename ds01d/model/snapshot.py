@@ -61,7 +61,9 @@ class Snapshot:
         """
         if record is None or not record.processes:
             return None
+        # Decision 233: what cannot be seen has not ended; then the creation grace counts.
         states = {self.processes.get(process, ProcessState.UNKNOWN) for process in record.processes}
+        # Decision 251: who came second may still pull when the first one has ended.
         alive = (ProcessState.RUNS, ProcessState.UNKNOWN)
         return next((state for state in alive if state in states), ProcessState.ENDED)
 

@@ -78,7 +78,7 @@ class DockerBooks:
         snapshot = replace(
             snapshot, state=self._stored.state.read(), metadata=self._stored.metadata.read()
         )
-        # A call reads the books several times, and between two calls mostly nothing changes.
+        # Decision 218: a call reads the books several times, and mostly nothing changed between.
         inputs = list_inputs(snapshot, checkpoint)
         if self._last is not None and self._last[0] == inputs:
             return self._last[1]

@@ -69,6 +69,7 @@ def find_process_states(
         if isinstance(record, Record)
         for process in record.processes
     }
+    # Decision 233: /proc is looked at only while something is reserved.
     return world.processes.find_states(reserving) if reserving else {}
 
 

@@ -40,6 +40,7 @@ class PoolBuilder:
 
     def begin_sample(self) -> Now:
         """Have NVML sampled while other things are read; the moment for `observe_use`."""
+        # Decision 219: NVML takes longest, and the rest is read meanwhile.
         asked = self._world.clock.now()
         if self._world.gpu is not None:
             self._world.gpu.prefetch()
