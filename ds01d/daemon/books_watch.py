@@ -45,6 +45,7 @@ class BooksWatch:
         signature = _read_signature(self._path)
         if signature is None or signature == self._last_signature:
             return frozenset()
+        # Also of a file that cannot be read: it is a matter for sweeps, not for each second.
         self._last_signature = signature
         state = self._read()
         if not isinstance(state, AllocatorState):

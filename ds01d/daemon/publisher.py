@@ -47,6 +47,7 @@ class StatusPublisher:
         session.status_builder.mark_published()
         self._metrics.set_status(published)
         line = format_summary(published, now.wall)
+        # A state directory that is full or read-only must not hide how ds01d is.
         failure = status_file.write_with_fallback(
             published, session.config.daemon.state_dir, _find_runtime_dir(os.environ)
         )

@@ -63,6 +63,7 @@ def list_holders(
 ) -> dict[SlotId, dict[ContainerName, None]]:
     """The containers in each slot of the table, in their order, after repairs."""
     holders = {slot.id: dict.fromkeys(slot.containers) for slot in index.table.slots.values()}
+    # First all that was taken: what one repair took, another may have given to the same name.
     for name, slot_id in (pair for drift in repaired for pair in drift.taken):
         holders.get(slot_id, {}).pop(name, None)
     for name, slot_id in (pair for drift in repaired for pair in drift.given):
@@ -87,6 +88,7 @@ def _build_holder(
     return Holder(
         container=name,
         user=user,
+        # Without Docker a container that is not listed is not absent.
         state=state if index.engine is not None else "unknown",
         until=now.to_wall(until),
         user_by=None if booker is None else booker.source,

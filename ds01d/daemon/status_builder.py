@@ -105,6 +105,7 @@ class StatusBuilder:
         self._update_sources(report, now)
         self._drifts = self._drifts.merge(report)
         if report.is_sweep:
+            # Only a sweep shows which containers are gone, and have no verdict any more.
             self._verdicts.clear()
             self._sweep = Sweep(at=now.wall, duration_s=round(report.duration_s, 3))
             self._findings = report.findings
@@ -121,6 +122,7 @@ class StatusBuilder:
             return self.status
         index, checkpoint, policy = report.decision.index, report.checkpoint, self._config.policy
         self._update_uses(report)
+        # Without books the slots that were seen last stay: unknown is not empty.
         if index is not None:
             self._slots = build_slot_statuses(index, self._drifts, self._verdicts, self._uses, now)
         bookings = sum(len(slot.holders) for slot in self._slots)

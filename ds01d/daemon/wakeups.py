@@ -22,6 +22,7 @@ class Wakeups:
 
     def add_report(self, report: Report) -> None:
         """Replace the moments of the names that a pass looked at."""
+        # What the pass did not look at keeps its moment.
         self._at = {name: at for name, at in self._at.items() if not report.covers(name)}
         self._at.update(report.decision.recheck_at)
         for gated in report.drifts:  # postponed repairs are not in the decision

@@ -82,6 +82,7 @@ def _prove_absence(subject: Subject, first: Boot, since: Boot, index: BooksIndex
     start = max(first, since)
     record = subject.record
     if has_process_ended(subject, index) and record is not None:
+        # Without a grace: the end of a process is a fact, an absence only what Docker leaves out.
         return Free(
             proof=Proof.PROCESS_ENDED,
             why=VerdictReason.ABSENT,

@@ -84,6 +84,7 @@ class Bookings:
     def with_booking(self, name: ContainerName, slot: SlotId, user: UserName) -> AllocatorState:
         """The state with `name` in `slot`, as `user`'s."""
         old = self.state.slots[slot]
+        # Recounted and not only counted up, or an error in the file would stay for ever.
         before = {**old.users, user: old.users.get(user, 0) + 1}
         users = recount_users(before, [*find_owners(old.containers, self.records), user])
         new = replace(old, containers=(*old.containers, name), users=users)

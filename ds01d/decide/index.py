@@ -44,6 +44,7 @@ class BooksIndex:
     renames: Renames
     processes: SlotProcesses
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    # A cache: verdicts, drifts and status ask for the same names again and again.
     _users: dict[ContainerName, UserName | None] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )

@@ -23,6 +23,7 @@ def rank_slot(
     higher = _count_higher(neighbours, request.priority, pool)
     is_reserved = request.user in find_reservations(slot, pool.limits, pool.now)
     place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
+    # A device that it uses without a booking is best booked for it: it is there already.
     is_in_use = request.container in pool.foreign_users.get(slot.id, ())
     return (
         not is_in_use,

@@ -105,6 +105,7 @@ def find_requested_devices(
             return None
         return _make_use(container, frozenset(device_index.at.values()))
     resolved = checkpoint.resolved.get(container.id) if checkpoint is not None else None
+    # What its request meant when it started is what it has until it starts again.
     if (
         resolved is not None
         and resolved.started == container.started

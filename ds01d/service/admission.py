@@ -61,5 +61,6 @@ class Admission:
         for uid, calls in [*self._calls.items()]:
             while calls and calls[0] <= moment:
                 calls.popleft()
+            # Or each uid that ever called would be kept for ever.
             if not calls:
                 del self._calls[uid]

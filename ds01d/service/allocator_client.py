@@ -120,6 +120,7 @@ class RemoteAllocator(ServiceClient):
         """Release every slot of a container, or of an allocation."""
         name = container or ContainerName(booking or "")
         try:
+            # Without an answer not repeated: the name may be booked for another container by then.
             reply = self.call("Release", {"container": container, "id": booking})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NOT_ALLOCATED:

@@ -105,6 +105,7 @@ class ServiceClient:
             return reply, socket.socket(fileno=came.pop())
         finally:
             self._descriptors = None
+            # Left over where the call failed: nobody else would ever close them.
             for descriptor in came:
                 os.close(descriptor)
 
@@ -144,6 +145,7 @@ def find_service(path: _Path | None, kind: Callable[[_Path], _Client]) -> _Clien
     try:
         client.connect()
     except ServiceUnreachable as error:
+        # Anything else, like a missing permission, does not mean that no ds01d is there.
         if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return None
         raise

@@ -101,6 +101,7 @@ def exchange_messages(
             if not reply.get("continues"):
                 return
     except (OSError, ValueError) as error:
+        # Also where the reply is broken: the call may have been carried out.
         raise make_unanswered(method, str(error)) from error
     # What was not sent whole was not carried out, so it may be repeated.
     if not is_sent:

@@ -162,6 +162,7 @@ class OperationCalls:
 
     def _thaw_subject(self, request: PendingCall) -> object:
         wanted = _parse_of_operator(request, ThawParameters)
+        # An engine is trusted as a whole: with a subject it is unclear what is meant.
         if wanted.engine and wanted.subject is not None:
             raise invalid_parameter("subject")
         thawed = self._operations_of(request.peer).thaw_subject(
@@ -175,6 +176,7 @@ class OperationCalls:
         undo = self._operations_of(request.peer).undo_entry(
             wanted.entry, dry_run=bool(wanted.dry_run)
         )
+        # A dry run changes nothing, so no sweep has to follow it.
         self._has_changes |= undo.undone
         return {"undo": undo}
 
@@ -202,6 +204,7 @@ def _hide_sections(document: Section, report: Report, peer: Peer) -> Section:
     drifts, verdict = document["drifts"], document.get("verdict")
     if isinstance(drifts, tuple):
         shown["drifts"] = _hide_evidence(drifts, report, peer)
+    # Evidence has processes and paths, which only its owner and operators may see.
     if isinstance(verdict, dict):
         shown["verdict"] = verdict | {"evidence": []}
     return shown
