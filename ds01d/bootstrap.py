@@ -22,6 +22,7 @@ from ds01d.adapters.docker.sessions import DockerSessions
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.owners_file import OwnersFile
 from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.host.reserving_processes import ReservingProcesses
 from ds01d.adapters.host.run_as_owner import act_as_owner
 from ds01d.adapters.nvml.sampler import NvmlSampler
 from ds01d.adapters.nvml.xid_journal import KernelFaults
@@ -130,6 +131,7 @@ def open_parts(
         engine=engine,
         gpu=gpu,
         processes=processes,
+        reserving=ReservingProcesses(processes),
         state=state,
         metadata=books.metadata,
         operations=operations,

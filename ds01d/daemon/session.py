@@ -132,7 +132,7 @@ class Session:
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
-        self.process_watch = ProcessWatch(world.processes.find_states)
+        self.process_watch = ProcessWatch(world.reserving.find_states)
         self.wakeups = Wakeups()
         self._accounting = None
         if parts.accounting is not None:

@@ -70,7 +70,7 @@ def find_process_states(
         for process in record.processes
     }
     # Decision 233: /proc is looked at only while something is reserved.
-    return world.processes.find_states(reserving) if reserving else {}
+    return world.reserving.find_states(reserving) if reserving else {}
 
 
 def _has_unresolved_request(

@@ -53,6 +53,10 @@ class ProcessTable(Protocol):
     ) -> Mapping[ContainerId, int] | Unknown:
         """The pid of one living process for each of `containers` that has any."""
 
+
+class ReservingTable(Protocol):
+    """The processes that slots are reserved for."""
+
     def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
         """The process that had the client of the service ask; None: it cannot be told."""
 
@@ -120,6 +124,7 @@ class World:
     engine: EnginePort
     gpu: GpuPort | None
     processes: ProcessTable
+    reserving: ReservingTable
     state: StateBook
     metadata: MetadataBook
     operations: OperationsPort

@@ -169,7 +169,7 @@ class BookingService:
 
     def _find_process(self, peer: Peer) -> ReservingProcess | None:
         """For whom a reservation is; None where that cannot be told: then time ends it."""
-        process = self._world.processes.find_asker(peer.pid, peer.uid)
+        process = self._world.reserving.find_asker(peer.pid, peer.uid)
         if isinstance(process, Unknown):
             raise unavailable(process.reason)
         return process
@@ -240,7 +240,7 @@ class BookingService:
         """Release what is reserved for processes that have ended."""
         record = self._transactions.read_records(frozenset({name})).get(name)
         processes = record.processes if isinstance(record, Record) else ()
-        states = self._world.processes.find_states(processes).values()
+        states = self._world.reserving.find_states(processes).values()
         # Decision 231: or their end would take away what this caller is given.
         if processes and all(state is ProcessState.ENDED for state in states):
             allocator.release(name)

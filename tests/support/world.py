@@ -138,6 +138,7 @@ class Host:
             engine=_Engine(self),
             gpu=None if self.gpu is None and Source.NVML not in self.failing else _Gpu(self),
             processes=_Processes(self),
+            reserving=_Reserving(self),
             state=_State(self),
             metadata=MetadataInMemory(self),
             operations=_Operations(self),
@@ -220,6 +221,8 @@ class _Processes(_Port):
             return self.host.living
         return {one: pid for one, pid in self.host.living.items() if one in containers}
 
+
+class _Reserving(_Port):
     def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
         return self.host.asker
 

@@ -2060,7 +2060,7 @@ MUTATIONS = (
     Mutation(
         invariant=1,
         name="what /proc hides has ended",
-        file="ds01d/adapters/host/processes.py",
+        file="ds01d/adapters/host/reserving_processes.py",
         old="            return dict.fromkeys(processes, ProcessState.UNKNOWN)\n",
         new="            return dict.fromkeys(processes, ProcessState.ENDED)\n",
         tests=(f"{ASKING}::TestState::test_what_is_hidden_has_not_ended",),
@@ -2068,7 +2068,7 @@ MUTATIONS = (
     Mutation(
         invariant=1,
         name="a process that cannot be read has ended",
-        file="ds01d/adapters/host/processes.py",
+        file="ds01d/adapters/host/reserving_processes.py",
         old="            return ProcessState.UNKNOWN\n",
         new="            return ProcessState.ENDED\n",
         tests=(f"{ASKING}::TestState::test_what_cannot_be_read_has_not_ended",),
@@ -2116,7 +2116,7 @@ MUTATIONS = (
     Mutation(
         invariant=3,
         name="another process with the pid is the one that reserved",
-        file="ds01d/adapters/host/processes.py",
+        file="ds01d/adapters/host/reserving_processes.py",
         old="        is_another = entry.started != process.started\n",
         new="        is_another = False\n",
         tests=(f"{ASKING}::TestState::test_another_with_its_pid_is_another",),

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
-from ds01d.adapters.host.asking_process import find_asking_process
 from ds01d.adapters.host.cgroup_paths import (
     ID_LENGTH,
     IDS,
@@ -23,7 +21,6 @@ from ds01d.adapters.host.cgroup_paths import (
 )
 from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
 from ds01d.model.primitives import ContainerId, Source, Unknown
-from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.text import make_printable
 
 _MAX_PARENTS = 256
@@ -71,7 +68,12 @@ class Processes:
         self._users = users or (lambda _: {})
         self._rootless = rootless
         self._is_hidden = is_hidden
-        self._proc = proc
+        self.proc = proc
+
+    @property
+    def hiding_problem(self) -> str:
+        """Why a process that is not seen may live all the same; "" if it cannot."""
+        return _HIDDEN_NAMESPACE if self._is_hidden() else self.hidepid_problem
 
     @property
     def hidepid_problem(self) -> str:
@@ -81,7 +83,7 @@ class Processes:
             self._read_text(1, "cgroup")
         except (_ProcessGone, OSError):
             return (
-                f"{self._proc} hides the processes of others, and a hidden process looks dead: "
+                f"{self.proc} hides the processes of others, and a hidden process looks dead: "
                 "be root with CAP_SYS_PTRACE, and without ProtectProc="
             )
         return ""
@@ -103,7 +105,7 @@ class Processes:
                     container=_make_unknown(f"process {pid}: {error.strerror}")
                 )
             except (ValueError, IndexError) as error:
-                problem = f"invalid content in {self._proc}/{pid}: {error}"
+                problem = f"invalid content in {self.proc}/{pid}: {error}"
                 processes[pid] = Process(container=_make_unknown(problem))
             else:
                 if uid is not None:
@@ -118,7 +120,7 @@ class Processes:
     def pid_max(self) -> int:
         """The largest pid that the kernel gives now."""
         try:
-            return int((self._proc / "sys/kernel/pid_max").read_text())
+            return int((self.proc / "sys/kernel/pid_max").read_text())
         except (OSError, ValueError):
             return PID_MAX_LIMIT
 
@@ -132,7 +134,7 @@ class Processes:
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
         look at every process of the host, 5 to 15 microseconds each.
         """
-        if problem := _HIDDEN_NAMESPACE if self._is_hidden() else self.hidepid_problem:
+        if problem := self.hiding_problem:
             return _make_unknown(problem)
         by_text = {container.encode(): container for container in containers}
         # Of a release there is one, whose text is found faster than any ID is.
@@ -140,7 +142,7 @@ class Processes:
         living: dict[ContainerId, int] = {}
         try:
             # Twice as fast as with pathlib.
-            names = os.listdir(self._proc)  # noqa: PTH208
+            names = os.listdir(self.proc)  # noqa: PTH208
             pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
                 cgroup = self._cgroup_of(pid)
@@ -156,61 +158,10 @@ class Processes:
                     if self._is_alive(pid):
                         living[container] = pid
         except OSError as error:
-            return _make_unknown(f"{self._proc} cannot be read: {error.strerror}")
+            return _make_unknown(f"{self.proc} cannot be read: {error.strerror}")
         except (ValueError, IndexError) as error:
-            return _make_unknown(f"invalid content in {self._proc}: {error}")
+            return _make_unknown(f"invalid content in {self.proc}: {error}")
         return living
-
-    def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
-        """The process that had a client of the service ask; None where it cannot be told.
-
-        Unknown: the client has ended, or what it belongs to kept changing.
-        """
-        if self._is_hidden() or self.hidepid_problem or not self._boot_id:
-            return None
-        problem = ""
-        for _ in range(_ATTEMPTS):
-            try:
-                asker = find_asking_process(self._proc, client, uid)
-            except (OSError, ValueError, IndexError) as error:  # noqa: PERF203 - three times
-                problem = str(error)
-            else:
-                return None if asker is None else self._name_process(asker)
-        return _make_unknown(f"which process asked, {client} or a parent: {problem}")
-
-    def _name_process(self, entry: ProcessEntry) -> ReservingProcess:
-        command = make_printable(entry.command)
-        return ReservingProcess(
-            pid=entry.pid, started=entry.started, boot_id=self._boot_id, command=command
-        )
-
-    def find_states(
-        self, processes: Iterable[ReservingProcess]
-    ) -> Mapping[ReservingProcess, ProcessState]:
-        """Whether each process runs; UNKNOWN where that cannot be seen, never "ended"."""
-        if self._is_hidden() or self.hidepid_problem or not self._boot_id:
-            return dict.fromkeys(processes, ProcessState.UNKNOWN)
-        return {process: self._find_state(process) for process in processes}
-
-    def _find_state(self, process: ReservingProcess) -> ProcessState:
-        if process.boot_id != self._boot_id:
-            return ProcessState.ENDED
-        try:
-            entry = read_entry(self._proc, process.pid)
-        except (FileNotFoundError, ProcessLookupError):
-            return ProcessState.ENDED
-        except (OSError, ValueError, IndexError):
-            return ProcessState.UNKNOWN
-        # Another one has its pid by now.
-        is_another = entry.started != process.started
-        return ProcessState.ENDED if is_another or entry.has_ended else ProcessState.RUNS
-
-    @cached_property
-    def _boot_id(self) -> str:
-        try:
-            return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
-        except (OSError, ValueError):
-            return ""
 
     def _cgroup_of(self, pid: int) -> bytes:
         """What names a process's containers; empty where it has ended."""
@@ -264,7 +215,7 @@ class Processes:
 
     def _read_stat(self, pid: int) -> ProcessEntry:
         try:
-            return read_entry(self._proc, pid)
+            return read_entry(self.proc, pid)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
 
@@ -279,7 +230,7 @@ class Processes:
 
     def _read_bytes(self, pid: int, name: str) -> bytes:
         try:
-            return read_file(self._proc, pid, name)
+            return read_file(self.proc, pid, name)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
 

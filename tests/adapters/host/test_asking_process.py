@@ -14,6 +14,7 @@ import pytest
 
 from ds01d.adapters.host.asking_process import find_asking_process
 from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.host.reserving_processes import ReservingProcesses
 from ds01d.model.primitives import Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from tests.support.daemon import ROOT
@@ -21,7 +22,8 @@ from tests.support.daemon import ROOT
 CLIENT = """\
 import json, os, sys
 from ds01d.adapters.host.processes import Processes
-asker = Processes().find_asker(os.getpid(), os.getuid())
+from ds01d.adapters.host.reserving_processes import ReservingProcesses
+asker = ReservingProcesses(Processes()).find_asker(os.getpid(), os.getuid())
 print(json.dumps(None if asker is None else [asker.pid, asker.command]))
 """
 
@@ -179,11 +181,11 @@ class TestParents:
         write_process(proc, 50, 10)
         with pytest.raises(ProcessLookupError):
             find(proc)
-        asker = Processes(proc=proc).find_asker(50, 1001)
+        asker = ReservingProcesses(Processes(proc=proc)).find_asker(50, 1001)
         assert isinstance(asker, Unknown)
 
     def test_a_client_that_has_ended(self, proc: Path) -> None:
-        assert isinstance(Processes(proc=proc).find_asker(50, 1001), Unknown)
+        assert isinstance(ReservingProcesses(Processes(proc=proc)).find_asker(50, 1001), Unknown)
 
     def test_a_long_line_of_forks_ends(self, proc: Path) -> None:
         for pid in range(100, 200):
@@ -197,11 +199,11 @@ class TestState:
         process = ReservingProcess(
             **{"pid": 10, "started": 10, "boot_id": "boot-1", **changes}  # type: ignore[arg-type]
         )
-        return Processes(proc=proc).find_states([process])[process]
+        return ReservingProcesses(Processes(proc=proc)).find_states([process])[process]
 
     def test_it_runs_until_it_ends(self, proc: Path) -> None:
         write_process(proc, 10, 1)
-        assert Processes(proc=proc).find_asker(10, 1001) is None
+        assert ReservingProcesses(Processes(proc=proc)).find_asker(10, 1001) is None
         assert self.find_state(proc) is ProcessState.RUNS
         shutil.rmtree(proc / "10")
         assert self.find_state(proc) is ProcessState.ENDED
@@ -229,12 +231,12 @@ class TestState:
     def test_what_is_hidden_has_not_ended(self, proc: Path) -> None:
         shutil.rmtree(proc / "1")  # hidepid: the processes of others look as if they were not there
         assert self.find_state(proc) is ProcessState.UNKNOWN
-        assert Processes(proc=proc).find_asker(50, 1001) is None
+        assert ReservingProcesses(Processes(proc=proc)).find_asker(50, 1001) is None
 
     def test_what_is_hidden_from_now_on_has_not_ended(self, proc: Path) -> None:
         write_process(proc, 10, 1)
         process = ReservingProcess(pid=10, started=10, boot_id="boot-1")
-        processes = Processes(proc=proc)
+        processes = ReservingProcesses(Processes(proc=proc))
         assert processes.find_states([process])[process] is ProcessState.RUNS
         shutil.rmtree(proc / "1")  # mount -o remount,hidepid=invisible /proc
         shutil.rmtree(proc / "10")

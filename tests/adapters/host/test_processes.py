@@ -380,7 +380,7 @@ class Reusing(Processes):
     def _read_uid(self, pid: int) -> int | None:
         uid = super()._read_uid(pid)
         Reusing.starts += 1
-        Proc(self._proc).add(pid, f"0::/docker/{OUTER}", started=Reusing.starts)
+        Proc(self.proc).add(pid, f"0::/docker/{OUTER}", started=Reusing.starts)
         return uid
 
 
@@ -399,7 +399,7 @@ class ReusedOnce(Processes):
         uid = super()._read_uid(pid)
         if not self.done:
             self.done = True
-            Proc(self._proc).add(pid, f"0::/docker/{OUTER}", started=2000, uid=1002)
+            Proc(self.proc).add(pid, f"0::/docker/{OUTER}", started=2000, uid=1002)
         return uid
 
 

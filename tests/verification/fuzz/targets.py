@@ -29,6 +29,7 @@ from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.docker import cache_file, listing, parsing
 from ds01d.adapters.host import dpkg, image_catalogue, owners_file
 from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.host.reserving_processes import ReservingProcesses
 from ds01d.adapters.nvml import xid_journal
 from ds01d.config_checks import describe_risks
 from ds01d.config_file import parse_config
@@ -225,9 +226,10 @@ def _cgroup(data: bytes) -> None:
     found = Processes(proc=folder).look_up([7])
     assert set(found) <= {7}
     assert all(process.command.isprintable() for process in found.values())
-    asker = Processes(proc=folder).find_asker(7, 1001)
+    reserving = ReservingProcesses(Processes(proc=folder))
+    asker = reserving.find_asker(7, 1001)
     assert not isinstance(asker, ReservingProcess) or asker.command.isprintable()
-    Processes(proc=folder).find_states([ReservingProcess(pid=7, started=12345, boot_id="boot")])
+    reserving.find_states([ReservingProcess(pid=7, started=12345, boot_id="boot")])
 
 
 _PROCESS: Final[Mapping[str, bytes]] = {
