@@ -77,10 +77,12 @@ CREATE TABLE progress (
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Connect to a file that is there."""
+    # mode=rw: or SQLite would make a missing file, owned by whoever only reads.
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         timeout=timeout_s,
+        # `transaction` begins and ends them; Python would begin one by itself before each write.
         isolation_level=None,
         cached_statements=16,
     )
@@ -141,6 +143,7 @@ def _prepare_tables(database: sqlite3.Connection) -> None:
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
     """Store all that is done in the block, or nothing."""
+    # A deferred one finds out only at its first write that somebody else has the lock.
     database.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -178,6 +178,7 @@ class AccountingFile:
                 database.execute(statement, (change.step_s, number))
 
     def _number_boot(self, at: Now) -> int:
+        # 0 is no boot's number: times of a boot whose clock is not known are never moved.
         return self._boots.get(at.boot_id, 0)
 
     @contextmanager
@@ -191,6 +192,7 @@ class AccountingFile:
         try:
             yield
         except Exception as error:  # a damaged byte makes any value of any other
+            # The next call opens it again: by then it may be another file, or mended.
             self.close()
             reason = f"the accounting in {self.path} was not written: {error}"
             is_passing = isinstance(error, OSError | sqlite3.OperationalError)

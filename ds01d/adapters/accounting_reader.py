@@ -156,6 +156,7 @@ def open_reader(folder: Path) -> Iterator[AccountingReader | None]:
     try:
         with closing(connect(path, _WAIT_S)) as database:
             database.execute("PRAGMA query_only = ON")
+            # One transaction: what is saved meanwhile is in none of the answers.
             database.execute("BEGIN")
             yield AccountingReader(database)
     except (sqlite3.Error, msgspec.ValidationError, ValueError, TypeError) as error:

@@ -59,6 +59,7 @@ def _add_to_file(path: Path, folder: int, alerts: Sequence[Alert], at: Wall) -> 
     """Add them; False if somebody else changed the file at the same time."""
     signature = _read_signature(path, folder)
     elements = _read_elements(path, folder)
+    # Decision 239: each notice once; when it was added makes no other one of it.
     present = {_parse_alert(element) for element in elements}
     new = [alert for alert in dict.fromkeys(alerts) if alert not in present]
     if not new:
@@ -93,6 +94,7 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
     if not data.strip():  # made by a writer who was interrupted, or emptied by hand
         return []
     try:
+        # Raw: what others wrote is not spelt anew.
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WriteFailed(

@@ -40,6 +40,7 @@ def read_claims(path: Path, name: str, most: int) -> list[ClaimedEvent] | str:
         return [] if descriptor.obstacle is ReadFailure.MISSING else descriptor.reason
     try:
         size = os.fstat(descriptor).st_size
+        # It may begin within a line; the rest of one is no JSON object, and is passed over.
         data = os.pread(descriptor, _MAX_BYTES, max(0, size - _MAX_BYTES))
     except OSError as error:
         return f"{path}: {error.strerror}"
@@ -55,6 +56,7 @@ def read_claims(path: Path, name: str, most: int) -> list[ClaimedEvent] | str:
 
 def _parse_claim(line: bytes, name: str) -> ClaimedEvent | None:
     """A line if it is about `name`: one of its details is that name; None for every other line."""
+    # Nearly all lines are about others, and to search the bytes costs far less than to parse.
     if len(line) > _MAX_LINE_BYTES or name.encode(errors="replace") not in line:
         return None
     try:

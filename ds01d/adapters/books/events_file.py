@@ -70,6 +70,7 @@ class EventsFile:
             while self._waiting:
                 batch = self._next_batch()
                 append_line(self._path, b"\n".join(batch).decode())
+                # Only now: what could not be written is written before all that comes later.
                 for _ in batch:
                     self._waiting.popleft()
         except Ds01Error as error:

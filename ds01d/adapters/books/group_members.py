@@ -35,6 +35,7 @@ def parse_assignments(data: bytes) -> tuple[dict[str, str], list[str]]:
 
 def _list_lines(data: bytes) -> Iterator[tuple[int, str]]:
     """The lines without comments, with their numbers; what is no UTF-8 is in no login."""
+    # Some editors begin a file with a byte order mark, which would be part of the first login.
     text = data.decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.partition("#")[0].strip():

@@ -73,6 +73,7 @@ def decode_files(data: bytes, path: Path) -> Content:
         copy = msgspec.json.decode(data, type=_Copy)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
+    # The configuration may name another file by now.
     return copy.files if copy.path == str(path) and path.name in copy.files else {}
 
 

@@ -56,6 +56,7 @@ def find_format(raw: Mapping[object, object], overrides: Mapping[object, object]
     """The format of the file `raw`, with the overrides beside it."""
     keys = {key for section in _list_sections(raw, overrides) for key in section}
     counts_gpus = bool(keys & _PRESENT)
+    # Decision 221: quotas and holds are recognized apart: a file may have each in another format.
     has_units = HOLD_KEY in keys and HOLD_HOURS_KEY not in keys
     is_older = not counts_gpus or has_units
     return LimitsFormat(hold_key=HOLD_KEY if is_older else HOLD_HOURS_KEY, counts_gpus=counts_gpus)

@@ -98,6 +98,7 @@ class LimitsSections:
 
     def build_chains(self) -> dict[UserName, Chain]:
         """For everybody who is named: where their limits are looked up."""
+        # One chain for a whole group: `find_each` recognizes it, and works it out once.
         of_group: dict[str, Chain] = {
             name: (layer, self.defaults) for name, layer in self.groups.items()
         }

@@ -62,6 +62,7 @@ class PresentLimits:
         if name_group(chain) != OVERRIDE:
             return find_gpu_quota(chain, chain, self._mistakes)
         sections, user = self._sections, chain[0].key.partition(".")[2]
+        # Decision 223: an override without an aggregate has that of the group that counts.
         groups = [sections.groups[name] for name in sections.list_groups(user)[:1]]
         return find_gpu_quota(chain, (chain[0], *groups, *chain[1:]), self._mistakes)
 

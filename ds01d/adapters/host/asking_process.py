@@ -38,9 +38,12 @@ def find_asking_process(proc: Path, client: int, uid: int) -> ProcessEntry | Non
         if child.parent <= 1:
             break
         parent = read_entry(proc, child.parent)
+        # No parent is younger than its child: it ended, and its pid was given away again.
         if parent.started > child.started:
             raise ProcessLookupError(f"process {child.parent} is another one by now")
         is_allowed = is_for_another or _read_uid(proc, parent.pid) in (uid, 0)
+        # Decision 230: a reservation does not last by somebody else's process, nor by one that
+        # adopts all and never ends.
         if parent.command in _MANAGERS or not is_allowed:
             break
         candidate, is_runner = parent, parent.command in _RUNNERS

@@ -64,6 +64,7 @@ class OwnersFile:
             if signature == self._signature or signature.size > LIMIT:
                 return None
             data = read_unchanged(descriptor, LIMIT + 1)
+            # A file that is this new can change again with the same signature: it is read again.
             if data is not None and not signature.is_racy():
                 self._signature = signature
         except OSError:

@@ -30,6 +30,7 @@ class ReservingProcesses:
         if self._processes.hiding_problem or not self._boot_id:
             return None
         problem = ""
+        # A parent may end while it is read, and its children get another one.
         for _ in range(_ATTEMPTS):
             try:
                 asker = find_asking_process(self._processes.proc, client, uid)
@@ -56,6 +57,7 @@ class ReservingProcesses:
         return {process: self._find_state(process) for process in processes}
 
     def _find_state(self, process: ReservingProcess) -> ProcessState:
+        # Decision 233: start times count from the boot, so those of two boots do not compare.
         if process.boot_id != self._boot_id:
             return ProcessState.ENDED
         try:
