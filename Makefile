@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Arguments for pytest: make test ARGS='-k verdict -x'
 ARGS ?=
 # In parallel, in the order of tests/conftest.py.
-PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --max-worker-restart 2
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder --max-worker-restart 2
 # Tests start ds01d hundreds of times: compile it once, also if the environment forbids that.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -11,9 +11,11 @@ import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling, Scheduling  # type: ignore[import-untyped]
 
 from simulation.engines import (
     EngineUnavailable,
@@ -72,11 +74,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in too_new]
     items.sort(key=_patience, reverse=True)
     for item in items:
-        if item.get_closest_marker("machine") is not None:
-            # One machine serves the tests of a file, and it is booted where they run.
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(FIRST_MACHINE_S))
+        if item.get_closest_marker("machine") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(FIRST_MACHINE_S))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Distribute the tests one by one, but whole files where what they share is dear.
+
+    The groups of `--dist loadgroup` do nothing with pytest 9.2: xdist 3.8 writes them into a field
+    that is no longer read, and each worker boots a machine of its own for some tests of a file.
+    """
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # without types
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        # One machine serves the tests of a file; the reference is made once.
+        is_shared = "tests/machine/" in file or file.endswith("tests/test_reference.py")
+        return file if is_shared else nodeid
 
 
 def _needs_newer_engine(item: pytest.Item) -> bool:

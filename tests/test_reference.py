@@ -23,8 +23,6 @@ from tests.support.samples import copy_sample
 from tests.support.scripts import ROOT
 from tools import reference
 
-pytestmark = pytest.mark.xdist_group("reference")  # what `made` makes is made once
-
 PROGRAMS = reference.load_commands()
 
 

@@ -21,7 +21,7 @@ report=()
 for engine in "${engines[@]}"; do
     began=$SECONDS result=passed
     DS01D_ENGINE=$engine .venv/bin/python -m pytest -q -m docker \
-        -n auto --dist loadgroup --max-worker-restart 2 "$@" || { result=FAILED failed=1; }
+        -n auto --dist loadscope --max-worker-restart 2 "$@" || { result=FAILED failed=1; }
     report+=("$(printf '%-6s %4d s  %s' "$result" $((SECONDS - began)) "$engine")")
 done
 printf '%s\n' '' "${report[@]}"

@@ -170,7 +170,7 @@ def lab(machine_host: None) -> Iterator[Lab]:
         yield Lab(machine=machine, service=Service(machine), before=lab_files(machine))
 
 
-def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
+def install_and_observe(lab: Lab) -> None:
     machine = lab.machine
     assert lab.docker_run("alice", "first", "--gpus", "1").returncode == 0
     machine.run("dpkg", "--install", "/root/ds01d.deb", timeout_s=120)
@@ -205,7 +205,7 @@ def test_installed_it_looks_on_and_changes_nothing(lab: Lab) -> None:
     machine.run("systemctl", "start", UNITS[2])
 
 
-def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> None:
+def take_over(lab: Lab) -> None:
     machine = lab.machine
     lab.type_in(*TAKE_OUT.there, *TAKE_OVER.there)
     checks = lab.doctor()
@@ -306,7 +306,7 @@ def test_taken_over_two_at_once_get_two_gpus_and_the_lab_goes_on(lab: Lab) -> No
     assert {checks[name][0]["health"] for name in ("allocator", "docker wrapper")} == {"ok"}
 
 
-def test_gone_back_all_is_as_it_was(lab: Lab) -> None:
+def go_back(lab: Lab) -> None:
     machine = lab.machine
     for step in (NOTICES, TAKE_OVER, TAKE_OUT, OBSERVE):
         lab.type_in(*step.back)
@@ -333,7 +333,7 @@ LEGACY: Final = f"{INFRA}/scripts/docker/gpu_allocator.py"
 RECONCILER: Final = f"{INFRA}/scripts/maintenance/reconcile-gpu-state.sh"
 
 
-def test_the_other_way_begins_with_a_state_file(lab: Lab) -> None:
+def go_the_way_with_a_state_file(lab: Lab) -> None:
     """The scripts of before: every step there, then every step back."""
     machine, service = lab.machine, lab.service
     machine.run("dpkg", "--purge", "ds01d", timeout_s=120)
@@ -377,3 +377,11 @@ def test_the_other_way_begins_with_a_state_file(lab: Lab) -> None:
         assert after[path] == scripts[path]
     assert machine.path("/usr/local/bin/container-list").is_symlink()
     assert service.books.bookings() == set()
+
+
+def test_a_lab_installs_observes_takes_over_and_goes_back(lab: Lab) -> None:
+    """Each step begins where the one before has ended."""
+    install_and_observe(lab)
+    take_over(lab)
+    go_back(lab)
+    go_the_way_with_a_state_file(lab)

@@ -115,9 +115,9 @@ def run(*words: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Co
 
 def read(function: str, *words: str) -> str:
     """What one of the lab's scripts makes of an answer."""
-    line = f'source {PARSING}; {function} "$@"'
+    line = f'source "$0"; {function} "$@"'
     done = subprocess.run(
-        ["bash", "-c", line, "bash", *words], stdout=subprocess.PIPE, encoding="utf-8", check=True
+        ["bash", "-c", line, PARSING, *words], stdout=subprocess.PIPE, encoding="utf-8", check=True
     )
     return done.stdout.strip()
 
