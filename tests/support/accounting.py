@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +46,17 @@ class Accounted:
         self.folder = folder
         self.seen: list[Clocks] = []
         self.real_s = 0.0
+        self._store = self._open_store()
         self.restart()
 
-    def restart(self) -> None:
+    def _open_store(self) -> AccountingFile:
         store = AccountingFile(self.folder, keep_days=1000)
+        weakref.finalize(self, store.close)  # Python 3.13 warns of what is only dropped
+        return store
+
+    def restart(self) -> None:
+        self._store.close()
+        store = self._store = self._open_store()
         parts = AccountingParts(store=store, find_record_user=self.find_user)
         self.accounting = Accounting(parts, self.life.host.world().state_dir, self.config)
 
