@@ -219,7 +219,7 @@ def test_a_spreadsheet_computes_nothing_that_a_user_named_so(reader: Reader) -> 
 
 def test_many_bookings_come_in_several_replies(tmp_path: Path) -> None:
     changes = [begun(number, float(number)) for number in range(1, 2502)]
-    store(tmp_path, *changes, seen=HOUR)
+    store(tmp_path, *changes, seen=HOUR).close()
     reader = Reader(tmp_path, OLGA)
     ids = [one["id"] for one in reader.json("--by", "booking")["bookings"]]
     assert ids == [*range(2501, 0, -1)]
