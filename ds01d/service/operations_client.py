@@ -79,10 +79,12 @@ class RemoteOperations(ServiceClient):
         while report.older_than is not None and (
             query.most is None or len(report.bookings) < query.most
         ):
-            part = self._read_part(replace(query, before=report.older_than))
+            # No more than are wanted: `older_than` is the ID of the last one of the reply.
+            most = None if query.most is None else query.most - len(report.bookings)
+            part = self._read_part(replace(query, before=report.older_than, most=most))
             report = msgspec.structs.replace(
                 report,
-                bookings=(*report.bookings, *part.bookings)[: query.most],
+                bookings=(*report.bookings, *part.bookings),
                 older_than=part.older_than,
             )
         return report

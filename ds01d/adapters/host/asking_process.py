@@ -71,7 +71,8 @@ def _is_part_of_parent(proc: Path, entry: ProcessEntry) -> bool:
 
 
 def _read_uid(proc: Path, pid: int) -> int | None:
-    for line in read_file(proc, pid, "status").splitlines():
+    # By LF alone: a process chooses its name, in which the kernel escapes only LF.
+    for line in read_file(proc, pid, "status").split(b"\n"):
         if line.startswith(b"Uid:"):
             return int(line.split()[1])
     return None

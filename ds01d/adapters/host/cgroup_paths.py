@@ -93,7 +93,7 @@ def without_users_own(cgroup: bytes) -> bytes:
 
 def _find_marks(cgroup: str) -> Iterator[tuple[int, _IdPosition, ContainerId]]:
     """Each ID with its depth. Of cgroup v1 there are a dozen lines, most with the same path."""
-    for path in dict.fromkeys(line.split(":", 2)[-1] for line in cgroup.splitlines()):
+    for path in dict.fromkeys(line.split(":", 2)[-1] for line in cgroup.split("\n")):
         for depth, part in enumerate(path.removesuffix(" (deleted)").split("/")):
             if match := _KNOWN_FORM.fullmatch(part):
                 yield depth, _IdPosition.UNDERSTOOD, ContainerId(match[1])

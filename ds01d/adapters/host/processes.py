@@ -220,7 +220,8 @@ class Processes:
             raise _ProcessGone from error
 
     def _read_uid(self, pid: int) -> int | None:
-        for line in self._read_text(pid, "status").splitlines():
+        # By LF alone: a process chooses its name, in which the kernel escapes only LF.
+        for line in self._read_text(pid, "status").split("\n"):
             if line.startswith("Uid:"):
                 return int(line.split()[1])
         return None

@@ -114,7 +114,8 @@ def write_process(
     folder.mkdir()
     text = f"{pid} ({given['command']}) {' '.join(map(str, rest))} {given['started']} 0"
     (folder / "stat").write_text(text)
-    (folder / "status").write_text(f"Name:\tx\nUid:\t{given['uid']}\t0\t0\t0\n")
+    text = f"Name:\t{given.get('name', 'x')}\nUid:\t{given['uid']}\t0\t0\t0\n"
+    (folder / "status").write_bytes(text.encode())
     (folder / "cmdline").write_text("\0".join(words))
     (folder / "cgroup").write_text("0::/\n")
 
@@ -140,6 +141,13 @@ class TestParents:
 
     def test_somebody_elses_process_is_nobodys(self, proc: Path) -> None:
         write_process(proc, 10, 1, uid=1002)
+        write_process(proc, 50, 10)
+        assert find(proc) is None
+
+    @pytest.mark.parametrize("end", ["\r", "\x0b", "\x1d"])
+    def test_a_name_that_claims_a_uid_claims_nothing(self, proc: Path, end: str) -> None:
+        """prctl(PR_SET_NAME) takes any 15 bytes, of which the kernel escapes only LF here."""
+        write_process(proc, 10, 1, uid=1002, name=f"x{end}Uid:\t1001")
         write_process(proc, 50, 10)
         assert find(proc) is None
 

@@ -47,7 +47,8 @@ class Proc:
             [state, str(parent), *["0"] * 15, str(threads), "0", str(started), *["0"] * 30]
         )
         (folder / "stat").write_text(f"{pid} ({command}) {rest}\n")
-        (folder / "status").write_text(f"Name:\t{command}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
+        status = f"Name:\t{command}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
+        (folder / "status").write_bytes(status.encode())
         (folder / "cgroup").write_text(f"{cgroup}\n")
 
     def look_up(self, pid: int, *known: ContainerId) -> Process | None:
@@ -425,6 +426,15 @@ def test_a_command_may_hold_anything_and_moves_no_cursor(
     process = proc.look_up(50)
     assert process is not None
     assert process.command == told
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x1d"])
+def test_a_command_cannot_claim_another_user(proc: Proc, end: str) -> None:
+    """The kernel escapes LF in the name that a process chose, and no other end of a line."""
+    proc.add(50, "0::/", uid=1002, command=f"x{end}Uid:\t1001")
+    process = proc.look_up(50)
+    assert process is not None
+    assert process.user == "1002"
 
 
 def test_users_are_asked_for_all_together(proc: Proc) -> None:

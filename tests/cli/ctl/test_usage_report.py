@@ -223,8 +223,9 @@ def test_many_bookings_come_in_several_replies(tmp_path: Path) -> None:
     reader = Reader(tmp_path, OLGA)
     ids = [one["id"] for one in reader.json("--by", "booking")["bookings"]]
     assert ids == [*range(2501, 0, -1)]
-    some = reader.json("--by", "booking", "--limit", "1500")["bookings"]
-    assert [one["id"] for one in some] == ids[:1500]
+    some = reader.json("--by", "booking", "--limit", "1500")
+    assert [one["id"] for one in some["bookings"]] == ids[:1500]
+    assert some["older_than"] == ids[1499]
 
 
 def test_who_is_no_operator_sees_their_own_alone(folder: Path) -> None:
