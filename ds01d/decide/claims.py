@@ -187,8 +187,11 @@ def _find_users(
 
 
 def _has_file(record: Record | BadRecord | None) -> bool:
-    """Whether it is written down; with Docker as the books others are derived."""
-    return record is not None and bool(record.digest)
+    """Whether it is written down; with Docker as the books others are derived.
+
+    One that cannot be read has no digest either, and may be a booking.
+    """
+    return isinstance(record, BadRecord) or (record is not None and bool(record.digest))
 
 
 def _find_reserved_devices(

@@ -9,9 +9,9 @@ import pytest
 from ds01d.config import Config
 from ds01d.decide.bookings import count_bookings
 from ds01d.model.allocation import Allocated, Released
-from ds01d.model.books import AllocatorState, Attempt, Record
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, Record
 from ds01d.model.drift import Kind, Outcome, WaitReason
-from ds01d.model.primitives import ContainerName, Source, Unknown, UserName, Wall
+from ds01d.model.primitives import ContainerName, Digest, Source, Unknown, UserName, Wall
 from ds01d.model.reservation import (
     BOOKING_LABEL,
     MOST_PROCESSES,
@@ -220,6 +220,16 @@ class TestContainer:
         life.run(*devices, name=fields.pop("name"), **fields)  # type: ignore[misc, arg-type]
         life.after(120)
         assert "0" in booked(life.sweep())[given.container]
+
+    def test_one_whose_record_cannot_be_read_may_have_a_booking_of_its_own(self) -> None:
+        life = files_life()
+        given = reserve(life)
+        name = ContainerName("plain")
+        life.host.records[name] = BadRecord(
+            container=name, reason="it cannot be read", digest=Digest(""), replaceable=False
+        )
+        create(life, "GPU-0", name=name, labels={}).after(60)
+        assert booked(life.sweep())[given.container] == {"0"}
 
     def test_a_label_takes_nothing_from_somebody_else(self, life: Life) -> None:
         """The wrapper lets anybody write a label, and puts them into their own slice."""

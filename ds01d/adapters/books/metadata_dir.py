@@ -171,7 +171,7 @@ class MetadataDirectory:
     def _read_expected(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
         data = self._reader.read_content(folder, name)
         if isinstance(data, NotRead):
-            raise BooksChanged(data.reason)
+            raise data.make_write_error()
         if digest_of(data) != onto:
             raise BooksChanged(f"{self._reader.build_path(name)} has changed since it was read")
         return data

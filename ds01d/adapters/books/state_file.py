@@ -208,6 +208,8 @@ class StateFile:
                 atomic_write.replace_file(self._path, data, folder=folder)
             else:
                 self._replace_state(folder, base, data)
+        elif isinstance(reading, NotRead):
+            raise reading.make_write_error()
         else:
             raise BooksChanged(f"{self._path} has changed since it was read")
         self._good = data
@@ -234,7 +236,7 @@ class StateFile:
         # from then on the inode that the link will have.
         descriptor = open_file(self._path, folder=folder, to_write=True)
         if isinstance(descriptor, NotRead):
-            raise BooksChanged(descriptor.reason)
+            raise descriptor.make_write_error()
         try:
             if not _may_be_replaced(folder, descriptor):
                 self._overwrite_state(folder, base, data)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.folders import UntrustedFolder, open_folder
 from ds01d.logins import find_login
 from ds01d.model.primitives import Digest, Word
@@ -44,6 +45,12 @@ class NotRead:
 
     obstacle: ReadFailure
     reason: str
+
+    def make_write_error(self) -> WriteFailed | BooksChanged:
+        """Why what was read before cannot be replaced."""
+        # Without descriptors or with a bad disk nobody changed it, and to decide again helps not.
+        kind = WriteFailed if self.obstacle is ReadFailure.FAILED else BooksChanged
+        return kind(self.reason)
 
 
 class Signature(NamedTuple):

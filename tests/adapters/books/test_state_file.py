@@ -292,6 +292,37 @@ except WriteFailed as error:
     assert lib.names() == {"gpu-state.json", "gpu-state.json.lock"}
 
 
+@pytest.mark.parametrize("left", range(8))
+def test_without_descriptors_a_write_fails_and_blames_nobody(lib: Lib, left: int) -> None:
+    before = lib.path.read_bytes()
+    program = """
+import os, resource, sys
+from pathlib import Path
+from ds01d.adapters.books.state_file import StateFile
+from ds01d.errors import WriteFailed
+from dataclasses import replace
+book = StateFile(Path(sys.argv[1]), Path(sys.argv[2]), 1.0)
+state = book.read()
+free = {name: replace(slot, containers=(), users={}) for name, slot in state.slots.items()}
+with book.lock():
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    used = [os.open("/dev/null", os.O_RDONLY) for _ in range(highest)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1 + int(sys.argv[3]), 4096))
+    try:
+        book.write(replace(state, slots=free), onto=state.digest)
+    except WriteFailed as error:
+        print("failed", error)
+    else:
+        print("written")
+"""
+    told = output(program, lib.path, lib.keep, left)
+    if told.startswith("failed"):
+        assert "Too many open files" in told
+        assert lib.path.read_bytes() == before
+    else:
+        assert released(lib.read()) == lib.read()
+
+
 # --- last good copies and broken files --------------------------------------------------------
 
 
