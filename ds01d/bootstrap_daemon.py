@@ -94,7 +94,7 @@ def take_over_books(config: Config, state: StateBook) -> list[str]:
         return []
     books, places = config.books, _list_places(config)
     lock = f"{books.state.name}.lock"
-    # The lock first: whoever holds that of before holds nothing.
+    # The lock first: the holder of the previous one holds nothing.
     problems = take_over({books.state.parent: [lock]}, frozenset({lock}))
     try:
         # Then under it: a writer may be between reading a file and replacing it.

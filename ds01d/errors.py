@@ -73,7 +73,7 @@ class EngineRefused(EngineFailed):
         self.message = message
 
     def is_missing(self, kind: str) -> bool:
-        """Docker itself has no such `kind`. The 404 of a proxy says nothing about it."""
+        """Docker itself has no such `kind`. The 404 of a proxy is no evidence of that."""
         return self.status == 404 and f"no such {kind}" in self.message.lower()
 
 

@@ -77,7 +77,7 @@ CREATE TABLE progress (
 
 def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Connect to a file that is there."""
-    # mode=rw: or SQLite would make a missing file, owned by whoever only reads.
+    # mode=rw: or SQLite would make a missing file, owned by a reader.
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -94,7 +94,7 @@ def check_journal(path: Path) -> None:
         size = path.with_name(f"{path.name}-wal").stat().st_size
     except FileNotFoundError:
         return
-    # A reader that was stopped in the midst keeps SQLite from beginning it anew.
+    # A reader that was stopped in the midst keeps SQLite from beginning it again.
     if size > MOST_JOURNAL_BYTES:
         reason = f"its journal has {size >> 20} MiB: end the program that reads it"
         raise OSError(errno.EFBIG, reason)
@@ -103,7 +103,7 @@ def check_journal(path: Path) -> None:
 def open_database(path: Path) -> sqlite3.Connection:
     """Open it to write, and make it if need be. Raises `sqlite3.Error` or `OSError`."""
     try:
-        # Never opened besides: a close would take away the locks of whoever reads in this process.
+        # Never opened besides: a close would take away the locks of readers in this process.
         if not stat.S_ISREG(path.lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "it is not a regular file")
     except FileNotFoundError:

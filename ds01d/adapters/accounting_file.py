@@ -192,7 +192,7 @@ class AccountingFile:
         try:
             yield
         except Exception as error:  # a damaged byte makes any value of any other
-            # The next call opens it again: by then it may be another file, or mended.
+            # The next call opens it again: by then it may be another file, or repaired.
             self.close()
             reason = f"the accounting in {self.path} was not written: {error}"
             is_passing = isinstance(error, OSError | sqlite3.OperationalError)

@@ -94,13 +94,13 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
     if not data.strip():  # made by a writer who was interrupted, or emptied by hand
         return []
     try:
-        # Raw: what others wrote is not spelt anew.
+        # Raw: what others wrote is not spelt again.
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WriteFailed(
             f"no notice was added: {path} is not a JSON list ({error}); move it away"
         ) from error
-    # Whoever may write there can put half a million into a file, and each is looked at.
+    # A user who may write there can put half a million into a file, and each is looked at.
     if len(elements) > _MAX_ELEMENTS:
         raise WriteFailed(f"no notice was added: {path} has {len(elements)} of them; move it away")
     return elements

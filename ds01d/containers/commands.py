@@ -189,7 +189,7 @@ def _read_pull(
 
 
 def _parse_offer(slot: Mapping[str, Any], name: ContainerName) -> Allocated | Rejected:
-    """What the status says of a slot; the limits of its user are looked at by the booking."""
+    """What the status has of a slot; the limits of its user are looked at by the booking."""
     users = [*(holder["container"] for holder in slot["holders"]), *slot["foreign"]]
     if users:
         return _make_rejection(

@@ -20,7 +20,7 @@ from ds01d.model.creation import Person, Setup
 
 FIRST_USER_UID: Final = 1000
 """Below it are root and the system's users, whose homes are no homes (login.defs, UID_MIN)."""
-# The kernel's overflow uid, and -1 in 16 bits: whoever has one of them is not known.
+# The kernel's overflow uid, and -1 in 16 bits: a process with one of them is not known.
 _NOBODY: Final = frozenset({65534, 65535})
 _MAX_LINKS: Final = 40
 _PATH: Final = re.compile(r"/[^\x00-\x1f\x7f:]*")

@@ -1,6 +1,6 @@
 """The container of a creation in Docker: made by its plan, known by its token, removed on failure.
 
-Whether it exists may be unknown: then it counts as left until Docker says that it does not.
+Whether it exists may be unknown: then it counts as left until Docker answers that it does not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PlannedContainer:
             raise
         if plan.confinement is not None:
             self._require_confined(self._id, plan.confinement)
-        # A kernel without a memory controller discards a limit, and Docker only says so here.
+        # A kernel without a memory controller discards a limit, and Docker reports that only here.
         for warning in warnings:
             self._warn(f"Docker warns: {warning}")
         return self._id

@@ -50,7 +50,7 @@ class SessionCalls:
             size=size,
         )
         with self.open_call(request) as call:
-            # Decision 198: a command has the rights of its container, whoever made that.
+            # Decision 198: a command has the rights of its container, independent of its creator.
             self.require_confined(call, call.find_own(wanted.name))
             entered = _open_sessions(call).enter_container(wanted.name, order)
         request.attach_stream(entered.stream)

@@ -1,7 +1,7 @@
 """Keeps the accounting after each pass: from the history, and from what the pass saw.
 
 It follows the books and changes none of them. What fails here is a warning, and is done again
-later: the place in the history up to which it is stored says from where.
+later: the place in the history up to which it is stored is where it continues.
 """
 
 from __future__ import annotations

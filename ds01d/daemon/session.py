@@ -77,7 +77,7 @@ OpenParts = Callable[[Config, OnChange, OnEvent], SessionParts]
 
 
 class _OwnUse:
-    """What the status says of the use of devices, for bookings in this process."""
+    """What the status has of the use of devices, for bookings in this process."""
 
     def __init__(self, status_builder: StatusBuilder) -> None:
         self._status_builder = status_builder

@@ -116,7 +116,7 @@ class Accounts:
         self._changes.append(BookingChanged(id=former.id, container=pair[0], user=former.user))
 
     def _correct_users(self, entry: Entry) -> None:
-        """A record that was written anew may name another owner than was believed."""
+        """A record that was written again may name another owner than was believed."""
         texts = {} if entry.after is None else entry.after.metadata
         for name, text in texts.items():
             user = None if text is None else self._find_record_user(text)

@@ -1,4 +1,4 @@
-"""The record of a booking: what a new one says, and what is read from it. Pure."""
+"""The record of a booking: what a new one contains, and what is read from it. Pure."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _MOST_SHOWN = 16
 def _list_own(user: UserName, slot: Slot, state: AllocatorState, records: Records) -> list[str]:
     names = dict.fromkeys(slot.containers)
     payers = zip(names, find_payers(slot, state, records), strict=True)
-    # One without a record may be whoever's the slot counts.
+    # One without a record may belong to any user of the slot.
     return [name for name, payer in payers if payer in (user, None)]
 
 

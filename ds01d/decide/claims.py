@@ -1,6 +1,6 @@
 """Which container turns a reservation into a booking without having its name. Pure.
 
-By its label, which is the word of whoever made the container: it counts only for a reservation of
+By its label, which the container's creator wrote: it counts only for a reservation of
 the same owner whose own container does not exist, and for one container: the first by creation.
 And by a reserved device, where a process reserved it and the container was made since. The books
 then follow to its name as after a rename.
@@ -89,7 +89,7 @@ def _is_in_slice_of(container: Container, user: UserName) -> bool | None:
 
 
 def _may_be_of(container: Container, user: UserName, snapshot: Snapshot) -> bool:
-    """Whether neither its slice nor its name nor its label says that it is another user's."""
+    """Whether neither its slice nor its name nor its label gives it to another user."""
     # Decision 250: nor does the name or label of another user take it out of its owner's quota.
     in_slice = _is_in_slice_of(container, user)
     if in_slice is not None:
@@ -229,7 +229,7 @@ def _is_made_since(
 def _is_vacant(name: ContainerName, engine: Engine, checkpoint: Checkpoint) -> bool:
     """Whether no container that Docker lists has the name, or the booking under it."""
     identity = checkpoint.identities.get(name)
-    # A container of that name, whoever made it, comes before every claim.
+    # A container of that name, of any creator, comes before every claim.
     return name not in engine.by_name and (identity is None or identity.id not in engine.containers)
 
 

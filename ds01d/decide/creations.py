@@ -167,7 +167,7 @@ def _has_claimed(subject: Subject, index: BooksIndex) -> bool:
     # Decision 231: bound by its devices.
     if elsewhere is not None and subject.record is not None and subject.record.processes:
         return True
-    # Decision 183: whoever knows the ID came after the allocation, whatever the clocks show.
+    # Decision 183: a caller that knows the ID came after the allocation, whatever the clocks show.
     return find_claim(subject.record, subject.container or elsewhere) is not None
 
 

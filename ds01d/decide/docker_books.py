@@ -206,7 +206,7 @@ def _find_devices(
     # Between an event and its inspect, and where that fails, it has what it had.
     if isinstance(container.request, Unknown):
         return had
-    # At its start an index may have become another device's: what it had says nothing.
+    # At its start an index may have become another device's: what it had is no evidence.
     if before is not None and before.started != container.started:
         had = frozenset()
     use = find_requested_devices(container, device_index, config, checkpoint)

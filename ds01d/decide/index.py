@@ -87,7 +87,7 @@ class BooksIndex:
         return bool(booked) and all((name, slot) in self.derived for slot in booked or ())
 
     def needs_record(self, name: ContainerName) -> bool:
-        """Only a record says whose container it is."""
+        """Only a record names the owner of a container."""
         record, container = self.find_record(name), self.containers.get(name)
         if record is None or not record.digest:
             return False
@@ -137,7 +137,7 @@ class BooksIndex:
         return self._users[name]
 
     def find_owner(self, name: ContainerName) -> Owner | None:
-        """As `find_user`, with what says so, and a guess where nothing else is known."""
+        """As `find_user`, with its source, and a guess where nothing else is known."""
         container = self.containers.get(name)
         return identify_owner(name, self.find_record(name), container, self.snapshot)
 

@@ -16,7 +16,7 @@ from ds01d.model.holding import Holds, VerdictReason
 from ds01d.model.notice import Notice, NoticeKind
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 
-# What only settles is released in a moment, and then says so.
+# What only settles is released in a moment, and then that is reported.
 _LASTING_WAITS = frozenset(
     {WaitReason.FREEZE, WaitReason.ENGINE, WaitReason.BLOCKED, WaitReason.UNDONE}
 )
@@ -62,7 +62,7 @@ def _find_hold_end(
     now = index.snapshot.now
     left_s = None if verdict.until is None else verdict.until - now.boot
     if verdict.why is VerdictReason.OVERDUE:
-        # Decision 227: time does not end such a hold, so the notice says what does.
+        # Decision 227: time does not end such a hold, so the notice names what does.
         reason = f"docker rm {name} frees it"
         kind, until = NoticeKind.HOLD_ENDED, None
     elif verdict.why is VerdictReason.HOLD and left_s is not None and left_s <= hold_warning_s:

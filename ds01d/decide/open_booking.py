@@ -10,7 +10,7 @@ from ds01d.model.accounting import SlotUse, TimeDivided
 from ds01d.model.primitives import Boot, ContainerName, Now, UserName
 
 READING_S: Final = 300.0
-"""A reading says nothing of the time that comes later than this."""
+"""A reading is no evidence for the time that comes later than this."""
 HOUR_S: Final = 3600.0
 
 

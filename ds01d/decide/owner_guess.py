@@ -1,6 +1,6 @@
-"""Whose a container may be where neither a booking nor its name says so. Pure.
+"""The probable owner of a container that neither a booking nor its name gives. Pure.
 
-Whoever makes a container can write a label, a cgroup and a folder, and the owners file is made of
+The creator of a container can write a label, a cgroup and a folder, and the owners file is made of
 them. So a guess is shown, marked as one, and that is all: it gives no right and counts for nobody's
 quota (decision 225). A label is none where the container runs in the slice of the user it names.
 """
@@ -26,7 +26,7 @@ _SLICE = re.compile(r"ds01-[^-/]+-([^/]+)\.slice")
 def identify_owner(
     name: ContainerName, record: Record | None, container: Container | None, snapshot: Snapshot
 ) -> Owner | None:
-    """The user of a container, and whether that is a guess; None: nothing says whose it is."""
+    """The user of a container, and whether that is a guess; None: there is no source for it."""
     # Decision 134: its name may have ended in any uid, so nothing else names its user.
     is_unnamed = container is None or container.is_unnamed
     labels = {} if container is None or is_unnamed else container.labels

@@ -88,7 +88,7 @@ def find_owner(
     passwd: Mapping[int, str],
     logins: Mapping[str, int],
 ) -> Owner | None:
-    """As `choose_owner`, with what says so."""
+    """As `choose_owner`, with its source."""
     recorded_user = None if record is None else record.user
     if record is not None and recorded_user is not None and has_user(record):
         return Owner(user=recorded_user, source=OwnerSource.BOOKING)

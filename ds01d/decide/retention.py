@@ -56,7 +56,7 @@ def decide_stopped(
         remaining = f"{rule_text}: held {hold_s:.0f} s, {left_s:.0f} s more"
         return subject.make_holds(subject.slots, why, evidence, remaining, until=end)
     over = f"{rule_text}: held {hold_s:.0f} s, over for {-left_s:.0f} s"
-    # Decision 227: its owner's `docker start` would share the slots with whoever got them.
+    # Decision 227: its owner's `docker start` would share the slots with their new holder.
     keeps = index.policy.expired_holds == "report" and not _is_freed_by_stop(container, index)
     if keeps and subject.booked:
         return subject.make_holds(subject.booked, VerdictReason.OVERDUE, evidence, over)

@@ -47,7 +47,7 @@ class Subject:
         return Holds(slots=slots, user=self.user, why=why, evidence=evidence, until=until)
 
     def find_inactive_ids(self, free: Free) -> frozenset[ContainerId]:
-        """The IDs, as far as known, of the containers that `free` says are gone or stopped."""
+        """The IDs, as far as known, of the containers that are gone or stopped by `free`."""
         # Its container lives, under another name.
         if free.proof is Proof.RENAMED:
             return frozenset()

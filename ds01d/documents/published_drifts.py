@@ -58,7 +58,7 @@ def with_published(report: Report, status: Status | None) -> Report:
 
 
 def _without_checkpoint(report: Report, status: Status | None) -> str:
-    """Why the checkpoint tells a dry pass nothing, and whose waits it shows; "" if it does."""
+    """Why the checkpoint is of no use for a dry pass, and whose waits it shows; "" if it does."""
     now = report.decision.snapshot.now.wall
     if report.checkpoint_lost:
         why = report.checkpoint_lost

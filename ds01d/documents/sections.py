@@ -123,7 +123,7 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
 
 
 def owner_facts(owner: Owner | None) -> Section:
-    """Whose a container is, what says so, and whether that is a guess."""
+    """The owner of a container, the source, and whether that is a guess."""
     if owner is None:
         return {"user": None, "user_by": None, "user_is_guess": False}
     return {"user": owner.user, "user_by": owner.source.value, "user_is_guess": owner.is_guess}

@@ -8,7 +8,7 @@ from ds01d.model.primitives import UserName, Word
 
 
 class OwnerSource(Word):
-    """What says whose a container is, in order of trust."""
+    """The sources of a container's owner, in order of trust."""
 
     BOOKING = "booking"
     NAME = "name"  # the uid at its end
@@ -21,9 +21,9 @@ class OwnerSource(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A user, and what says so.
+    """A user, and the source of that.
 
-    `is_guess`: whoever made the container can have written it down, as anybody's (decision 225).
+    `is_guess`: the container's creator can have written it, with any owner (decision 225).
     """
 
     user: UserName

@@ -24,7 +24,7 @@ class Snapshot:
     `metadata`: every record of the folder, also outside `names`.
     `passwd`: uid → user name, for the uids at the end of DS01 names that the host knows.
     `logins`: user name → uid, for names in labels whose uid is not in `passwd`, and of those whose
-    a container may be. `owners`: what the owners file says, as far as it was read.
+    a container may be. `owners`: the content of the owners file, as far as it was read.
     `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
     `holdings`: with Docker as the books, what each container has (`derive_books`).
     `processes`: those for which slots are reserved; UNKNOWN where one is missing.

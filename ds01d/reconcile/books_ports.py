@@ -164,7 +164,7 @@ class OwnersPort(Protocol):
     """container-owners.json of the server's other tools: hints."""
 
     def read(self) -> Mapping[ContainerId, UserName]:
-        """Whose each container is, as last said. Never raises; nothing where nothing is known."""
+        """The owner of each container, as last written; empty if unknown. Never raises."""
 
 
 class Published(Protocol):

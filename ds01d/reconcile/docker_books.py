@@ -1,4 +1,4 @@
-"""Docker as the books, for booking and for commands that look: derived anew at each reading.
+"""Docker as the books, for booking and for commands that look: derived at each reading.
 
 A pass derives them from its own snapshot. Here Docker's cache, the last NVML sample and the last
 checkpoint stand behind the ports of the books; only reservations are ever written.
@@ -68,7 +68,7 @@ class DockerBooks:
         """As `EnginePort`. What Docker does not have has nothing in the books either."""
         asked = self._stored.clock.now()
         answer = self._stored.engine.look_up(name, known_id)
-        # Its destroy event may still be under way; of one made since then it says nothing.
+        # Its destroy event may still be under way; it is no evidence for one made since then.
         self._gone = (name, asked) if isinstance(answer, NotFound) else None
         return answer
 

@@ -1,4 +1,4 @@
-"""What the history says of a drift: the books before and after, and the evidence."""
+"""What the history has of a drift: the books before and after, and the evidence."""
 
 from __future__ import annotations
 

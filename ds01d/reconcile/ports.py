@@ -58,7 +58,7 @@ class ReservingTable(Protocol):
     """The processes that slots are reserved for."""
 
     def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
-        """The process that had the client of the service ask; None: it cannot be told."""
+        """The process that had the client of the service ask; None: unknown."""
 
     def find_states(
         self, processes: Iterable[ReservingProcess]

@@ -158,7 +158,7 @@ class Undoer:
                 world, [entry], checkpoint, self._checkpoints.save, why=str(error)
             )
             # The write that decides may have been made although it failed afterwards (an fsync);
-            # recovery tells, and then the undo stands, with its problems.
+            # recovery shows it, and then the undo stands, with its problems.
             if entry.id not in recovered.checkpoint.undone or isinstance(error, BooksChanged):
                 raise
             problems = (str(error), *recovered.warnings)

@@ -91,7 +91,7 @@ def complete_checkpoint(
     hold = undone.get(entry)
     if hold is not None and not isinstance(metadata, Unknown):
         records = {name: metadata.get(name) for name in hold.records}
-        # The digests of the files as this undo wrote them: whoever changes one later has made
+        # The digests of the files as this undo wrote them: a later change of one has made
         # another record, which is no longer guarded.
         digests = {n: None if record is None else record.digest for n, record in records.items()}
         undone[entry] = replace(hold, records=digests)

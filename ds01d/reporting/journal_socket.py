@@ -59,7 +59,7 @@ class JournalSocket:
             self._disconnect()
 
     def _send_entry(self, entry: bytes) -> None:
-        # Connected, because only then does poll(2) tell whether the receiver's queue has room.
+        # Connected, because only then does poll(2) show whether the receiver's queue has room.
         connected = self._socket or self._connect()
         connected.settimeout(self._wait_s)
         try:

@@ -1,4 +1,4 @@
-"""What a notice says to its user: one line, times in the host's time zone. Pure but for that."""
+"""The text of a notice for its user: one line, times in the host's time zone. Pure but for that."""
 
 from __future__ import annotations
 

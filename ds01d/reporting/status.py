@@ -36,7 +36,7 @@ class SourceStatus(_StatusPart, frozen=True):
 class Holder(_StatusPart, frozen=True):
     """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold.
 
-    `user_by`: what says whose it is. `is_guess`: that is a guess. `is_charged`: it counts for the
+    `user_by`: the source of its owner. `is_guess`: that is a guess. `is_charged`: it counts for the
     quota of its user.
     """
 
@@ -93,7 +93,7 @@ class SlotStatus(_StatusPart, frozen=True):
 
     @property
     def shown_foreign(self) -> tuple[str, ...]:
-        """`foreign` for people: "web of alice (guess)" where something says whose it is."""
+        """`foreign` for people: "web of alice (guess)" where a source names its owner."""
         users = {str(holder.container): holder.shown_user for holder in self.foreign_holders}
         return tuple(
             f"{name} of {user}" if (user := users.get(name)) else name for name in self.foreign

@@ -29,7 +29,7 @@ class Admission:
         """Count a connection; gives why it is refused, and counts nothing then."""
         if uid != 0 and self._open[uid] >= MAX_CONNECTIONS_PER_UID:
             return f"uid {uid} has {MAX_CONNECTIONS_PER_UID} connections open already"
-        # Decision 191: whoever has a connection leaves the last ones to uids that have none.
+        # Decision 191: a caller that has a connection leaves the last ones to uids that have none.
         most = MAX_CONNECTIONS - (_FIRST_RESERVE if self._open[uid] else 0)
         if self._open.total() >= (MAX_CONNECTIONS + _ROOT_RESERVE if uid == 0 else most):
             return f"{most} connections are open already"

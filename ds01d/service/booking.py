@@ -168,7 +168,7 @@ class BookingService:
         return reply
 
     def _find_process(self, peer: Peer) -> ReservingProcess | None:
-        """For whom a reservation is; None where that cannot be told: then time ends it."""
+        """For whom a reservation is; None where that is unknown: then time ends it."""
         process = self._world.reserving.find_asker(peer.pid, peer.uid)
         if isinstance(process, Unknown):
             raise unavailable(process.reason)

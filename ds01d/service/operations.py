@@ -1,7 +1,7 @@
 """What operators do with the whole of the books: here, or by the daemon that listens.
 
-Whoever may write `state_dir` does it in this process, under the same locks as the daemon: root has
-to be able to when the daemon hangs. Everybody else asks the daemon.
+A caller that may write `state_dir` does it in this process, under the same locks as the daemon:
+root has to be able to when the daemon hangs. Everybody else asks the daemon.
 """
 
 from __future__ import annotations

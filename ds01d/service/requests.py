@@ -77,7 +77,7 @@ class PendingCall:
             self.abort_work()
 
     def abort_work(self) -> None:
-        """Have whoever serves it end it."""
+        """Have its server end it."""
         with self._lock:
             self._aborted, callback = True, self._on_abort
         # Outside of the lock: what is called may come back to this call.
@@ -141,7 +141,7 @@ class PendingCall:
 
     def _end_call(self, message: bytes) -> None:
         with self._lock:
-            # The first end counts: whoever stops the service ends calls that others still serve.
+            # The first end counts: the stop of the service ends calls that others still serve.
             if self._state is _Stage.OVER:
                 return
             self._state = _Stage.OVER

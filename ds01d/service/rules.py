@@ -45,7 +45,7 @@ def unavailable(reason: str) -> VarlinkError:
 
 
 def is_failure(error: VarlinkError) -> bool:
-    """Whether an error only says that something could not be read."""
+    """Whether an error only means that something could not be read."""
     code = error.parameters.get("code")
     return error.error.endswith(".Unavailable") or code in (
         Refusal.INVENTORY_UNKNOWN,
@@ -101,7 +101,7 @@ def require_own(
     uid = parse_uid(name)
     is_named_otherwise = uid is not None and uid != peer.uid
     labels: Mapping[str, str] = {}
-    # Decision 135: a label counts only where the name says nothing.
+    # Decision 135: a label counts only where the name has no uid.
     if container is not None and not (container.is_unnamed or is_named_otherwise):
         labels = container.labels
     passwd, logins = {peer.uid: peer.login}, {peer.login: peer.uid}

@@ -168,7 +168,7 @@ class BookingServer:
             peer = await self._identify_peer(peer_socket)
             if isinstance(peer, Peer):
                 await self._answer_call(connection, peer, call)
-        # No waiting for a call: whoever has 65,536 uids (subuid(5)) would take all connections.
+        # No waiting for a call: a user with 65,536 uids (subuid(5)) would take all connections.
         if isinstance(peer, VarlinkError):
             await connection.send(encode_error(peer))
 
@@ -200,7 +200,7 @@ class BookingServer:
         try:
             await self._relay_replies(connection, request, replies)
         finally:
-            # Also where a reply could not be written: whoever serves it is not to go on for nobody.
+            # Also where a reply could not be written: its server is not to go on for nobody.
             request.withdraw()
             if (left := request.take_stream()) is not None:
                 left.socket.close()

@@ -1,8 +1,8 @@
 """events.jsonl: the lines of the operations log again, in the format that a lab's reports read.
 
 One compact JSON object a line, under 4 KB, so that one write of several writers never mixes with
-another's. The file is opened for each write: whoever rotates it, by rename or by copy and truncate,
-loses nothing. Nothing is decided by it: decision 236.
+another's. The file is opened for each write: a program that rotates it, by rename or by copy and
+truncate, loses nothing. Nothing is decided by it: decision 236.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def parse_hold(value: object) -> Duration:
 def parse_hold_hours(value: object) -> Duration:
     """Read a hold in hours: a number, a text that the lab's scripts read alike, null. Total."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
-        # Decision 222: the lab's allocator holds for ever, and whoever wrote it meant not at all.
+        # Decision 222: the lab's allocator holds for ever, and its author meant not at all.
         problem = (
             'the number 0 is for ever for the lab\'s allocator: write "0" for at once, or null'
         )

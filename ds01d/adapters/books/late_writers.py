@@ -76,7 +76,7 @@ class ReplacedFiles:
         link = f"{self._prefix}{int(read_boottime() * 1000):013d}-{secrets.token_hex(4)}"
         name = self._path.name
         try:
-            # Decision 212: the file tells, too: taking it over may have failed.
+            # Decision 212: the file shows it, too: taking it over may have failed.
             if self._is_shared or not is_private(descriptor, 0o644):
                 self._write_base(folder, link, base)
                 name = self._link_file(folder, link)

@@ -194,7 +194,7 @@ class LimitsFile:
         )
 
     def _explain_missing(self, raw: Mapping[object, object], content: Content) -> str:
-        """Which file is gone that said whose limits are whose; "" where none is."""
+        """Which file is gone that assigned limits to users; "" where none is."""
         deciding = {OVERRIDES, *map(name_members, _name_groups(raw))}
         for name in sorted(deciding & set(self._last_whole) - set(content)):
             path = self._path.parent / name

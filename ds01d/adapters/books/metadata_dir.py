@@ -2,7 +2,7 @@
 
 An invalid record affects no other. Every access goes through a descriptor of the folder and a name
 that was checked, so nothing outside the folder is read, written or removed, whatever a file in it
-is called or linked to. `metadata_listing` says which files are records, `metadata_reader` reads
+is called or linked to. `metadata_listing` finds which files are records, `metadata_reader` reads
 them, `metadata_format` parses the bytes.
 """
 

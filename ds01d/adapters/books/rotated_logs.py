@@ -55,7 +55,7 @@ def read_rotated(descriptor: int, path: Path) -> Iterator[bytes]:
     """What is in a rotated file, in chunks; takes the descriptor over. Raises `Ds01Error`."""
     unpack = _UNPACKERS.get(path.suffix)
     with os.fdopen(descriptor, "rb") as file:
-        # Said, not skipped: what is left out would look as if it had never happened.
+        # Reported, not skipped: what is left out would look as if it had never happened.
         if unpack is None and path.suffix.removeprefix(".") in _PACKED:
             raise Ds01Error(f"{path} is left out: ds01d cannot unpack {path.suffix} files")
         size = 0

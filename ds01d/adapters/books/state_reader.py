@@ -38,7 +38,7 @@ _MAX_PAUSE_S = 0.008
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateReading:
-    """One look at the file; `state` None: it is invalid, and `reason` says why."""
+    """One look at the file; `state` None: it is invalid, and `reason` is why."""
 
     data: bytes
     signature: Signature

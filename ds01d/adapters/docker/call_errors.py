@@ -21,7 +21,7 @@ def describe_problem(url: str, reason: str) -> str:
 def describe_failure(error: Exception, url: str, timeout_s: float) -> str:
     """Why there is no usable answer."""
     root: BaseException = error
-    # http.client wraps what the socket said; the root names the cause for an administrator.
+    # http.client wraps the error of the socket; the root names the cause for an administrator.
     while (inner := root.__cause__ or root.__context__) is not None:
         root = inner
     unreachable = f"cannot reach Docker at {url}: "

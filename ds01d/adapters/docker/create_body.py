@@ -1,4 +1,4 @@
-"""What Docker is told to create, and what a container has beyond its confinement.
+"""What Docker is asked to create, and what a container has beyond its confinement.
 
 Whatever a container has that is not named here is excess: a later Docker may give more with a key
 that nobody here knows.

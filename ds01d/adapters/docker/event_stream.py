@@ -177,7 +177,7 @@ class EventStream:
             self._has_missed = missed is None
         self._has_failed = self._was_refused = False
         self.problem = ""
-        # Before the stream counts as open, so that a pass never sees a half-told gap.
+        # Before the stream counts as open, so that a pass never sees a part of a gap.
         for event in missed or ():
             self._receive(event)
         self.opening = self.openings if cut is None or missed is None else cut.opening

@@ -173,7 +173,7 @@ class HttpClient:
         """The connection behind the head of an answer, with all of its body. Raises `EngineFailed`.
 
         `upgrade`: it is a stream in both directions from then on, and serves no other request;
-        whoever answers otherwise than with such a stream has refused. The caller closes it.
+        any other answer than such a stream is a refusal. The caller closes it.
         """
         with self._wrap_errors():
             kind = RawConnection if upgrade else PlainConnection

@@ -21,8 +21,8 @@ def require_access(
 ) -> None:
     """Raise `NotPermitted` if we may not change these, naming the group that may.
 
-    `is_shared`: a group may be permitted to, and the message says how. What does not exist is
-    checked where it is opened.
+    `is_shared`: a group may be permitted to, and the message has the command. What does not exist
+    is checked where it is opened.
     """
     for folder in folders:
         if folder.is_dir() and not _has_access(folder, os.W_OK | os.X_OK):

@@ -52,7 +52,7 @@ def join_syncs() -> Iterator[None]:
         yield
         flush()
     finally:
-        with suppress(Exception):  # what ended the block says more
+        with suppress(Exception):  # the error that ended the block has more
             flush()
         _pending.syncs = None
 

@@ -25,7 +25,7 @@ _MOST_PARENTS: Final = 64
 
 
 def find_asking_process(proc: Path, client: int, uid: int) -> ProcessEntry | None:
-    """The process that had `client`, of user `uid`, ask; None where it cannot be told.
+    """The process that had `client`, of user `uid`, ask; None where that is unknown.
 
     Raises `OSError` where one of them has ended meanwhile.
     """

@@ -19,7 +19,7 @@ MAX_SHOWN = 8
 
 def detect_on_host(config: Config) -> CudaSupport:
     """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
-    # The driver knows what it runs; packages only tell what somebody installed.
+    # The driver knows what it runs; packages only show what somebody installed.
     driver, sources = _ask_driver(config)
     packages = list_installed()
     if isinstance(packages, NoPackages):

@@ -44,7 +44,7 @@ class OwnersFile:
         self._asked = -inf
 
     def read(self) -> Mapping[ContainerId, UserName]:
-        """Whose each container is, as last said. Never raises; empty where there is no file."""
+        """The owner of each container, as last written; empty without a file. Never raises."""
         if self._clock() - self._asked >= _INTERVAL_S:
             self._asked = self._clock()
             data = self._read_changed()
@@ -91,7 +91,7 @@ def parse_owners(data: bytes) -> dict[ContainerId, UserName]:
 def _keep_newest(
     owners: Iterable[tuple[ContainerId, UserName]],
 ) -> dict[ContainerId, UserName]:
-    # Containers that are long gone stay until there are too many: nobody says which are.
+    # Containers that are long gone stay until there are too many: nothing marks them.
     newest = dict(owners)
     for key in [*newest][: max(0, len(newest) - _MOST)]:
         del newest[key]

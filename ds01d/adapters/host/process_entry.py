@@ -1,4 +1,4 @@
-"""One process in /proc: what its `stat` says."""
+"""One process in /proc: the content of its `stat`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class ReservingProcesses:
         self._processes = processes
 
     def find_asker(self, client: int, uid: int) -> ReservingProcess | Unknown | None:
-        """The process that had a client of the service ask; None where it cannot be told.
+        """The process that had a client of the service ask; None where that is unknown.
 
         Unknown: the client has ended, or what it belongs to kept changing.
         """

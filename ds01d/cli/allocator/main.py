@@ -110,7 +110,7 @@ def _run_command(words: Sequence[str]) -> int:
 
 
 def _open_allocator(call: Call) -> AbstractContextManager[SlotAllocator]:
-    """That of ds01d, without reading the configuration if a look at it tells where that listens."""
+    """That of ds01d, without reading the configuration if a look at it shows where that listens."""
     socket = "" if call.config_file else find_socket(find_config())
     if socket:
         from ds01d.service.allocator_client import RemoteAllocator  # noqa: PLC0415

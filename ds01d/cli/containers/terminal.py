@@ -210,7 +210,7 @@ def copy_output(chunks: Iterable[bytes], *, has_frames: bool) -> None:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
-        # It may be non-blocking: whoever shares it with us may have made it so.
+        # It may be non-blocking: another process that shares it may have made it so.
         select.select((), (descriptor,), ())
         with suppress(BlockingIOError):
             data = data[os.write(descriptor, data) :]

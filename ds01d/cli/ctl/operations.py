@@ -23,7 +23,7 @@ def open_operations(
     Raises `NotPermitted` for a change by somebody who may not, where no daemon listens.
     """
     environment = invocation.environment
-    # Decision 188: whoever may write `state_dir` does it here, also while ds01d hangs.
+    # Decision 188: a caller that may write `state_dir` does it here, also while ds01d hangs.
     remote = environment.find_operations(config)
     if remote is not None:
         yield remote

@@ -18,7 +18,7 @@ from ds01d.model.primitives import Word
 class Effect(Word):
     """What a program does, the worst first: of several in one line, the worst counts."""
 
-    KILLS = "kills"  # processes of whoever uses a GPU
+    KILLS = "kills"  # processes of the users of a GPU
     WRITES = "writes"  # the books
     TAKES_FOLDERS = "takes-folders"  # changes owner and mode of the folders of books and logs
     REDUNDANT = "redundant"  # ds01d does the same, or it does nothing

@@ -75,7 +75,7 @@ def _check_replaceable(state: Path) -> Iterator[Check]:
 
 
 def _is_mount(path: Path) -> bool:
-    """Whether something is mounted at `path` itself; device numbers don't tell, on overlayfs."""
+    """Whether something is mounted at `path` itself; device numbers don't show it on overlayfs."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -102,7 +102,7 @@ def _check_space(name: str, path: Path) -> Check:
 
 
 def _describe_mode(status: os.stat_result) -> str:
-    """As `ls -l` says it: the mode, owner and group."""
+    """As in `ls -l`: the mode, owner and group."""
     return (
         f"{stat.filemode(status.st_mode)} {find_login(status.st_uid)}:{find_group(status.st_gid)}"
     )

@@ -27,7 +27,7 @@ def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
         reasons: dict[str, SlotId | None] = dict.fromkeys(gpu.health, slot)
         if gpu.pci and gpu.pci in index.snapshot.faults:
             reasons[index.snapshot.faults[gpu.pci]] = slot
-        # The slot table leaves it out, so without this nobody would be told why it is missing.
+        # The slot table leaves it out, so without this nobody would learn why it is missing.
         if gpu.mig and not gpu.failed and not index.processes.migs.get(gpu.uuid):
             reasons[_WITHOUT_INSTANCES] = slot
         for device in index.processes.list_parts(gpu.uuid):
