@@ -13,12 +13,29 @@ from ds01d.cli.base.quick_socket import find_config, find_socket
 
 _TIMEOUT_S = 1.0  # a pass may take long: the published status shows that it does
 
+# Decision 190: whole argument lists, so that options are described in one place alone.
+_STATUS_FORMS = frozenset(
+    {
+        "status",
+        "status --json",
+        "status -o json",
+        "status -o wide",
+        "status -o name",
+        "status --free",
+        "status --free -o name",
+        "status --user",
+    }
+)
+
 
 def ds01ctl() -> None:
     words = sys.argv[1:]
+    form, user = " ".join(words), None
+    if len(words) == 3 and words[:2] == ["status", "--user"]:
+        form, user = "status --user", words[2]
     # On a terminal it has colours.
-    if words in (["status"], ["status", "--json"]) and not _is_terminal():
-        _print_view(f"ds01ctl {' '.join(words)}")
+    if form in _STATUS_FORMS and not _is_terminal():
+        _print_view(f"ds01ctl {form}", user)
     from ds01d.cli.ctl.main import main  # noqa: PLC0415 - only where it is needed
 
     main()

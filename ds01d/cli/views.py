@@ -15,23 +15,27 @@ from ds01d.service.view_calls import View, ViewContext
 
 if TYPE_CHECKING:
     from ds01d.cli.ctl.status_document import StatusView
+    from ds01d.cli.ctl.status_output import Form
 
 
-def _show_status(context: ViewContext) -> Iterable[str]:
-    from ds01d.cli.ctl import status_view  # noqa: PLC0415
-    from ds01d.cli.output.display import format_blocks  # noqa: PLC0415
+def _make_status_view(form: Form = "table", *, free: bool = False) -> View:
+    def show_status(context: ViewContext) -> Iterable[str]:
+        from ds01d.cli.ctl.status_filter import StatusFilter  # noqa: PLC0415
+        from ds01d.cli.ctl.status_output import StatusOutput  # noqa: PLC0415
 
-    now = Wall(time.time())
-    return format_blocks(
-        status_view.status_blocks(_build_view(context, now), context.config, now), now
-    )
+        output = StatusOutput(
+            config=context.config,
+            form=form,
+            only=StatusFilter(user=context.user, free=free),
+        )
+        now = Wall(time.time())
+        view = _build_view(context, now)
+        # Names alone leave no place for it: the command writes it to stderr.
+        if form == "name" and (doubt := output.describe_doubt(view, now)):
+            raise Refused(doubt[0])
+        return output.format(view, now)
 
-
-def _show_status_json(context: ViewContext) -> Iterable[str]:
-    from ds01d.cli.ctl import status_document  # noqa: PLC0415
-    from ds01d.cli.output.display import format_json  # noqa: PLC0415
-
-    return [format_json(status_document.status_document(_build_view(context, Wall(time.time()))))]
+    return show_status
 
 
 def _build_view(context: ViewContext, now: Wall) -> StatusView:
@@ -64,8 +68,14 @@ def _show_user_status(context: ViewContext) -> Iterable[str]:
 
 
 VIEWS: Mapping[str, View] = {
-    "ds01ctl status": _show_status,
-    "ds01ctl status --json": _show_status_json,
+    "ds01ctl status": _make_status_view(),
+    "ds01ctl status --user": _make_status_view(),
+    "ds01ctl status --free": _make_status_view(free=True),
+    "ds01ctl status --free -o name": _make_status_view("name", free=True),
+    "ds01ctl status -o wide": _make_status_view("wide"),
+    "ds01ctl status -o name": _make_status_view("name"),
+    "ds01ctl status -o json": _make_status_view("json"),
+    "ds01ctl status --json": _make_status_view("json"),
     "ds01-allocator status": _show_allocator_status,
     "ds01-allocator status --json": _show_allocator_json,
     "ds01-allocator user-status": _show_user_status,

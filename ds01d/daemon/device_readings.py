@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ds01d.model.devices import Gpu, Inventory, MigDevice
-from ds01d.model.primitives import DeviceUuid, Unknown
+from ds01d.model.containers import Container
+from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
+from ds01d.model.primitives import DeviceUuid, Now, Unknown, Wall
 from ds01d.reporting.status import GpuStatus
 
 
@@ -47,3 +48,31 @@ def build_gpu_statuses(
                 )
                 for gpu in inventory.gpus
             )
+
+
+def find_readings_time(inventory: Inventory | Unknown | None, now: Now) -> Wall | None:
+    """When the sample began, on the wall clock; None without one."""
+    return now.to_wall(inventory.sampled_at) if isinstance(inventory, Inventory) else None
+
+
+def measure_holder(
+    container: Container | None, processes: Sequence[GpuProcess] | None
+) -> tuple[int | None, int | None]:
+    """How many of the processes on a device are of a container, and their memory in bytes.
+
+    None: not known. `processes`: None if they cannot be listed.
+    """
+    if container is None or processes is None:
+        return None, None
+    # Decision 280: one whose container is not known may be this one's, so there is no number.
+    if any(isinstance(process.container, Unknown) for process in processes):
+        return None, None
+    # By its pid and device: one that computes and draws is listed twice.
+    memory = {
+        (process.pid, process.device): process.memory
+        for process in processes
+        if process.container == container.id
+    }
+    known = [used for used in memory.values() if used is not None]
+    # A part of the sum would be shown as all of it.
+    return len({pid for pid, _ in memory}), sum(known) if len(known) == len(memory) else None

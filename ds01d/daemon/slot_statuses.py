@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ds01d.daemon.device_readings import index_devices_by_uuid
+from ds01d.daemon.device_readings import index_devices_by_uuid, measure_holder
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import uses_by_slot
 from ds01d.model.books import AllocatorState
+from ds01d.model.devices import Gpu, GpuProcess
 from ds01d.model.drift import Drift, GatedDrift
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Now, SlotId
@@ -39,22 +40,29 @@ def build_slot_statuses(
             uuid=uuid,
             profile=slot.profile,
             holders=tuple(
-                _build_holder(name, index, verdicts.get(name), now, moved=name in moved)
+                _build_holder(
+                    name, index, verdicts.get(name), now, moved=name in moved, processes=processes
+                )
                 for name in holders
             ),
             foreign=tuple(dict.fromkeys(use.user for use in foreign.get(slot.id, ()))),
             foreign_holders=tuple(
-                _build_holder(name, index, verdicts.get(name), now, moved=False)
+                _build_holder(
+                    name, index, verdicts.get(name), now, moved=False, processes=processes
+                )
                 for name in dict.fromkeys(use.container for use in foreign.get(slot.id, ()))
                 if name is not None
             ),
             memory_used=device.memory_used if device is not None else None,
             memory_total=device.memory_total if device is not None else None,
+            utilization=device.utilization if isinstance(device, Gpu) else None,
+            processes=None if processes is None else len({process.pid for process in processes}),
             drifts=tuple(_describe_slot_drifts(slot.id, holders, drifts.by_key.values())),
         )
         for slot in table.slots.values()
         for uuid, holders in (slots[slot.id],)
         for device in (devices_by_uuid.get(uuid),)
+        for processes in (_list_processes(slot.id, index),)
     )
 
 
@@ -71,10 +79,28 @@ def list_holders(
     return holders
 
 
+def _list_processes(slot: SlotId, index: BooksIndex) -> tuple[GpuProcess, ...] | None:
+    """The processes on the device of a slot; None where they cannot be listed."""
+    processes = index.processes.find_processes(slot)
+    # A slot whose device NVML does not list has an empty list, and may be in use.
+    if not isinstance(processes, tuple) or not index.processes.has_process_list(slot):
+        return None
+    return processes
+
+
 def _build_holder(
-    name: ContainerName, index: BooksIndex, verdict: Verdict | None, now: Now, *, moved: bool
+    name: ContainerName,
+    index: BooksIndex,
+    verdict: Verdict | None,
+    now: Now,
+    *,
+    moved: bool,
+    processes: tuple[GpuProcess, ...] | None,
 ) -> Holder:
-    """`moved`: its booking followed a rename in this pass, so it belongs to this container."""
+    """`moved`: its booking followed a rename in this pass, so it belongs to this container.
+
+    `processes`: on the device of the slot; None: not known.
+    """
     container = index.containers.get(name)
     state = container.state.value if container is not None else "absent"
     until = verdict.until if isinstance(verdict, Holds) else None
@@ -85,6 +111,7 @@ def _build_holder(
     # A booking of another container under this name is not what `owner` is about.
     booker = owner if owner is not None and owner.user == user else None
     books = index.snapshot.state
+    count, memory = measure_holder(container, processes)
     return Holder(
         container=name,
         user=user,
@@ -94,6 +121,8 @@ def _build_holder(
         user_by=None if booker is None else booker.source,
         is_guess=booker is not None and booker.is_guess,
         is_charged=not isinstance(books, AllocatorState) or name not in books.uncharged,
+        processes=count,
+        memory_used=memory,
     )
 
 

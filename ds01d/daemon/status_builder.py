@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ds01d import __version__
 from ds01d.config import Config
 from ds01d.daemon.books_watch import Bookings
-from ds01d.daemon.device_readings import build_gpu_statuses
+from ds01d.daemon.device_readings import build_gpu_statuses, find_readings_time
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.daemon.slot_statuses import build_slot_statuses
 from ds01d.decide.pace import measure_window
@@ -49,6 +49,7 @@ class StatusBuilder:
         self._sources: dict[Source, SourceStatus] = {}
         self._sweep: Sweep | None = None
         self._slots: tuple[SlotStatus, ...] = ()
+        self._readings_at: Wall | None = None
         self._uses: tuple[DeviceUse, ...] = ()
         self._without_devices: tuple[str, ...] = ()
         self._pending_report: Report | None = None
@@ -125,6 +126,8 @@ class StatusBuilder:
         # Without books the slots that were seen last stay: unknown is not empty.
         if index is not None:
             self._slots = build_slot_statuses(index, self._drifts, self._verdicts, self._uses, now)
+            # With the slots, whose readings are of that sample.
+            self._readings_at = find_readings_time(report.decision.snapshot.gpu, now)
         bookings = sum(len(slot.holders) for slot in self._slots)
         window = measure_window(checkpoint, policy, now, bookings=bookings)
         docker = report.decision.snapshot.docker
@@ -145,6 +148,7 @@ class StatusBuilder:
             uses=self._uses,
             without_devices=self._without_devices,
             inventory=checkpoint.inventory,
+            readings_at=self._readings_at,
             drifts=tuple(
                 DriftCount(kind=kind, outcome=outcome, count=count)
                 for (kind, outcome), count in sorted(counts.items())

@@ -37,7 +37,8 @@ class Holder(_StatusPart, frozen=True):
     """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold.
 
     `user_by`: the source of its owner. `is_guess`: that is a guess. `is_charged`: it counts for the
-    quota of its user.
+    quota of its user. `processes`: how many of its own NVML lists on the device of the slot, with
+    `memory_used` bytes there; None: that is not known, which is not none.
     """
 
     container: ContainerName
@@ -47,6 +48,8 @@ class Holder(_StatusPart, frozen=True):
     user_by: OwnerSource | None = None
     is_guess: bool = False
     is_charged: bool = True
+    processes: int | None = None
+    memory_used: int | None = None
 
     @property
     def shown_user(self) -> str | None:
@@ -78,6 +81,8 @@ class SlotStatus(_StatusPart, frozen=True):
     `foreign`: containers that are not booked there, whose they ever are, and processes of the host.
     `foreign_holders`: those containers, with whose they are.
     `drifts`: the kind of each that is open there, with where it stands. Memory in bytes.
+    `utilization`: of its device in percent; NVML has none for MIG devices. `processes`: all
+    that it lists there.
     """
 
     id: SlotId
@@ -89,6 +94,8 @@ class SlotStatus(_StatusPart, frozen=True):
     foreign_holders: tuple[Holder, ...] = ()
     memory_used: int | None = None
     memory_total: int | None = None
+    utilization: int | None = None
+    processes: int | None = None
     drifts: tuple[str, ...] = ()
 
     @property
@@ -173,7 +180,8 @@ class Status(_StatusPart, frozen=True):
 
     `uses`: every device that somebody has by a request or uses, the holders of slots included;
     `without_devices`: living containers that have none (short IDs). `inventory`: fingerprint of the
-    devices that are remembered, also from before a boot. For the allocator.
+    devices that are remembered, also from before a boot. For the allocator. `readings_at`: when
+    NVML was asked for what GPUs, slots and holders show of it; None: it did not answer.
     """
 
     written_at: Wall
@@ -191,6 +199,7 @@ class Status(_StatusPart, frozen=True):
     uses: tuple[DeviceUse, ...] = ()
     without_devices: tuple[str, ...] = ()
     inventory: str = ""
+    readings_at: Wall | None = None
     drifts: tuple[DriftCount, ...] = ()
     findings: tuple[Finding, ...] = ()
     freezes: tuple[Freeze, ...] = ()

@@ -7,13 +7,14 @@ from dataclasses import replace
 from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.model.books import Unreadable
 from ds01d.model.checkpoint import Freeze
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Outcome
-from ds01d.model.primitives import Boot, ContainerName, Digest, Source, Wall
+from ds01d.model.primitives import Boot, ContainerName, Digest, Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler
-from ds01d.reporting.status import PassHealth, Status
+from ds01d.reporting.status import PassHealth, SlotStatus, Status
 from ds01d.reporting.status_summary import format_summary
-from tests.support.build import NAME, Life, config, four_slots, gpu, inventory, mig
+from tests.support.build import NAME, Life, books, config, four_slots, gpu, inventory, mig, slot
 
 
 def painted(life: Life, picture: StatusBuilder | None = None) -> Status:
@@ -160,3 +161,44 @@ def test_the_devices_of_before_a_boot_are_published_while_fewer_are_not_believed
     status = painted(life, picture)
     assert not status.sources[Source.NVML].ok
     assert status.inventory == before
+
+
+def slot_of(status: Status, place: str) -> SlotStatus:
+    return next(candidate for candidate in status.slots if candidate.id == place)
+
+
+def test_a_slot_has_the_utilization_of_its_gpu_and_a_mig_device_has_none() -> None:
+    life = Life(gpu=inventory(gpu(0, utilization=83)), state=books(slot("0")))
+    status = painted(life)
+    assert slot_of(status, "0").utilization == 83
+    assert status.readings_at is not None
+    cut = Life(gpu=inventory(gpu(1, mig=True, utilization=7), mig(1, 0)), state=books(slot("1.0")))
+    assert slot_of(painted(cut), "1.0").utilization is None
+
+
+def test_a_holder_has_the_processes_of_its_own_container() -> None:
+    life = Life().book("1.0").run("MIG-1-0").use("MIG-1-0", f"id-{NAME}").use("MIG-1-0", None)
+    assert isinstance(life.host.gpu, Inventory)
+    own, other = life.host.gpu.processes
+    twice = replace(own, memory=5), replace(own, memory=5), replace(other, pid=9, memory=7)
+    life.set_gpu(processes=twice)
+    shown = slot_of(painted(life), "1.0")
+    # One that computes and draws is in both lists of NVML.
+    assert shown.processes == 2
+    assert [(h.processes, h.memory_used) for h in shown.holders] == [(1, 5)]
+
+
+def test_unknown_readings_of_a_holder_are_not_none() -> None:
+    life = Life().book("1.0").run("MIG-1-0").use("MIG-1-0", f"id-{NAME}")
+    (holder,) = slot_of(painted(life), "1.0").holders
+    assert (holder.processes, holder.memory_used) == (1, None)  # the driver does not say how much
+    life.use("MIG-1-0", Unknown(source=Source.NVML, reason="/proc does not have it"))
+    (holder,) = slot_of(painted(life), "1.0").holders
+    assert (holder.processes, holder.memory_used) == (None, None)
+    life.set_gpu(blind={"MIG-1-0": "no permission"})
+    shown = slot_of(painted(life), "1.0")
+    assert (shown.processes, shown.holders[0].processes) == (None, None)
+    life.fail(Source.NVML)
+    status = painted(life)
+    assert (status.readings_at, slot_of(status, "1.0").processes) == (None, None)
+    assert slot_of(status, "1.0").holders[0].processes is None

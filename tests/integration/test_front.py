@@ -69,6 +69,13 @@ def run(site: Site, *command: str, **extra: str) -> tuple[int, bytes, bytes]:
     [
         "ds01ctl status",
         "ds01ctl status --json",
+        "ds01ctl status -o json",
+        "ds01ctl status -o wide",
+        "ds01ctl status -o name",
+        "ds01ctl status --free",
+        "ds01ctl status --free -o name",
+        "ds01ctl status --user alice",
+        "ds01ctl status --user nobody",
         "ds01-allocator status",
         "ds01-allocator status --json",
         "ds01-allocator user-status alice",

@@ -10,6 +10,8 @@ from ds01d.adapters.books.timestamps import parse_time
 from ds01d.config import Seconds
 from ds01d.model.primitives import Wall
 
+_SHORTEST_S, _LONGEST_S = 0.1, 86400.0
+
 
 def parse_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Parse a duration as in the configuration, in seconds; zero is invalid."""
@@ -21,6 +23,14 @@ def parse_duration(_: click.Context, param: click.Parameter, value: str | None) 
         raise click.BadParameter(str(error), param=param) from error
     if seconds <= 0:
         raise click.BadParameter("invalid duration: expected more than zero", param=param)
+    return seconds
+
+
+def parse_interval(context: click.Context, param: click.Parameter, value: str) -> float:
+    """Parse how often to look, in seconds: a tenth of a second at least, a day at most."""
+    seconds = parse_duration(context, param, value) or 0.0
+    if not _SHORTEST_S <= seconds <= _LONGEST_S:
+        raise click.BadParameter("expected 0.1s to 24h", param=param)
     return seconds
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Collection
 
 import click
 import msgspec
 
+from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.ctl.status_document import StatusView, status_document
-from ds01d.cli.ctl.status_view import status_blocks
-from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.base.options import parse_interval
+from ds01d.cli.ctl.status_document import StatusView
+from ds01d.cli.ctl.status_filter import StatusFilter
+from ds01d.cli.ctl.status_output import Form, StatusOutput
+from ds01d.cli.output.watching import watch_view
 from ds01d.config import Config
 from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.model.books import AllocatorState, Record
@@ -25,23 +29,73 @@ from ds01d.reporting.status import Holder, SlotStatus, Status
 
 
 @click.command()
+@click.option(
+    "--user",
+    default="",
+    metavar="USER",
+    shell_complete=completion.users,
+    help="The slots that this user holds or uses.",
+)
+@click.option("--free", is_flag=True, help="The slots that nobody has booked and nobody uses.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["wide", "name", "json"]),
+    help="wide: with utilization, memory and processes; name: the slots alone, one a line; json.",
+)
+@click.option(
+    "-w", "--watch", "watched", is_flag=True, help="Show it again and again; q ends that."
+)
+@click.option(
+    "--interval",
+    default="2s",
+    metavar="TIME",
+    show_default=True,
+    callback=parse_interval,
+    help="How often --watch looks.",
+)
 @json_option
 @config_option
 @click.pass_obj
-def status(invocation: Invocation, *, as_json: bool) -> int:
+def status(
+    invocation: Invocation,
+    *,
+    user: str,
+    free: bool,
+    form: Form | None,
+    watched: bool,
+    interval: float,
+    as_json: bool,
+) -> int:
     """Show slots and their holders, the sources, and the state of the daemon.
 
-    If the daemon is not running, show the bookings in the books alone.
-    Exit code: 0, or 1 if the books cannot be read either.
+    With --user or --free these slots alone. If the daemon is not running, show the bookings in the
+    books alone. --watch draws on a terminal; into a pipe it writes whatever has changed.
+
+    Exit code: 0, or 1 if the books cannot be read either; 130 after Ctrl-C.
     """
+    if as_json and form not in {None, "json"}:
+        raise click.UsageError(f"--json and -o {form} contradict")
+    if user and free:
+        raise click.UsageError("--user and --free contradict")
     config = invocation.config()
-    now = Wall(time.time())
+    shown = StatusOutput(
+        config=config,
+        form="json" if as_json else form or "table",
+        only=StatusFilter(user=user, free=free),
+    )
     with invocation.environment.open_world(config) as world:
+        if watched:
+            watch_view(
+                lambda now: shown.watch(collect_status(config, world, now), now),
+                interval,
+                f"ds01ctl status of {platform.node()}",
+            )
+            return CONSISTENT
+        now = Wall(time.time())
         view = collect_status(config, world, now)
-    if as_json:
-        show_json(status_document(view))
-    else:
-        show_blocks(status_blocks(view, config, now), now)
+    shown.show(view, now)
     return ERROR if view.books_problem else CONSISTENT
 
 

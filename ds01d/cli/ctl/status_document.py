@@ -123,6 +123,7 @@ def _daemon_document(last: Status | None) -> Mapping[str, Document]:
         "last_sweep": DisplayTime(sweep.at) if sweep is not None else None,
         "last_sweep_duration_s": round(sweep.duration_s, 3) if sweep is not None else None,
         "next_sweep": display_time(last.next_sweep),
+        "readings_at": display_time(last.readings_at),
         "pace": {
             "used": last.pace.used,
             "limit": last.pace.limit,
@@ -154,6 +155,8 @@ def _holder_document(holder: Holder) -> Document:
         "until": display_time(holder.until),
         "user_by": None if holder.user_by is None else holder.user_by.value,
         "user_is_guess": holder.is_guess,
+        "processes": holder.processes,
+        "memory_used": holder.memory_used,
     }
 
 
@@ -168,5 +171,7 @@ def _slot_document(slot: SlotStatus) -> Document:
         "foreign_holders": [_holder_document(holder) for holder in slot.foreign_holders],
         "memory_used": slot.memory_used,
         "memory_total": slot.memory_total,
+        "utilization": slot.utilization,
+        "processes": slot.processes,
         "drifts": slot.drifts,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_document import StatusView
+from ds01d.cli.ctl.status_filter import StatusFilter
 from ds01d.cli.output.blocks import (
     Block,
     Cell,
@@ -20,11 +21,14 @@ from ds01d.config import Config
 from ds01d.decide.freezes import describe_freeze
 from ds01d.documents.values import DisplayTime, display_time
 from ds01d.model.drift import Outcome
-from ds01d.model.primitives import Wall
-from ds01d.reporting.status import SlotStatus, SourceStatus, Status
+from ds01d.model.primitives import Source, Wall
+from ds01d.reporting.status import Holder, SlotStatus, SourceStatus, Status
 from ds01d.reporting.status_summary import describe_failed, describe_failing, incomplete_suffix
-from ds01d.text import format_count, format_span
+from ds01d.text import format_span
 
+_COLUMNS = ("slot", "type", "container", "user", "state", "until", "others")
+_WIDE_COLUMNS = ("util", "memory", "processes", "uuid")
+_EVERY_SLOT = StatusFilter()
 _TONES = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
 
 
@@ -53,16 +57,28 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
         )
 
 
-def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block]:
-    """The status for people."""
+def status_blocks(
+    view: StatusView,
+    config: Config,
+    now: Wall,
+    *,
+    wide: bool = False,
+    only: StatusFilter = _EVERY_SLOT,
+) -> Iterator[Block]:
+    """The status for people. `wide`: with readings. `only`: these slots, and nothing else."""
     # First, since everything below may be outdated.
     yield from status_warnings(view, config, now)
-    if view.slots:
-        columns = ("slot", "type", "container", "user", "state", "until", "others")
-        yield Table(columns, _slot_rows(view.slots))
-        booked = sum(bool(slot.holders) for slot in view.slots)
+    shown = only.apply(view).slots
+    if shown:
+        yield slot_table(shown, wide=wide)
         yield Sentence("")
-        yield Sentence(f"{format_count(booked, 'slot')} of {len(view.slots)} booked")
+    if view.slots:
+        count = len(shown) if only.is_set else sum(bool(slot.holders) for slot in shown)
+        yield Sentence(only.describe_count(count, len(view.slots)))
+    if wide:
+        yield _readings_sentence(view, now)
+    if only.is_set:
+        return
     for freeze in view.freezes:
         yield Sentence(f"frozen: {describe_freeze(freeze, now)}", Tone.WARN)
     for entry, undone in view.undone:
@@ -79,20 +95,58 @@ def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block
             yield finding_table(view.daemon.findings)
 
 
-def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
+def slot_table(slots: Iterable[SlotStatus], *, wide: bool = False) -> Table:
     """A row for each holder, and one for each slot without a holder."""
-    rows: list[list[Cell]] = []
-    for slot in slots:
-        kind = slot.profile or slot.type.value
-        if not slot.holders:
-            rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.shown_foreign])
-        for holder in slot.holders:
-            until = display_time(holder.until)
-            holder_cells: list[Cell] = [holder.container, holder.shown_user]
-            rows.append(
-                [slot.id, kind, *holder_cells, state_cell(holder.state), until, slot.shown_foreign]
-            )
-    return rows
+    # What is wide comes last: scripts that cut columns out find the others where they were.
+    columns = (*_COLUMNS, *_WIDE_COLUMNS) if wide else _COLUMNS
+    return Table(
+        columns,
+        [
+            [*_holder_cells(slot, holder), *(_reading_cells(slot, holder) if wide else ())]
+            for slot in slots
+            for holder in (slot.holders or (None,))
+        ],
+    )
+
+
+def _holder_cells(slot: SlotStatus, holder: Holder | None) -> list[Cell]:
+    kind = slot.profile or slot.type.value
+    if holder is None:
+        return [slot.id, kind, None, None, unbooked_cell(slot), None, slot.shown_foreign]
+    shown: list[Cell] = [holder.container, holder.shown_user, state_cell(holder.state)]
+    return [slot.id, kind, *shown, display_time(holder.until), slot.shown_foreign]
+
+
+def _reading_cells(slot: SlotStatus, holder: Holder | None) -> list[Cell]:
+    """What NVML says: of the device, and of the holder's own processes where there is one."""
+    used, processes = slot.memory_used, slot.processes
+    if holder is not None:
+        used, processes = holder.memory_used, holder.processes
+    return [
+        None if slot.utilization is None else f"{slot.utilization}%",
+        format_memory(used, slot.memory_total),
+        processes,
+        slot.uuid,
+    ]
+
+
+def format_memory(used: int | None, total: int | None) -> str | None:
+    """Bytes as "3.2/39.5 GiB"; None where neither is known."""
+    if used is None and total is None:
+        return None
+    shown = ("-" if part is None else f"{part / 2**30:.1f}" for part in (used, total))
+    return f"{'/'.join(shown)} GiB"
+
+
+def _readings_sentence(view: StatusView, now: Wall) -> Sentence:
+    """How old the readings are: ds01d takes them with its passes."""
+    daemon = view.daemon
+    at = None if daemon is None else daemon.readings_at
+    if at is not None:
+        return Sentence(f"readings of NVML: {DisplayTime(at).relative_to(now)}")
+    nvml = None if daemon is None else daemon.sources.get(Source.NVML)
+    reason = f": {nvml.reason}" if nvml is not None and nvml.reason else ""
+    return Sentence(f"no readings of NVML{reason}", Tone.WARN)
 
 
 def unbooked_cell(slot: SlotStatus) -> Cell:

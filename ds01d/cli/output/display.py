@@ -50,9 +50,10 @@ def show_json(document: Document) -> None:
     click.echo(format_json(document))
 
 
-def format_json(document: Document) -> str:
+def format_json(document: Document, *, indent: int | None = 2) -> str:
+    """As `show_json`. `indent` None: all of it on one line."""
     # ASCII: names in the books may hold anything, and terminals obey some of it.
-    return json.dumps(document, indent=2, default=_for_json)
+    return json.dumps(document, indent=indent, default=_for_json)
 
 
 @contextmanager

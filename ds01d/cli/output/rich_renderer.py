@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
@@ -28,6 +29,17 @@ def draw_blocks(blocks: Iterable[Block], now: Wall) -> None:
     console = Console(highlight=False, emoji=False, markup=False)
     for renderable in render_blocks(blocks, now, console.width):
         console.print(renderable)
+
+
+def render_screen(blocks: Iterable[Block], now: Wall, size: os.terminal_size) -> list[str]:
+    """Blocks as lines with the codes of their colours, for a screen of that size."""
+    console = Console(
+        highlight=False, emoji=False, markup=False, width=size.columns, height=size.lines
+    )
+    with console.capture() as captured:
+        for renderable in render_blocks(blocks, now, size.columns):
+            console.print(renderable)
+    return captured.get().rstrip("\n").split("\n")
 
 
 def render_blocks(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[RenderableType]:
