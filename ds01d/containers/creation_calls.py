@@ -10,12 +10,12 @@ from dataclasses import replace
 from ds01d.containers.confinement import confine_container
 from ds01d.containers.create import Creation
 from ds01d.containers.listing import list_containers
-from ds01d.containers.names import SEPARATOR, split_name
 from ds01d.containers.order import CreateOptions, build_confined_order
 from ds01d.containers.pending_creations import PendingCreations
 from ds01d.containers.preview import preview_creation
 from ds01d.containers.service_call import ContainerCall
 from ds01d.containers.service_replies import encode_creation, encode_plan
+from ds01d.decide.short_names import SEPARATOR, split_name
 from ds01d.errors import Refused
 from ds01d.model.creation import Caller, Created, Order, Person
 from ds01d.model.primitives import ContainerName

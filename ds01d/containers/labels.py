@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
-from ds01d.containers.names import split_name
+from ds01d.decide.short_names import split_name
 from ds01d.model.allocation import Allocated
 from ds01d.model.creation import Person, Setup
 from ds01d.model.primitives import ContainerName, Wall

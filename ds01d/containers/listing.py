@@ -47,6 +47,12 @@ class VisibleContainers:
     failures: Mapping[str, str]
 
 
+def list_names(world: World) -> tuple[ContainerName, ...]:
+    """The names of all containers; none where Docker does not answer."""
+    engine = world.engine.observe(names=None)
+    return () if isinstance(engine, Unknown) else tuple(engine.by_name)
+
+
 def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> VisibleContainers:
     """Ask Docker and the books."""
     engine = world.engine.observe(names=None)

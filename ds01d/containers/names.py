@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from ds01d.decide.short_names import PLAIN_NAME, SEPARATOR, find_by_short_name, split_name
 from ds01d.errors import Refused
 from ds01d.model.containers import Container
 from ds01d.model.creation import Caller
 from ds01d.model.primitives import ContainerName
-
-SEPARATOR = "._."
-
-# Docker's rule, limited in length so that the name fits into file names and labels.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_FULL = re.compile(rf"({_NAME.pattern})\._\.([0-9]{{1,10}})")
-
-
-def split_name(name: ContainerName) -> tuple[str, int | None]:
-    """The short name and the uid in a container name; the uid is None if there is none."""
-    match = _FULL.fullmatch(name)
-    return (match[1], int(match[2])) if match else (name, None)
 
 
 def full_name(text: str, caller: Caller) -> ContainerName:
@@ -30,7 +18,7 @@ def full_name(text: str, caller: Caller) -> ContainerName:
     """
     short, uid = split_name(ContainerName(text))
     if uid is None:
-        if SEPARATOR in text or not _NAME.fullmatch(text):
+        if SEPARATOR in text or not PLAIN_NAME.fullmatch(text):
             raise Refused(
                 f"invalid container name {text[:120]!a}: expected at most 100 letters, digits, '-',"
                 " '_' and '.', beginning with a letter or a digit"
@@ -46,18 +34,25 @@ def full_name(text: str, caller: Caller) -> ContainerName:
 
 
 def resolve_name(
-    text: str, caller: Caller, find_container: Callable[[str], Container | None]
+    text: str,
+    caller: Caller,
+    find_container: Callable[[str], Container | None],
+    list_names: Callable[[], Iterable[ContainerName]],
 ) -> ContainerName:
     """The container with that short name of the caller, else with that exact name.
 
-    Raises `Ds01Error`.
+    For root also the only one with that short name. Raises `Ds01Error`.
     """
     name = full_name(text, caller)
     if name == text or find_container(name) is not None:
         return name
     # A container of another tool has a name without uid, and can be meant exactly.
     exact = find_container(text)
-    return name if exact is None else exact.name
+    if exact is not None:
+        return exact.name
+    # Decision 282: nobody else may change the container of another user, however it is named.
+    only = find_by_short_name(text, list_names()) if caller.root else None
+    return name if only is None else only
 
 
 def owner_of(container: Container) -> str | int | None:

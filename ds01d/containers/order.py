@@ -13,8 +13,9 @@ from ds01d.adapters.host.image_catalogue import REFERENCE, find_catalogue, read_
 from ds01d.adapters.host.privileges import find_changeable, require_of_root, resolve_source
 from ds01d.config import Config
 from ds01d.containers.image_selection import ANY_ARCHITECTURE, choose_image, has_image
-from ds01d.containers.names import full_name, split_name
+from ds01d.containers.names import full_name
 from ds01d.containers.ports import ContainerEngine
+from ds01d.decide.short_names import split_name
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, NotPermitted, Refused
 from ds01d.model.confinement import Confinement
 from ds01d.model.creation import Caller, Catalogue, Image, Order, Person, Setup

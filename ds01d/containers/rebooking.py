@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ds01d.containers.context import CommandContext
-from ds01d.containers.names import owner_of, split_name
+from ds01d.containers.names import owner_of
 from ds01d.decide.device_resolution import find_candidates, index_devices
+from ds01d.decide.short_names import split_name
 from ds01d.decide.slot_table import slot_id_at
 from ds01d.errors import Ds01Error, Refused
 from ds01d.model.allocation import Allocated, Rejected

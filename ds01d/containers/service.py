@@ -16,13 +16,13 @@ from ds01d.containers.confinement import confine_container
 from ds01d.containers.context import CommandContext, ContainerServices
 from ds01d.containers.creation_calls import CreationCalls
 from ds01d.containers.listing import list_containers
-from ds01d.containers.names import split_name
 from ds01d.containers.order import read_root_catalogue
 from ds01d.containers.pending_creations import PendingCreations, Store
 from ds01d.containers.ports import ContainerEngine
 from ds01d.containers.service_call import CallInterrupt, ContainerCall
 from ds01d.containers.service_replies import describe_error, encode_row
 from ds01d.containers.session_calls import SessionCalls
+from ds01d.decide.short_names import split_name
 from ds01d.errors import NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Person
 from ds01d.model.primitives import ContainerName

@@ -13,6 +13,7 @@ from ds01d.config import Config
 from ds01d.containers.confinement import Surroundings
 from ds01d.containers.context import CommandContext, ContainerServices, Interrupt
 from ds01d.containers.lifecycle import ContainerLifecycle
+from ds01d.containers.listing import list_names
 from ds01d.containers.names import resolve_name
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import Interrupted
@@ -106,7 +107,9 @@ class ContainerCall:
     def find_own(self, text: str) -> ContainerName:
         """The name in Docker of a container that the caller may change. Raises `Ds01Error`."""
         world, engine = self.context.world, self.context.engine
-        name = resolve_name(text, self.caller, engine.find_container)
+        name = resolve_name(
+            text, self.caller, engine.find_container, lambda: list_names(self.services.world)
+        )
         records, state = world.metadata.read(frozenset((name,))), world.state.read()
         # A booking decides whose a container is before its name does.
         if isinstance(records, Unknown) or not isinstance(state, AllocatorState):

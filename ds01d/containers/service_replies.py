@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ds01d.containers.listing import ContainerListRow
-from ds01d.containers.names import split_name
 from ds01d.containers.preview import CreationPlan
+from ds01d.decide.short_names import split_name
 from ds01d.errors import ConfigError, Ds01Error, Malformed, NotPermitted, Refused
 from ds01d.model.creation import Created, Order
 from ds01d.service.client import CONTAINERS, INTERFACE

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from ds01d.containers.names import split_name
 from ds01d.containers.ports import ContainerEngine, SessionEngine
+from ds01d.decide.short_names import split_name
 from ds01d.errors import Ds01Error, Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerName

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
+from ds01d.decide.short_names import find_by_name
 from ds01d.documents.history import HistoryRow
 from ds01d.documents.subjects import SubjectIndex
 from ds01d.documents.values import DisplayTime, Document, DocumentPart, Section
@@ -28,14 +29,19 @@ class Explanation(DocumentPart, frozen=True):
 
 
 def explain_subject(
-    name: str, report: Report, config: Config, history: tuple[HistoryRow, ...] | str
+    name: str,
+    report: Report,
+    config: Config,
+    history: tuple[HistoryRow, ...] | str,
+    uid: int | None = None,
 ) -> Explanation:
-    """Everything about a container or a slot. Raises `Refused` where there is no such one.
+    """Everything about a container or a slot. Raises `Refused` where there is no such one, or more.
 
-    `name` may also be a container ID, or at least its first 12 characters, or the ID of a booking.
+    `name` may also be a short name (of several that of `uid`), a container ID, or at least its
+    first 12 characters, or the ID of a booking.
     """
     index = SubjectIndex(report=report, config=config, history=history)
-    documents = tuple(_find_documents(name, index))
+    documents = tuple(_find_documents(name, index, uid))
     if not documents:
         raise Refused(_describe_missing(name, index))
     return Explanation(
@@ -45,7 +51,7 @@ def explain_subject(
     )
 
 
-def _find_documents(name: str, index: SubjectIndex) -> Iterator[Section]:
+def _find_documents(name: str, index: SubjectIndex, uid: int | None) -> Iterator[Section]:
     if name in index.slot_ids() and index.index is not None:
         yield index.slot_document(SlotId(name), index.index)
     # An ID is looked up in the records: its container may have another name since a claim.
@@ -53,8 +59,12 @@ def _find_documents(name: str, index: SubjectIndex) -> Iterator[Section]:
     if booking is not None and index.index is not None:
         name = find_booking(booking, index.index.records) or name
     # Not `elif`: a container may be called like a slot, and both are then shown.
-    if name in index.container_names():
-        yield index.container_document(ContainerName(name))
+    names = index.container_names()
+    is_slot = name in index.slot_ids()
+    # A slot is meant by its ID, whatever containers are called beside it.
+    full_name = ContainerName(name) if is_slot else find_by_name(name, names, uid)
+    if full_name is not None and full_name in names:
+        yield index.container_document(full_name)
     # Docker's short IDs have 12 characters; shorter prefixes would match names by accident.
     elif len(name) >= 12 and index.engine is not None:
         for container in index.engine.containers.values():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.decide import history_outcomes
+from ds01d.decide.short_names import find_by_short_name
 from ds01d.documents.values import DisplayTime, DocumentPart
 from ds01d.model import history
 from ds01d.model.actor import Actor
@@ -100,3 +101,16 @@ def build_entry_document(row: HistoryRow) -> EntryDocument:
         before=entry.before,
         after=entry.after,
     )
+
+
+def select_rows(rows: Sequence[HistoryRow], subject: str, uid: int | None) -> list[HistoryRow]:
+    """Those about a container (also by its short name: of several that of `uid`), a slot or an ID.
+
+    Raises `Refused` where a short name may mean several.
+    """
+    exact = [row for row in rows if row.is_about(subject)]
+    if exact:
+        return exact
+    names = {name for row in rows for name in row.entry.names}
+    full = find_by_short_name(subject, names, uid)
+    return [] if full is None else [row for row in rows if row.is_about(full)]

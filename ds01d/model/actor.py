@@ -27,6 +27,11 @@ class Actor:
         return f"{text}, sudo by {self.sudo_login} (uid {self.sudo_uid})"
 
     @property
+    def person_uid(self) -> int:
+        """Whose short names are meant: with sudo, those of whom it claims to act for."""
+        return self.uid if self.sudo_uid is None else self.sudo_uid
+
+    @property
     def short(self) -> str:
         """For a table: the login; with sudo, both of them."""
         return self.login if self.sudo_uid is None else f"{self.login} (sudo {self.sudo_login})"

@@ -6,9 +6,9 @@ lock of `state_dir`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.decide.engine_identity import describe_engine
@@ -18,6 +18,7 @@ from ds01d.decide.freezes import (
     describe_freeze,
     name_subject,
 )
+from ds01d.decide.short_names import find_by_name
 from ds01d.errors import Refused, WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.checkpoint import Checkpoint, Freeze, Undone
@@ -46,6 +47,16 @@ class ThawResult:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Change(Generic[_Answer]):
+    """A checkpoint as it shall be, the answer to the caller, and what gets into the log."""
+
+    checkpoint: Checkpoint
+    answer: _Answer
+    subject: str
+    details: str
+
+
 class Freezer:
     """Changes the freezes of one world in the name of `by`.
 
@@ -59,25 +70,29 @@ class Freezer:
     def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
         """Stop repairs of a container or a slot; None: of everything."""
 
-        def add_freeze(checkpoint: Checkpoint) -> tuple[Checkpoint, Freeze, str]:
+        def add_freeze(checkpoint: Checkpoint) -> _Change[Freeze]:
             now = self._world.clock.now()
             target = EVERYTHING if subject is None else self._check_subject(subject)
             until = None if seconds is None else Wall(now.wall + seconds)
             new = Freeze(subject=target, by=self._by, reason=reason, since=now.wall, until=until)
             new = anchor_freeze(new, now)
             freezes = {**checkpoint.freezes, target: new}
-            return replace(checkpoint, freezes=freezes), new, describe_freeze(new, now.wall)
+            details = describe_freeze(new, now.wall)
+            return _Change(replace(checkpoint, freezes=freezes), new, target, details)
 
-        freeze = self._change_checkpoint(add_freeze, "freeze", subject)
+        freeze = self._change_checkpoint(add_freeze, "freeze")
         return FreezeResult(freeze=freeze, warnings=tuple(self._warnings))
 
     def thaw(self, subject: str | None) -> ThawResult:
         """End the freeze of a container or a slot, or what an undo blocks; None: of everything."""
-        target = EVERYTHING if subject is None else subject
 
-        def remove_freeze(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...], str]:
+        def remove_freeze(checkpoint: Checkpoint) -> _Change[tuple[str, ...]]:
             now = self._world.clock.now()
             freezes = {freeze.subject: freeze for freeze in list_freezes_in_force(checkpoint, now)}
+            target = EVERYTHING
+            if subject is not None:
+                blocked = (name for undo in checkpoint.undone.values() for name in undo.containers)
+                target = self._find_subject(subject, {*freezes, *checkpoint.undone, *blocked})
             undone = {
                 entry: undone
                 for entry, undone in checkpoint.undone.items()
@@ -92,43 +107,42 @@ class Freezer:
                 freezes={s: f for s, f in freezes.items() if s != target},
                 undone={e: u for e, u in checkpoint.undone.items() if e not in undone},
             )
-            return changed, tuple(lines), "; ".join(lines)
+            return _Change(changed, tuple(lines), target, "; ".join(lines))
 
-        lines = self._change_checkpoint(remove_freeze, "thaw", subject)
+        lines = self._change_checkpoint(remove_freeze, "thaw")
         return ThawResult(lines=lines, warnings=tuple(self._warnings))
 
     def trust_engine(self) -> ThawResult:
         """Trust the Docker engine that the last pass found, instead of the previous one."""
-        line = self._change_checkpoint(_trust_engine, "thaw", None)
+        line = self._change_checkpoint(_trust_engine, "thaw")
         return ThawResult(lines=(line,), warnings=tuple(self._warnings))
 
     def _change_checkpoint(
         self,
-        change: Callable[[Checkpoint], tuple[Checkpoint, _Answer, str]],
+        change: Callable[[Checkpoint], _Change[_Answer]],
         operation: str,
-        subject: str | None,
     ) -> _Answer:
-        """Change the checkpoint as a pass does, and log it: `change` gives the details, too."""
+        """Change the checkpoint as a pass does, and log it."""
         with self._world.state_dir.lock():
             store = CheckpointStore(self._world.state_dir)
             checkpoint, problem = store.load()
-            checkpoint, answer, details = change(checkpoint)
+            changed = change(checkpoint)
             if problem:
                 self._warnings.append(problem)
                 # Only now: a refused change must not move the checkpoint.
                 store.set_aside()
-            store.save(checkpoint)
-            self._log_change(operation, subject, details)
-        return answer
+            store.save(changed.checkpoint)
+            self._log_change(operation, changed.subject, changed.details)
+        return changed.answer
 
-    def _log_change(self, operation: str, subject: str | None, details: str) -> None:
+    def _log_change(self, operation: str, subject: str, details: str) -> None:
         """Append to the operations log; a failure is only a warning."""
         actor = self._world.actor
         line = LogLine(
             at=self._world.clock.now().wall,
             operation=operation,
             user="system" if actor is None else actor.login,
-            container=subject or EVERYTHING,
+            container=subject,
             gpu="N/A",
             status="done",
             details=f"ds01ctl: {details}",
@@ -139,25 +153,39 @@ class Freezer:
         except WriteFailed as error:
             self._warnings.append(f"not in the operations log: {error}")
 
-    def _check_subject(self, subject: str) -> str:
-        """The subject, if any source names it. Docker is asked only for names not in the books."""
+    def _find_subject(self, text: str, subjects: Iterable[str]) -> str:
+        """What is meant by `text`: a name or a slot as it is, or a short name. Raises `Refused`."""
+        actor = self._world.actor
+        names = {ContainerName(subject) for subject in subjects}
+        return find_by_name(text, names, None if actor is None else actor.person_uid) or text
+
+    def _check_subject(self, text: str) -> str:
+        """The subject that is meant, if any source names it.
+
+        Docker is asked only for names not in the books. Raises `Refused`.
+        """
         world = self._world
         state, metadata = world.state.read(), world.metadata.read()
+        names: set[str] = set()
         if isinstance(state, AllocatorState):
-            booked = {name for slot in state.slots.values() for name in slot.containers}
-            if subject in state.slots or subject in booked:
-                return subject
-        if not isinstance(metadata, Unknown) and subject in metadata:
+            if text in state.slots:
+                return text
+            names.update(name for slot in state.slots.values() for name in slot.containers)
+        if not isinstance(metadata, Unknown):
+            names.update(metadata)
+        subject = self._find_subject(text, names)
+        if subject in names:
             return subject
         # Asked last: it is the slowest source, and a freeze must work while Docker hangs.
         docker = world.engine.observe(names=None)
         if isinstance(docker, Engine):
-            if ContainerName(subject) in docker.by_name:
+            subject = self._find_subject(text, docker.by_name)
+            if subject in docker.by_name:
                 return subject
             if isinstance(state, AllocatorState):
                 slots = ", ".join(sorted(state.slots)) or "none"
                 raise Refused(
-                    f'no slot or container "{subject}": expected the whole name of a container,'
+                    f'no slot or container "{subject}": expected the name of a container,'
                     f" such as train._.1001, or a slot ({slots})"
                 )
         failed = docker if isinstance(docker, Unknown) else state
@@ -167,7 +195,7 @@ class Freezer:
         return subject
 
 
-def _trust_engine(checkpoint: Checkpoint) -> tuple[Checkpoint, str, str]:
+def _trust_engine(checkpoint: Checkpoint) -> _Change[str]:
     other_engine = checkpoint.stranger
     if other_engine is None:
         raise Refused(
@@ -176,7 +204,8 @@ def _trust_engine(checkpoint: Checkpoint) -> tuple[Checkpoint, str, str]:
             else "no pass has run yet: the first one trusts the engine that it finds"
         )
     line = f"engine {describe_engine(other_engine)}"
-    return replace(checkpoint, engine=other_engine, stranger=None), line, line
+    trusted = replace(checkpoint, engine=other_engine, stranger=None)
+    return _Change(trusted, line, EVERYTHING, line)
 
 
 def _is_about(target: str, entry: str, undone: Undone) -> bool:

@@ -85,7 +85,9 @@ class OwnOperations:
         return with_published(report, None if problem else published)
 
     def explain_subject(self, name: str) -> Explanation:
-        return explain_subject(name, self.plan_report(), self._config, self.read_rows())
+        return explain_subject(
+            name, self.plan_report(), self._config, self.read_rows(), find_uid(self._world)
+        )
 
     def read_rows(self) -> tuple[HistoryRow, ...] | str:
         """The history, or why it cannot be read."""
@@ -126,3 +128,8 @@ class OwnOperations:
         undoer = Undoer(self._world, self._config)
         result = undoer.plan(entry, self._by) if dry_run else undoer.undo(entry, self._by)
         return build_undo_document(entry, result)
+
+
+def find_uid(world: World) -> int | None:
+    """Whose containers short names mean first."""
+    return None if world.actor is None else world.actor.person_uid

@@ -131,7 +131,7 @@ class OperationCalls:
     def _explain_subject(self, request: PendingCall) -> object:
         name = parse_parameters(request.call, SubjectParameters).subject
         report, history = self._make_plan(request.peer)
-        explanation = explain_subject(name, report, self._config, history)
+        explanation = explain_subject(name, report, self._config, history, request.peer.uid)
         return {"explanation": hide_details(explanation, report, request.peer)}
 
     def _make_plan(self, peer: Peer) -> tuple[Report, tuple[HistoryRow, ...] | str]:

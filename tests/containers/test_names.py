@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.containers.names import check_owner, full_name, split_name
+from ds01d.containers.names import check_owner, full_name
+from ds01d.decide.short_names import split_name
 from ds01d.errors import Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller, Person

@@ -273,7 +273,7 @@ def test_a_subject_without_measure_is_refused(tmp_path: Path, subject: str) -> N
     assert "InvalidParameter" in result.stderr
 
 
-@pytest.mark.parametrize("subject", ["", "\x1b[31m", "../../etc/shadow", "a" * 256, "train"])
+@pytest.mark.parametrize("subject", ["", "\x1b[31m", "../../etc/shadow", "a" * 256, "trai"])
 def test_a_hostile_subject_is_only_a_name(tmp_path: Path, subject: str) -> None:
     result = remote_desk(tmp_path, ALICE).call("explain", subject)
     assert (result.exit_code, result.stdout) == (1, "")

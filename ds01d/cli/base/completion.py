@@ -102,7 +102,7 @@ def _complete_own(accepts: Callable[[str], bool]) -> _Completer:
 
     def list_own(invocation: Invocation, config: Config) -> Iterable[str]:
         from ds01d.adapters.docker.http_client import HttpClient  # noqa: PLC0415 - heavy
-        from ds01d.containers.names import split_name  # noqa: PLC0415
+        from ds01d.decide.short_names import split_name  # noqa: PLC0415
         from ds01d.model.primitives import ContainerName  # noqa: PLC0415
 
         caller = invocation.environment.find_caller()

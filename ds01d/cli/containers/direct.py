@@ -25,7 +25,7 @@ from ds01d.containers.commands import (
 from ds01d.containers.context import CommandContext, ContainerServices, Interrupt
 from ds01d.containers.create import Creation
 from ds01d.containers.lifecycle import ContainerLifecycle, Stopped
-from ds01d.containers.listing import VisibleContainers, list_containers
+from ds01d.containers.listing import VisibleContainers, list_containers, list_names
 from ds01d.containers.names import resolve_name
 from ds01d.containers.order import CreateOptions, build_order, check_binds, owner_of_new
 from ds01d.containers.preview import CreationPlan, preview_creation
@@ -169,7 +169,12 @@ class DirectContainers:
         context = command_context(self.services, self.config)
         rebooking = Rebooking(context=context, user_of=lambda uid: look_up_person(uid).name)
         lifecycle = ContainerLifecycle(context=context, caller=self.caller, rebooking=rebooking)
-        name_in_docker = resolve_name(name, self.caller, self.services.engine.find_container)
+        name_in_docker = resolve_name(
+            name,
+            self.caller,
+            self.services.engine.find_container,
+            lambda: list_names(self.services.world),
+        )
         if not defers:
             yield lifecycle, name_in_docker
             return

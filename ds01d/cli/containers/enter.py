@@ -18,6 +18,7 @@ from ds01d.cli.base.options import parse_since
 from ds01d.cli.containers import terminal
 from ds01d.cli.containers.direct import find_remote
 from ds01d.cli.containers.selection import Selection, select_names, show_intention
+from ds01d.containers.listing import list_names
 from ds01d.containers.names import check_owner, resolve_name
 from ds01d.containers.sessions import (
     SHELL,
@@ -165,6 +166,8 @@ def _open_sessions(invocation: Invocation) -> Iterator[Sessions]:
         yield ContainerSessions(
             engine=services.engine,
             sessions=services.sessions,
-            resolve=lambda text: resolve_name(text, caller, find_container),
+            resolve=lambda text: resolve_name(
+                text, caller, find_container, lambda: list_names(services.world)
+            ),
             check_owner=lambda container: check_owner(container, caller),
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Tone, Toned
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
-from ds01d.containers.names import split_name
+from ds01d.decide.short_names import split_name
 from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.containers import State
 from ds01d.text import format_count

@@ -17,7 +17,7 @@ from ds01d.cli.containers.list_view import list_blocks
 from ds01d.cli.output.blocks import Sentence, Title, Tone
 from ds01d.cli.output.display import show_blocks
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
-from ds01d.containers.names import split_name
+from ds01d.decide.short_names import split_name
 from ds01d.errors import Ds01Error, Refused
 from ds01d.model.containers import State
 from ds01d.model.creation import Person

@@ -13,6 +13,7 @@ from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.cli.base.waiting import show_place
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.decide.short_names import SEPARATOR, split_name
 from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
@@ -134,12 +135,19 @@ def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
 def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
     """Release every slot that is booked for CONTAINER, or under the ID of a booking.
 
+    "train" is also one's own train._.UID.
+
     Exit code: 0 released, 3 no slot was booked, 1 an error.
     """
     with invocation.environment.open_allocator(invocation.config()) as allocator:
         booking = parse_booking_id(container)
         name = ContainerName(container) if booking is None else None
         answer = allocator.release(name, booking)
+        # Decision 282: a change resolves one's own short name, and nobody else's.
+        if name is not None and isinstance(answer, NotAllocated) and split_name(name)[1] is None:
+            own = f"{name}{SEPARATOR}{invocation.environment.find_caller().person.uid}"
+            own_answer = allocator.release(ContainerName(own))
+            answer = own_answer if isinstance(own_answer, Released) else answer
     _print_warnings(answer.warnings)
     if as_json:
         show_json(

@@ -34,7 +34,8 @@ _Row = TypeVar("_Row")
 def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     """Explain a container or a slot: the verdict with its reasons, then the facts behind it.
 
-    NAME may also be a container ID, or at least its first 12 characters, or the ID of a booking.
+    NAME may also be a short name ("train" for train._.1001), a container ID, or at least its first
+    12 characters, or the ID of a booking.
     """
     config = invocation.config()
     with open_operations(invocation, config) as operations:

@@ -13,7 +13,7 @@ from ds01d.cli.base.options import parse_since as since_moment
 from ds01d.cli.ctl.history_view import history_table
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.documents.history import build_entry_document, read_rows
+from ds01d.documents.history import build_entry_document, read_rows, select_rows
 from ds01d.model.primitives import Wall
 from ds01d.text import format_count
 
@@ -43,14 +43,16 @@ def history(
 ) -> int:
     """Show changes of the books, oldest first; with NAME, those of a container or a slot alone.
 
+    NAME may also be the short name of a container.
+
     An "open" entry was begun by a pass that was killed; the next pass finishes or drops it.
     """
     config = invocation.config()
-    matches = [
-        row
-        for row in read_rows(invocation.environment.read_history(config))
-        if (name is None or row.is_about(name)) and (since is None or row.at >= since)
-    ]
+    rows = [*read_rows(invocation.environment.read_history(config))]
+    if name is not None:
+        uid = invocation.environment.find_caller().person.uid
+        rows = [*select_rows(rows, name, uid)]
+    matches = [row for row in rows if since is None or row.at >= since]
     newest = [*map(build_entry_document, matches[-limit:] if limit else matches)]
     if as_json:
         show_json({"entries": newest, "older": len(matches) - len(newest)})

@@ -102,8 +102,8 @@ def test_without_permission_it_says_who_may(desk: Desk, monkeypatch: pytest.Monk
 
 
 def test_a_subject_that_nobody_knows_is_refused(desk: Desk) -> None:
-    result = desk.call("freeze", "train")
-    assert 'no slot or container "train"' in result.stderr
+    result = desk.call("freeze", "trai")
+    assert 'no slot or container "trai"' in result.stderr
     assert "1.0, 1.1, 1.2, 1.3" in result.stderr
     assert result.exit_code == 1
     assert desk.host.memory is None
