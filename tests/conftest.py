@@ -88,11 +88,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling |
     return _Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
+WHOLE_FILES = (
+    "tests/integration/test_events.py",
+    "tests/integration/test_front.py",
+    "tests/integration/test_journal.py",
+    "tests/integration/test_present_lab_gpus.py",
+    "tests/test_reference.py",
+)
+"""One daemon, or what takes as long, serves the tests of the file: one worker has all of them."""
+
+
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # without types
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        # One machine serves the tests of a file; the reference is made once.
-        is_shared = "tests/machine/" in file or file.endswith("tests/test_reference.py")
+        is_shared = "tests/machine/" in file or file.endswith(WHOLE_FILES)
         return file if is_shared else nodeid
 
 

@@ -65,6 +65,7 @@ def test_every_step_is_shown_and_nothing_is_left(shelf: Path) -> None:
     assert _left(shelf) == []
 
 
+@pytest.mark.engine_neutral
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_one_that_was_ended(shelf: Path, signum: signal.Signals) -> None:
     with _demo(shelf) as demo:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests marked `docker` on several Docker engines: those in ENGINES, or all.
+# Run the tests marked `docker` on several Docker engines: those in ENGINES, or all. Not those marked
+# `engine_neutral`: what they show is refused or decided before an engine does anything.
 #
 #   ENGINES='trixie forky+containerd' tools/test-engines.sh [argument for pytest]...
 #   make test-engines ENGINES=forky ARGS='-x -k creation'
@@ -20,7 +21,7 @@ failed=0
 report=()
 for engine in "${engines[@]}"; do
     began=$SECONDS result=passed
-    DS01D_ENGINE=$engine .venv/bin/python -m pytest -q -m docker \
+    DS01D_ENGINE=$engine .venv/bin/python -m pytest -q -m 'docker and not engine_neutral' \
         -n auto --dist loadscope --max-worker-restart 2 "$@" || { result=FAILED failed=1; }
     report+=("$(printf '%-6s %4d s  %s' "$result" $((SECONDS - began)) "$engine")")
 done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -104,6 +105,7 @@ def test_a_folder_that_became_a_link_is_not_mounted_at_the_next_start(yard: Yard
     assert yard.call("start", "a").returncode == 0
 
 
+@pytest.mark.engine_neutral
 def test_what_was_created_stays_where_its_answer_cannot_be_written(yard: Yard) -> None:
     env = {key: value for key, value in yard.env().items() if key != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("wb") as full:
@@ -192,6 +194,7 @@ def test_a_booking_stays_where_docker_does_not_say_that_it_is_gone(made: Yard, w
     assert made.outcomes(NAME)[-1] == ("remove", "failed")
 
 
+@pytest.mark.engine_neutral
 def test_what_is_not_there_is_not_released(made: Yard) -> None:
     made.engine.remove(NAME)
     done = made.call("remove", "a")
@@ -200,25 +203,24 @@ def test_what_is_not_there_is_not_released(made: Yard) -> None:
     assert made.site.bookings() == {(NAME, "1.2")}
 
 
-@pytest.mark.parametrize("deed", ["start", "stop", "remove"])
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        (NAME, "only that user and root may change it"),
-        ("foreign", "foreign is not a DS01 container: use docker for it"),
-        ("labelled", "labelled belongs to 1001: only that user and root"),
-    ],
-)
-def test_a_user_touches_only_their_own(made: Yard, deed: str, name: str, why: str) -> None:
+@pytest.mark.engine_neutral
+def test_a_user_touches_only_their_own(made: Yard) -> None:
     made.engine.run("foreign")
     made.engine.run("labelled", labels={"aime.mlc": "1001", "ds01.user": "1001"})
-    done = made.call_as(STRANGER, deed, name)
-    assert done.returncode == 1
-    assert why in done.stderr
-    states = {row["Names"][0]: row["State"] for row in made.engine.client.containers(all=True)}
-    assert states == dict.fromkeys((f"/{NAME}", "/foreign", "/labelled"), "running")
+    reasons = {
+        NAME: "only that user and root may change it",
+        "foreign": "foreign is not a DS01 container: use docker for it",
+        "labelled": "labelled belongs to 1001: only that user and root",
+    }
+    for deed, (name, why) in itertools.product(("start", "stop", "remove"), reasons.items()):
+        done = made.call_as(STRANGER, deed, name)
+        assert done.returncode == 1, (deed, name)
+        assert why in done.stderr
+        states = {row["Names"][0]: row["State"] for row in made.engine.client.containers(all=True)}
+        assert states == dict.fromkeys((f"/{NAME}", "/foreign", "/labelled"), "running")
 
 
+@pytest.mark.engine_neutral
 def test_root_may_touch_any_and_users_see_their_own(made: Yard) -> None:
     assert made.call_as(STRANGER, "create", NAME, "pytorch-2.5.0").returncode == 1
     assert made.call_as(STRANGER, "list", "--all").stdout == "no containers\n"
@@ -228,6 +230,7 @@ def test_root_may_touch_any_and_users_see_their_own(made: Yard) -> None:
     assert made.left_of(NAME) == {}
 
 
+@pytest.mark.engine_neutral
 def test_a_dry_run_books_nothing(yard: Yard) -> None:
     before = yard.site.state.read_bytes()
     done = yard.call("create", "a", "pytorch-2.5.0", "--dry-run")
@@ -251,6 +254,7 @@ def test_without_a_gpu_and_without_a_start(yard: Yard) -> None:
     assert yard.call("remove", "a", "-f").stdout == f"{NAME} is removed\n"
 
 
+@pytest.mark.engine_neutral
 def test_docker_that_does_not_answer_is_no_empty_list(yard: Yard) -> None:
     yard.proxy.refuse()
     done = yard.call("list", "--json")
@@ -269,6 +273,7 @@ def test_an_image_is_pulled_with_a_bar_on_a_terminal(yard: Yard) -> None:
     assert yard.engine.client.inspect_container(NAME)["Config"]["Image"] == registry.image
 
 
+@pytest.mark.engine_neutral
 def test_guided_asks_for_everything(yard: Yard) -> None:
     yard.site.allocator.allocate("b._.1002", "bob", "1.0")
     command = yard.command("create", "--guided", "--architecture", "CUDA_ADA")
@@ -292,6 +297,7 @@ def test_guided_asks_for_everything(yard: Yard) -> None:
     assert (NAME, "1.3") in yard.site.bookings()
 
 
+@pytest.mark.engine_neutral
 @pytest.mark.parametrize("last", ["n\n", "\x03", "\x04"])
 def test_guided_may_be_left(yard: Yard, last: str) -> None:
     command = yard.command("create", "a", "--guided")
@@ -307,6 +313,7 @@ def test_guided_may_be_left(yard: Yard, last: str) -> None:
     assert yard.outcomes(NAME) == []
 
 
+@pytest.mark.engine_neutral
 def test_guided_without_a_terminal_fails_at_once(yard: Yard) -> None:
     before = yard.site.state.read_bytes()
     done = yard.call("create", "--guided")

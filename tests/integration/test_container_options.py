@@ -42,14 +42,16 @@ def test_cpu_only_books_nothing_and_shows_no_gpu(yard: Yard) -> None:
         assert "--cpu-only and a GPU contradict" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [("pytorch", "2.5.0"), ("pytorch-2.5.0",), ("pytorch:2.5.0",), (IMAGE,)]
-)
-def test_a_version_or_an_image_behind_the_name(yard: Yard, words: tuple[str, ...]) -> None:
-    labels = make(yard, "a", *words, "--num-gpus", "0")["Config"]["Labels"]
-    assert labels["aime.mlc.FRAMEWORK"] == ("custom" if words == (IMAGE,) else "pytorch-2.5.0")
+@pytest.mark.engine_neutral
+def test_a_version_or_an_image_behind_the_name(yard: Yard) -> None:
+    ways = (("pytorch", "2.5.0"), ("pytorch-2.5.0",), ("pytorch:2.5.0",), (IMAGE,))
+    for name, words in zip("abcd", ways, strict=True):
+        labels = make(yard, name, *words, "--num-gpus", "0")["Config"]["Labels"]
+        expected = "custom" if words == (IMAGE,) else "pytorch-2.5.0"
+        assert labels["aime.mlc.FRAMEWORK"] == expected, words
 
 
+@pytest.mark.engine_neutral
 def test_a_misspelt_framework_is_no_image(yard: Yard) -> None:
     refused = yard.call("create", "a", "pytroch", "2.5.0", "--cpu-only")
     assert "did you mean pytorch" in refused.stderr
@@ -94,29 +96,26 @@ def test_all_of_ones_own_and_nobody_elses(yard: Yard) -> None:
     assert "Missing argument 'NAME'" in yard.call("stop").stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "text"),
-    [
+@pytest.mark.engine_neutral
+def test_a_dry_run_says_what_the_command_would_do(yard: Yard) -> None:
+    make(yard, "a", "pytorch-2.5.0", "--slot", "1.0")
+    before = yard.site.state.read_bytes()
+    for words, code, text in (
         (("remove", "a"), 1, f"{A} is running: container-stop it first, or use --force"),
         (("remove", "a", "-f"), 0, f"would remove {A}, and give back GPU 1.0"),
         (("stop", "a"), 0, f"would stop {A}, which keeps GPU 1.0 for a while"),
         (("start", A), 0, f"{A} is already running"),
         (("start", "nothing"), 1, 'no container "nothing"'),
         (("enter", "a"), 0, f"would run in {A}: sh -c"),
-    ],
-)
-def test_a_dry_run_says_what_the_command_would_do(
-    yard: Yard, words: tuple[str, ...], code: int, text: str
-) -> None:
-    make(yard, "a", "pytorch-2.5.0", "--slot", "1.0")
-    verb, *rest = words
-    before = yard.site.state.read_bytes()
-    done = yard.call(verb, "--dry-run", *rest)
-    assert (done.returncode, text in done.stdout + done.stderr) == (code, True), done
-    assert yard.engine.client.inspect_container(A)["State"]["Running"]
-    assert yard.site.state.read_bytes() == before
+    ):
+        verb, *rest = words
+        done = yard.call(verb, "--dry-run", *rest)
+        assert (done.returncode, text in done.stdout + done.stderr) == (code, True), done
+        assert yard.engine.client.inspect_container(A)["State"]["Running"], words
+        assert yard.site.state.read_bytes() == before, words
 
 
+@pytest.mark.engine_neutral
 def test_guided_asks_which(yard: Yard) -> None:
     for name in ("a", "b"):
         make(yard, name, "pytorch", "--cpu-only")

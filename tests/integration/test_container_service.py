@@ -153,6 +153,7 @@ def test_what_docker_warns_of_is_shown(
     assert "Docker warns: Limitation discarded." in create(desk)["parameters"]["warnings"]
 
 
+@pytest.mark.engine_neutral
 def test_a_dry_run_changes_nothing(desk: ContainerDesk, engine: PrivateEngine) -> None:
     plan = create(desk, dry_run=True)["parameters"]["plan"]
     home = desk.users["amy"].home
@@ -181,6 +182,7 @@ def test_inside_it_is_its_owner_and_no_more(desk: ContainerDesk, engine: Private
     assert (Path(desk.users["amy"].home) / "mine").stat().st_uid == 4001
 
 
+@pytest.mark.engine_neutral
 class TestRefusals:
     """What the rules forbid is refused, and nothing is left of it."""
 
@@ -272,6 +274,7 @@ class TestRefusals:
 class TestOthers:
     """What is somebody else's."""
 
+    @pytest.mark.engine_neutral
     @pytest.mark.parametrize("method", ["Start", "Stop", "Remove"])
     def test_is_refused(self, desk: ContainerDesk, method: str) -> None:
         assert "error" not in create(desk)
@@ -431,6 +434,7 @@ class TestAnEnd:
         until(lambda: desk.creations == [], what="its end")
         nothing_left(desk, engine)
 
+    @pytest.mark.engine_neutral
     def test_of_the_wait_for_a_slot(self, desk: ContainerDesk, engine: PrivateEngine) -> None:
         for number in range(2):
             assert "error" not in create(desk, name=f"c{number}")
@@ -530,6 +534,7 @@ def test_an_end_by_descriptors_that_are_exhausted(
     assert engine.client.inspect_container(NAME)["State"]["Running"]
 
 
+@pytest.mark.engine_neutral
 def test_how_many_creations_of_a_user_are_served_at_once(desk: ContainerDesk) -> None:
     for number in range(2):
         assert "error" not in create(desk, name=f"c{number}")

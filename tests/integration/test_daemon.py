@@ -41,6 +41,7 @@ def run(engine: PrivateEngine, site: Site, name: str, slot: str) -> None:
 # --- the configuration
 
 
+@pytest.mark.engine_neutral
 def test_a_bad_configuration_is_refused_and_the_old_one_stays(
     site: Site, engine: PrivateEngine
 ) -> None:
@@ -117,6 +118,7 @@ def stops_in(daemon: RunningDaemon) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.engine_neutral
 def test_sigterm_ends_it_soon_whatever_it_waits_for(site: Site, engine: PrivateEngine) -> None:
     site.configure(docker={"timeout": "30s"}, daemon={"sweep_interval": "30s"})
     site.configure(books={"lock_timeout": "30s"})
@@ -234,6 +236,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.engine_neutral
 def test_killed_at_any_moment_the_next_run_finishes(site: Site, engine: PrivateEngine) -> None:
     site.configure(policy={"settle": "20ms", "absence_grace": "40ms", "creation_grace": "0s"})
     chance = random.Random(20)
@@ -268,6 +271,7 @@ def test_killed_at_any_moment_the_next_run_finishes(site: Site, engine: PrivateE
 # --- several at once
 
 
+@pytest.mark.engine_neutral
 def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: PrivateEngine) -> None:
     for number in range(3):
         engine.run(f"found{number}._.1001", devices=site.uuid(f"1.{number}"), labels=LABELS)
@@ -305,6 +309,7 @@ def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: Priv
 # --- its own directory
 
 
+@pytest.mark.engine_neutral
 def test_a_lost_or_broken_memory_takes_nothing_from_a_daemon_that_runs(
     site: Site, engine: PrivateEngine
 ) -> None:
@@ -334,6 +339,7 @@ def test_a_lost_or_broken_memory_takes_nothing_from_a_daemon_that_runs(
         daemon.at_rest(force=True)
 
 
+@pytest.mark.engine_neutral
 def test_a_state_directory_that_is_removed_is_made_again(site: Site, engine: PrivateEngine) -> None:
     def spoil_lock() -> None:
         (site.state_dir / "lock").unlink()
@@ -351,6 +357,7 @@ def test_a_state_directory_that_is_removed_is_made_again(site: Site, engine: Pri
         assert not site.status()["passes"]["failing_since"]
 
 
+@pytest.mark.engine_neutral
 def test_while_another_pass_holds_the_lock_every_picture_says_so(
     site: Site, engine: PrivateEngine
 ) -> None:
@@ -387,6 +394,7 @@ def small_file_system(path: Path) -> Iterator[None]:
         subprocess.run(("umount", "--lazy", str(path)), check=True)
 
 
+@pytest.mark.engine_neutral
 def test_without_a_history_nothing_is_done_and_it_says_so(
     site: Site, engine: PrivateEngine
 ) -> None:
@@ -434,6 +442,7 @@ def remount(path: Path, how: str) -> None:
 # --- the books of others
 
 
+@pytest.mark.engine_neutral
 def test_a_booking_by_others_is_published_without_a_sweep(site: Site) -> None:
     site.configure(daemon={"sweep_interval": "1h"}, policy={"creation_grace": "1h"})
     with RunningDaemon(site):
@@ -456,6 +465,7 @@ def test_a_booking_by_others_is_published_without_a_sweep(site: Site) -> None:
 # --- observing
 
 
+@pytest.mark.engine_neutral
 def test_observing_it_writes_nothing_but_its_own_files(site: Site, engine: PrivateEngine) -> None:
     site.configure(daemon={"mode": "observe"}, policy={"creation_grace": "0s"})
     site.allocator.allocate("stale._.1001", "alice", "1.0")
@@ -489,6 +499,7 @@ def tree(*folders: Path) -> Mapping[str, str]:
 # --- systemd
 
 
+@pytest.mark.engine_neutral
 def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None:
     path = site.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -527,6 +538,7 @@ def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None
             assert next_with("STOPPING")["STOPPING"] == "1"
 
 
+@pytest.mark.engine_neutral
 def test_a_systemd_that_reads_nothing_stops_neither_repairs_nor_the_end(
     site: Site, engine: PrivateEngine
 ) -> None:
@@ -546,6 +558,7 @@ def test_a_systemd_that_reads_nothing_stops_neither_repairs_nor_the_end(
             daemon.booked()
 
 
+@pytest.mark.engine_neutral
 def test_it_is_ready_only_after_a_whole_pass(site: Site, engine: PrivateEngine) -> None:
     site.allocator.allocate("a._.1001", "alice", "1.0")
     engine.run("a._.1001", devices=site.uuid("1.0"), labels=LABELS)

@@ -36,6 +36,7 @@ def shown(site: Site) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.engine_neutral
 def test_it_shows_gpus_holders_and_operations_as_they_are(
     nvml_site: Site, engine: PrivateEngine, nvml_world: NvmlWorld
 ) -> None:
@@ -63,6 +64,7 @@ def test_it_shows_gpus_holders_and_operations_as_they_are(
         assert told["daemon"]["alive"] is True
 
 
+@pytest.mark.engine_neutral
 def test_a_key_has_the_daemon_sweep(site: Site) -> None:
     with RunningDaemon(site) as daemon:
         since = daemon.mark()

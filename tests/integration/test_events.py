@@ -16,8 +16,7 @@ from simulation.engine import PrivateEngine
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 
-# One daemon serves most of them: they stay in one process.
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("events")]
+pytestmark = pytest.mark.docker
 
 HOLD_S = 1.0  # of henry's containers
 GRACE_S = 2.0  # of a creation

@@ -25,8 +25,7 @@ from tests.reporting.test_catalog import ENTRIES, documented_fields
 from tests.support.day import DAY
 from tests.support.journald import ROOT, in_journal
 
-# The days are begun once, in one worker: by the name that a machine's test here has anyway.
-pytestmark = [pytest.mark.xdist_group("test_journal"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 needs_journald = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("journalctl"), reason="needs root and journald"

@@ -846,6 +846,7 @@ def test_the_process_of_a_real_container_keeps_its_slot(
 
 
 @pytest.mark.docker
+@pytest.mark.engine_neutral
 def test_a_daemon_survives_a_hanging_nvml_and_releases_when_it_answers(
     nvml_site: Site, engine: PrivateEngine, nvml_world: NvmlWorld
 ) -> None:

@@ -9,6 +9,7 @@ logs, journal.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -124,13 +125,13 @@ def findings(service: Service, kind: str) -> set[tuple[str, str]]:
     return {(f["container"], f["reason"]) for f in status["findings"] if f["kind"] == kind}
 
 
-def texts(service: Service) -> dict[str, str]:
+def texts(service: Service, *slots: str) -> dict[str, str]:
     """Everything that people read, by whom it is written; without the journal."""
     machine = service.machine
     commands: dict[str, tuple[str, ...]] = {
         name: ("ds01ctl", name) for name in ("status", "plan", "history", "log")
     }
-    commands["explain"] = ("ds01ctl", "explain", "1.0")
+    commands |= {f"explain {slot}": ("ds01ctl", "explain", slot) for slot in slots}
     commands["allocator"] = ("ds01-allocator", "status")
     shown = {name: machine.run(*words, check=False).stdout for name, words in commands.items()}
     return {**shown, "STATUS": service.line}
@@ -162,46 +163,58 @@ def test_labels_fill_nobody_elses_quota(patient: Service) -> None:
     says(service, "4 slots of 12 held", "6 findings")
     told = service.log("DS01_EVENT=finding.new", "DS01_FINDING=label-contradiction")
     assert {(e["DS01_CONTAINER"], e["DS01_REASON"]) for e in told} >= expected
+    for name in names:
+        until(partial(has_lines, service, name, 2), what=name)
     lines = [line for line in service.books.operation_lines() if line[2] in names]
     assert {(line[0], line[1]) for line in lines} == {("start", "dora"), ("book", "dora")}
     assert {(line[2], line[3]) for line in lines if line[3] != "N/A"} == set(names.items())
 
 
-@pytest.mark.parametrize(
-    ("name", "label", "user"),
-    [
-        pytest.param("lines", FORGED, "unknown", id="line ends, escapes, separators"),
-        pytest.param("percent", "%s%n%1000d", "%s%n%1000d", id="percent signs are letters"),
-        pytest.param("long", "u" * 100_000, "unknown", id="a hundred thousand characters"),
-        pytest.param("x._.99999999999", "alice", "unknown", id="a number that is no uid"),
-        pytest.param("x._.1003", "root", "dora", id="root"),
-        pytest.param("x._.0", "alice", "root", id="a login on what is root's"),
-    ],
+LABELS: Final = (
+    # Line ends, escapes, separators.
+    ("lines", "1.0", FORGED, "unknown"),
+    # Percent signs are letters.
+    ("percent", "1.1", "%s%n%1000d", "%s%n%1000d"),
+    ("long", "1.2", "u" * 100_000, "unknown"),
+    # A number that is no uid.
+    ("x._.99999999999", "1.3", "alice", "unknown"),
+    ("x._.1003", "2.0", "root", "dora"),
+    # A login on what is root's.
+    ("x._.0", "2.1", "alice", "root"),
 )
-def test_a_label_forges_no_line_and_no_field(
-    host: Service, name: str, label: str, user: str
-) -> None:
+"""Container, slot, what its labels say, and whose it is in the books."""
+
+
+def test_a_label_forges_no_line_and_no_field(host: Service) -> None:
     service = host
-    labels = {**OURS, "ds01.user": label, "aime.mlc": label, "ds01.gpu.slots": label}
-    run(service, name, "1.0", labels)
-    booked(service, (name, "1.0"))
-    assert recorded_user(service, name) == user
-    until(lambda: len(service.books.operation_lines(name)) == 2)
+    for name, slot, label, _ in LABELS:
+        labels = {**OURS, "ds01.user": label, "aime.mlc": label, "ds01.gpu.slots": label}
+        run(service, name, slot, labels)
+    booked(service, *((name, slot) for name, slot, _, _ in LABELS))
+    for name, _, _, user in LABELS:
+        assert recorded_user(service, name) == user, name
+        until(partial(has_lines, service, name, 2), what=name)
     for line in service.books.operations.read_text("utf-8").splitlines():
         assert parse_line(line) is not None, line
     for line in service.books.allocations.read_text("utf-8").splitlines():
         assert line.count("|") == 6, line
-    for whose, text in texts(service).items():
+    for whose, text in texts(service, *(slot for _, slot, _, _ in LABELS)).items():
         assert text.replace("\n", "").isprintable(), whose
         assert len(text) < 100_000, whose
-    slot = next(one for one in service.ctl("status")["slots"] if one["slot"] == "1.0")
-    (holder,) = slot["holders"]
-    assert (holder["container"], holder["user"] or "unknown") == (name, user)
-    for entry in service.machine.journal("--lines=200"):
+    slots = {one["slot"]: one for one in service.ctl("status")["slots"]}
+    for name, slot, _, user in LABELS:
+        (holder,) = slots[slot]["holders"]
+        assert (holder["container"], holder["user"] or "unknown") == (name, user)
+    for entry in service.machine.journal("--lines=1000"):
         message = entry["MESSAGE"]
         assert isinstance(message, str)
         assert "\x1b" not in message
         assert not message.startswith("2026-11-28 23:59:59")
+
+
+def has_lines(service: Service, name: str, count: int) -> bool:
+    """Whether the operations log has so many lines about a container by now."""
+    return len(service.books.operation_lines(name)) == count
 
 
 def test_a_label_that_says_it_is_none_of_ours(patient: Service) -> None:
@@ -373,7 +386,7 @@ def test_who_is_in_neither_group_changes_nothing(host: Service) -> None:
     )
     assert f"process {pid}" in reason
     assert "eve" in reason
-    for whose, text in texts(service).items():
+    for whose, text in texts(service, "1.0").items():
         assert text.replace("\n", "").isprintable(), whose
     machine.run("systemctl", "stop", "masked.service")
     assert "nothing is wrong" not in service.line
