@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -22,6 +22,10 @@ class Seconds(float):
     def parse(cls, text: object) -> Seconds:
         """Read a duration as it is written. Raises ValueError with what would be right."""
         return cls(config_text.parse_seconds(text))
+
+
+READING_S: Final = 300.0
+"""What was read of the use of a slot says nothing of the time that comes later than this."""
 
 
 class ConfigTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +102,8 @@ class Policy(ConfigTable, frozen=True):
     pace_window_s: Seconds = _duration("pace_window", 600)
     adopt: Literal["managed", "off"] = "managed"
     expired_holds: Literal["release", "report"] = "release"
+    idle_after_s: Seconds = _duration("idle_after", 0)
+    idle_utilization: int = 0
 
 
 class AccountingConfig(ConfigTable, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d import config_text
-from ds01d.config import Config, ExemptConfig
+from ds01d.config import READING_S, Config, ExemptConfig
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7)
 
@@ -36,6 +36,10 @@ def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     if policy.absence_grace_s < policy.settle_s:
         problem = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
         yield "policy.absence_grace", problem
+    # Between sweeps that are further apart nobody knows what a container does.
+    if policy.idle_after_s and daemon.sweep_interval_s > READING_S:
+        problem = f"needs a daemon.sweep_interval of at most {READING_S / 60:g}m"
+        yield "policy.idle_after", f'{problem}: shorten that one, or write "0s" (off)'
     yield from _find_bad_numbers(config)
     yield from _find_bad_patterns(config.exempt)
     yield from _find_bad_addresses(config)
@@ -48,6 +52,8 @@ def _find_bad_numbers(config: Config) -> Iterator[tuple[str, str]]:
         yield "policy.pace_count", "write a whole number from 0 to 1000000"
     if not 0 <= policy.pace_fraction <= 1:  # NaN included
         yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
+    if not 0 <= policy.idle_utilization < 100:
+        yield "policy.idle_utilization", "write a whole number of percent from 0 to 99"
     if not 0 <= config.accounting.keep_days <= 36_600:
         yield "accounting.keep_days", "write a whole number of days from 0 (none is kept) to 36600"
 
@@ -122,6 +128,7 @@ def describe_risks(config: Config) -> tuple[str, ...]:
     policy, metrics = config.policy, config.metrics
     # Beyond that the pace no longer bounds what one wrong answer can release.
     is_fast = policy.pace_count > 20 or policy.pace_fraction > 0.5
+    is_hasty = 0 < policy.idle_after_s < 600
     folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
     homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
     is_always = config.books.whole_gpus == "always" and config.books.kind == "files"
@@ -135,6 +142,7 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         "policy.freeze is under 10s: GPUs half set up may look like a layout": policy.freeze_s < 10,
         "policy.pace_count or pace_fraction is high: one wrong answer may release most bookings"
         " before anybody can freeze": is_fast,
+        "policy.idle_after is under 10m: a container that loads data is reported as idle": is_hasty,
         "docker.url is unprotected: whatever answers there decides about releases": is_remote,
         "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
         f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),

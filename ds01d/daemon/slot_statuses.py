@@ -112,6 +112,7 @@ def _build_holder(
     booker = owner if owner is not None and owner.user == user else None
     books = index.snapshot.state
     count, memory = measure_holder(container, processes)
+    run = None if container is None else index.checkpoint.idle.get(container.id)
     return Holder(
         container=name,
         user=user,
@@ -123,6 +124,7 @@ def _build_holder(
         is_charged=not isinstance(books, AllocatorState) or name not in books.uncharged,
         processes=count,
         memory_used=memory,
+        idle_since=None if run is None else run.began,
     )
 
 

@@ -63,6 +63,7 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
     yield from checkpoint.unlabelled.values()
     yield from (at for _, at in checkpoint.destroyed.values())
     yield from checkpoint.removing.values()
+    yield from (moment for run in checkpoint.idle.values() for moment in (run.since, run.read_at))
     yield from checkpoint.released
     yield from (item.last for item in checkpoint.repairs.values())
 

@@ -17,6 +17,7 @@ from ds01d.decide.docker_books import derive_books
 from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
 from ds01d.decide.gate import apply_gate
+from ds01d.decide.idleness import follow_idleness
 from ds01d.decide.index import BooksIndex, build_index
 from ds01d.decide.pass_scope import collect_rechecks, keep_first_seen, keep_starts, names_in_scope
 from ds01d.decide.plausibility import check_plausible
@@ -166,6 +167,10 @@ def _decide_on_table(
     index = build_index(snapshot, checkpoint, config, table)
     deadlines = Deadlines(snapshot, checkpoint)
     verdicts = _decide_names(names, index, deadlines)
+    idle = follow_idleness(index, verdicts)
+    if idle != checkpoint.idle:
+        checkpoint = replace(checkpoint, idle=idle)
+        index = replace(index, checkpoint=checkpoint)
     bookings = index.count_bookings()
     drifts = tuple(diff_books(index, verdicts))
     if checkpoint.undone:

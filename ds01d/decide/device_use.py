@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Final
+
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.user_quota import weigh_profile
 from ds01d.model.accounting import SlotUse, SlotWeight
 from ds01d.model.books import Slot, SlotType
-from ds01d.model.devices import Gpu, Inventory
+from ds01d.model.devices import Gpu, GpuProcess, Inventory
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
+
+_MPS: Final = "nvidia-cuda-mps"
 
 
 def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | None:
@@ -33,21 +38,40 @@ def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | 
     # One of them may be its own.
     if any(isinstance(process.container, Unknown) for process in processes):
         return None
-    return SlotUse.IDLE
+    is_alive = container is not None and container.state.alive
+    return None if is_alive and _may_compute_unseen(slot, processes, index) else SlotUse.IDLE
+
+
+def _may_compute_unseen(slot: SlotId, processes: Collection[GpuProcess], index: BooksIndex) -> bool:
+    """Whether a living container may compute on a device on which NVML lists no process of it."""
+    gpu = _find_gpu(index.table.device_of.get(slot), index)
+    # Decision 266: clients of MPS compute by its server's process, which the driver lists alone.
+    by_server = any(
+        process.container is None or process.command.startswith(_MPS) for process in processes
+    )
+    if gpu is None or gpu.mig or gpu.utilization is None:
+        return by_server
+    # Somebody's process that is listed explains it; if there is none, nobody knows whose it is.
+    is_busy = gpu.utilization > index.policy.idle_utilization
+    return is_busy and (by_server or not processes)
 
 
 def _find_utilization(device: DeviceUuid | None, index: BooksIndex) -> SlotUse | None:
     """Whether a device with a process on it is used."""
-    inventory = index.snapshot.gpu
-    gpus = inventory.gpus if isinstance(inventory, Inventory) else ()
-    gpu = next((gpu for gpu in gpus if gpu.uuid == device), None)
+    gpu = _find_gpu(device, index)
     # Of a MIG device, and of a GPU that is divided, NVML has no utilization.
-    if not isinstance(gpu, Gpu) or gpu.mig:
+    if gpu is None or gpu.mig:
         return SlotUse.USED
     # Decision 246: a failed reading is neither.
     if gpu.utilization is None:
         return None
-    return SlotUse.USED if gpu.utilization > 0 else SlotUse.IDLE
+    return SlotUse.USED if gpu.utilization > index.policy.idle_utilization else SlotUse.IDLE
+
+
+def _find_gpu(device: DeviceUuid | None, index: BooksIndex) -> Gpu | None:
+    inventory = index.snapshot.gpu
+    gpus = inventory.gpus if isinstance(inventory, Inventory) else ()
+    return next((gpu for gpu in gpus if gpu.uuid == device), None)
 
 
 def find_weight(slot: Slot | None) -> SlotWeight:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ds01d.config import READING_S
 from ds01d.model.accounting import SlotUse, TimeDivided
 from ds01d.model.primitives import Boot, ContainerName, Now, UserName
 
-READING_S: Final = 300.0
-"""A reading is no evidence for the time that comes later than this."""
 HOUR_S: Final = 3600.0
 
 

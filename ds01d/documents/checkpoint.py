@@ -20,6 +20,7 @@ def container_checkpoint(
     identity = checkpoint.identities.get(name)
     appeared, destroyed = checkpoint.appeared.get(name), checkpoint.destroyed.get(name)
     resolved = checkpoint.resolved.get(container.id) if container is not None else None
+    run = checkpoint.idle.get(container.id) if container is not None else None
     return {
         "container_id": identity.id if identity is not None else None,
         "last_alive": display_boot(identity.alive_at, now) if identity is not None else None,
@@ -28,6 +29,7 @@ def container_checkpoint(
         else None,
         "booking_appeared": display_boot(appeared.at, now) if appeared is not None else None,
         "booked_before_ds01d": appeared.inherited if appeared is not None else None,
+        "idle_since": display_boot(run.since, now) if run is not None else None,
         "absent_since": display_boot(checkpoint.absent.get(name), now),
         "destroyed": display_boot(destroyed[1], now) if destroyed is not None else None,
         "unlabelled_last_seen": display_boot(checkpoint.unlabelled.get(name), now),

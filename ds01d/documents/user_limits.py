@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from ds01d.decide.idleness import find_idle_rule
 from ds01d.decide.index import BooksIndex
 from ds01d.documents.values import Section
 from ds01d.model.container_labels import ContainerType
@@ -27,6 +28,7 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
         "from": rule.source,
         "problem": rule.problem,
         "priority": limits.find_priority(user),
+        "reported_when_idle_for": _describe_end(find_idle_rule(user, index).seconds),
     }
     quota = None if user is None else limits.find_gpu_quota(user)
     # Decision 221: without one the file has the older format, which has none of this.

@@ -86,6 +86,20 @@ class BookingFirstSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRun:
+    """Readings without a gap, by each of which a container used none of its slots.
+
+    `since`, `read_at`: the first and the last of them; `began`: the first by the wall clock, as it
+    was set then. `started`: Docker's time of the container's start.
+    """
+
+    since: Boot
+    began: Wall
+    read_at: Boot
+    started: Wall | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSeen:
     """The version of the limits that was read last, and from when on it may end a retention.
 
@@ -166,6 +180,7 @@ class Checkpoint:
     `slots`: the device behind each slot, also where the file has no UUID.
     `acquainted`: a state has been read before; bookings that appear now are new ones.
     `removing`: since when a container is seen being removed, or half removed.
+    `idle`: running containers that use none of their slots; empty where nobody wants to know.
     `released`: moments of releases without a destroy event (pace).
     `undone`: what was taken back, by the id of the entry that did it.
     `limits`: None = none were read since the boot.
@@ -211,6 +226,8 @@ class Checkpoint:
     destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
     # Decision 74: Docker has no time for these, and they can never start again.
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
+    # Decision 265: time that nobody saw is no idle time, so what is kept is a run of readings.
+    idle: Mapping[ContainerId, IdleRun] = field(default_factory=dict)
     # Decision 7: noted before the releases are made, so that a killed daemon keeps the pace.
     released: tuple[Boot, ...] = ()
     # Invariant 13: two programs that repair each other's work in turns would write for ever.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ds01d.model.primitives import Boot, ContainerName, SlotId, Word
+from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall, Word
 
 
 class Kind(Word):
@@ -207,13 +207,21 @@ class FindingKind(Word):
     LONG_NAME = "long-name"
     STUCK_REMOVAL = "stuck-removal"
     OVERDUE_HOLD = "overdue-hold"
+    IDLE_HOLDER = "idle-holder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A problem that no repair of the books can solve."""
+    """A problem that no repair of the books can solve.
+
+    `slots`, `user` and `since` where it is about a container of somebody that holds several slots,
+    and about a time; `slot` is the first of them.
+    """
 
     kind: FindingKind
     container: ContainerName | None
     slot: SlotId | None
     reason: str
+    slots: tuple[SlotId, ...] = ()
+    user: UserName | None = None
+    since: Wall | None = None

@@ -27,6 +27,14 @@ class HoldRule:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRule:
+    """After which time a user's idle container is reported. `seconds` None: never."""
+
+    seconds: float | None
+    source: str
+
+
 BUILT_IN: Final = "built in"
 """The source of a limit that no file gives."""
 
@@ -128,7 +136,8 @@ class Limits:
     known. `quotas`: how many slots a user may hold; None: any number. `ranks`: whom an override
     (-1) or a group, by its place in the file, names by their login or its sanitized form; empty:
     only logins count. `groups`: the group of each. `types`: lifecycles by the type of a container.
-    `freed_types`: which are free as soon as they stop. `unclear`: invalid keys of reservations;
+    `freed_types`: which are free as soon as they stop. `idle_rules`: when idle containers are
+    reported. `unclear`: invalid keys of reservations;
     `passed_over`: unread keys that look like one that is read (decision 109), and values that are
     not what they look like (decision 221). `version` and `size` (bytes) of the files; `is_part`:
     one is the beginning of what stood there before (decision 129). `problem`: why the files cannot
@@ -150,6 +159,8 @@ class Limits:
     default_resources: ResourceLimits = field(default_factory=ResourceLimits)
     lifecycles: Mapping[UserName, Lifecycle] = field(default_factory=dict)
     default_lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    idle_rules: Mapping[UserName, IdleRule | None] = field(default_factory=dict)
+    default_idle_rule: IdleRule | None = None
     groups: Mapping[UserName, str] = field(default_factory=dict)
     default_group: str = ""
     ranks: Mapping[UserName, int] = field(default_factory=dict)
@@ -177,6 +188,18 @@ class Limits:
         if user is None:
             return self.unknown_user
         return self.holds.get(self.find_entry(user)) or self.unnamed or self.unknown_user
+
+    @property
+    def has_idle_rules(self) -> bool:
+        """Somebody's idle containers are reported by these limits."""
+        rules = (self.default_idle_rule, *self.idle_rules.values())
+        return any(rule is not None and rule.seconds is not None for rule in rules)
+
+    def find_idle_rule(self, user: UserName | None) -> IdleRule | None:
+        """When an idle container of a user is reported; None: these limits do not say."""
+        if user is None:
+            return self.default_idle_rule
+        return self.idle_rules.get(self.find_entry(user), self.default_idle_rule)
 
     def find_priority(self, user: UserName | None) -> int:
         if user is None:

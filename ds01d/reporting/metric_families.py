@@ -142,6 +142,12 @@ class MetricFamilies:
             profile=(),
             state=(),
         )
+        self._idle_since = self._create_gauge(
+            "slots_idle_since_timestamp_seconds",
+            "Since when a running container has used none of its slots: the longest; 0 if none.",
+            gpu=(),
+            profile=(),
+        )
         self._freezes = self._create_gauge("freezes", "Freezes in force.", subject=Frozen)
         self._pace_used = self._create_gauge(
             "pace_releases", "Releases without a destroy event in the window of the pace."

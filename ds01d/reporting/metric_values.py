@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -89,6 +90,17 @@ class MetricsSnapshot:
 def slot_labels(slot: SlotStatus) -> tuple[str, str, SlotState]:
     """A slot's GPU, profile and state, as labels."""
     return _gpu_label(slot), _profile_label(slot), _slot_state(slot)
+
+
+def find_idle_since(slots: Iterable[SlotStatus]) -> Mapping[tuple[str, str], float]:
+    """By GPU and profile, since when the longest idle holder has been so."""
+    since: dict[tuple[str, str], float] = {}
+    for slot in slots:
+        place = _gpu_label(slot), _profile_label(slot)
+        for holder in slot.holders:
+            if holder.idle_since is not None:
+                since[place] = min(holder.idle_since, since.get(place, inf))
+    return since
 
 
 def _gpu_label(slot: SlotStatus) -> str:

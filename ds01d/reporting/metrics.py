@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
@@ -17,6 +17,7 @@ from ds01d.reporting.metric_values import (
     Scope,
     SlotState,
     Totals,
+    find_idle_since,
     slot_labels,
 )
 from ds01d.reporting.status import SlotStatus, Status
@@ -119,14 +120,19 @@ class Metrics(MetricFamilies):
         self._troubles.set(len(status.degraded))
         self._set_slots(status.slots)
 
-    def _set_slots(self, slots: Iterable[SlotStatus]) -> None:
+    def _set_slots(self, slots: Sequence[SlotStatus]) -> None:
         counts = Tally(map(slot_labels, slots))
         places = frozenset((gpu, profile) for gpu, profile, _ in counts)
         # A layout that is gone would otherwise be exported with its last values for ever.
         for (gpu, profile), state in product(self._slots_shown - places, SlotState):
             self._slots.remove(gpu, profile, state)
+        for gpu, profile in self._slots_shown - places:
+            self._idle_since.remove(gpu, profile)
         for (gpu, profile), state in product(places, SlotState):
             self._slots.labels(gpu, profile, state).set(counts[gpu, profile, state])
+        idle_since = find_idle_since(slots)
+        for gpu, profile in places:
+            self._idle_since.labels(gpu, profile).set(idle_since.get((gpu, profile), 0.0))
         self._slots_shown = places
 
 

@@ -38,7 +38,8 @@ class Holder(_StatusPart, frozen=True):
 
     `user_by`: the source of its owner. `is_guess`: that is a guess. `is_charged`: it counts for the
     quota of its user. `processes`: how many of its own NVML lists on the device of the slot, with
-    `memory_used` bytes there; None: that is not known, which is not none.
+    `memory_used` bytes there; None: that is not known, which is not none. `idle_since`: it runs and
+    has used none of its slots since then; None: not known.
     """
 
     container: ContainerName
@@ -50,6 +51,7 @@ class Holder(_StatusPart, frozen=True):
     is_charged: bool = True
     processes: int | None = None
     memory_used: int | None = None
+    idle_since: Wall | None = None
 
     @property
     def shown_user(self) -> str | None:

@@ -42,7 +42,7 @@ def use(life: Life, place: str) -> SlotUse | None:
         (lambda one: one.use("MIG-1-0", f"id-{NAME}"), SlotUse.USED),
         (lambda one: one, SlotUse.IDLE),
         (lambda one: one.use("MIG-1-0", "another"), SlotUse.IDLE),
-        (lambda one: one.use("MIG-1-0", None), SlotUse.IDLE),
+        (lambda one: one.use("MIG-1-0", None), None),
         (lambda one: one.use("MIG-1-0", WHOSE), None),
         (lambda one: one.use("MIG-0-0", f"id-{NAME}"), SlotUse.IDLE),
         (lambda one: one.set_gpu(blind={DeviceUuid("MIG-1-0"): "lost"}), None),
@@ -60,7 +60,7 @@ def use(life: Life, place: str) -> SlotUse | None:
         "MIG has no utilization: its process counts",
         "no process",
         "process of another",
-        "process of the host",
+        "process of the host: its clients by MPS are not listed",
         "process of nobody known",
         "process elsewhere",
         "blind",
@@ -88,7 +88,10 @@ def test_of_a_gpu_its_utilization_counts_too(
 ) -> None:
     busy = on_gpu(utilization).use("GPU-1", f"id-{NAME}")
     assert use(busy, "1") is expected
-    assert use(on_gpu(utilization), "1") is SlotUse.IDLE
+    # Whose work that is, nobody knows where no process is listed.
+    unused = None if utilization else SlotUse.IDLE
+    assert use(on_gpu(utilization), "1") is unused
+    assert use(on_gpu(utilization).use("GPU-1", "another"), "1") is SlotUse.IDLE
 
 
 @pytest.mark.parametrize(

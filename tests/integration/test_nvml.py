@@ -8,6 +8,7 @@ ones within their hold and one that is really gone, which shows when releases go
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ds01d.reconcile.report import Report
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.nvml import SimGpu, SimMig, World, full, prod4
+from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.fixtures import NvmlWorld
 from tests.support.simulated_host import SimulatedHost, released, told
@@ -843,6 +845,55 @@ def test_the_process_of_a_real_container_keeps_its_slot(
         daemon.booked((name, "1.0"))
         engine.remove(name)
         daemon.booked()
+
+
+@pytest.mark.docker
+def test_a_real_container_that_uses_nothing_is_reported_and_stays(
+    nvml_site: Site, engine: PrivateEngine, nvml_world: NvmlWorld
+) -> None:
+    """Idle, then of use, then unknown, over a restart of the daemon; nothing is stopped."""
+    labels = {"aime.mlc": "alice", "ds01.managed": "true"}
+    name, kept = "book._.1001", "kept._.1001"
+    engine.run(name, devices=prod4().slots()["1.0"], labels=labels)
+    engine.run(kept, devices=prod4().slots()["1.1"], labels={**labels, "ds01.keep_alive": "1h"})
+    nvml_site.configure(policy={"idle_after": "3s"}, daemon={"sweep_interval": "5s"})
+    nvml_site.allocator.allocate(name, "alice", "1.0")
+    nvml_site.allocator.allocate(kept, "alice", "1.1")
+
+    def idle_since() -> dict[str, str | None]:
+        slots = json.loads(nvml_site.ctl("status", "--json").stdout)["slots"]
+        return {one["container"]: one["idle_since"] for slot in slots for one in slot["holders"]}
+
+    with RunningDaemon(nvml_site) as daemon:
+        daemon.outlast(3.0)
+        entry = daemon.wait_for("finding.new", finding="idle-holder")
+        assert (entry["container"], entry["slot"]) == (name, "1.0")
+        since = idle_since()[name]
+        assert since is not None
+    with RunningDaemon(nvml_site) as daemon:
+        # Known from the checkpoint: the first sweep finds it.
+        assert daemon.wait_for("finding.new", finding="idle-holder")["container"] == name
+        assert idle_since()[name] == since
+        mark = daemon.mark()
+        nvml_world.set(prod4().with_process("1.0", engine.pid_of(name)))
+        daemon.reload()
+        daemon.wait_for("finding.gone", since=mark, finding="idle-holder")
+        assert idle_since()[name] is None
+        nvml_world.set(prod4().with_fault("nvmlDeviceGetCount", 10))
+        daemon.reload()
+        assert idle_since() == {name: None, kept: None}
+        nvml_world.set(prod4())
+        daemon.outlast(3.0)
+        daemon.wait_for("finding.new", since=mark, finding="idle-holder", container=name)
+        assert daemon.seen("finding.new", finding="idle-holder", container=kept) == []
+
+        def reported() -> bool:
+            findings = nvml_site.status()["findings"]
+            found = [(one["kind"], one["user"], one["slots"]) for one in findings]
+            return found == [("idle-holder", "alice", ["1.0"])]
+
+        until(reported)
+    assert {one["State"] for one in engine.client.containers()} == {"running"}
 
 
 @pytest.mark.docker

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from itertools import product
 
+import msgspec
 import pytest
 
 from ds01d.model.books import SlotType
@@ -112,6 +113,29 @@ def test_slots_are_counted_by_who_has_them() -> None:
     assert {dict(labels)["profile"] for name, labels in samples(text) if name == "ds01d_slots"} == {
         "7g.80gb"
     }
+
+
+def test_the_longest_idle_holder_of_each_gpu_and_profile() -> None:
+    def idle(place: str, *since: float | None) -> SlotStatus:
+        one = slot(place, *("running" for _ in since))
+        holders = [
+            msgspec.structs.replace(holder, idle_since=at and Wall(at))
+            for holder, at in zip(one.holders, since, strict=True)
+        ]
+        return msgspec.structs.replace(one, holders=tuple(holders))
+
+    metrics = Metrics("1")
+
+    def render(*slots: SlotStatus) -> dict[str, float]:
+        text = metrics.render(reading(published(slots=slots)))
+        name = "ds01d_slots_idle_since_timestamp_seconds"
+        return {dict(labels)["gpu"]: number for (one, labels), number in samples(text).items()
+                if one == name}  # fmt: skip
+
+    busy = idle("1.0", None)
+    assert render(idle("0.0", 70.0, 50.0), idle("0.1", 60.0), busy) == {"0": 50.0, "1": 0.0}
+    assert render(idle("0.0", None), busy) == {"0": 0.0, "1": 0.0}
+    assert render(busy) == {"1": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting import logs
 from ds01d.reporting.message_ids import Event
 from tests.decide.test_diff import DRIFTS, ODDITIES, Place, broken, host_with, places, running
-from tests.support.build import Life, config
+from tests.support.build import NAME, Life, config
 from tests.support.world import Host
 
 Entry = Mapping[str, str]
@@ -82,6 +82,7 @@ def everything() -> None:
     """All that a teller has words for, on hosts of its own; into the log that is set up."""
     _drifts_and_findings()
     _overdue_hold()
+    _idle_holder()
     _sources()
     _what_holds_everything()
     _failures()
@@ -148,6 +149,17 @@ def _overdue_hold() -> None:
     watched.sweeps(20)
     life.remove()
     watched.sweeps(20)
+
+
+def _idle_holder() -> None:
+    """A container that uses nothing for a while, and then does."""
+    settings = config()
+    policy = msgspec.structs.replace(settings.policy, idle_after_s=600.0)
+    life = Life(msgspec.structs.replace(settings, policy=policy)).book("1.0").run("MIG-1-0")
+    watched = Watched(life)
+    watched.sweeps(12)
+    life.use("MIG-1-0", f"id-{NAME}")
+    watched.sweeps(6)
 
 
 def _mend(life: Life, link: Place) -> None:

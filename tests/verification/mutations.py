@@ -1111,6 +1111,24 @@ MUTATIONS = (
         tests=("tests/decide/test_device_use.py::test_of_a_mig_device",),
     ),
     Mutation(
+        invariant=1,
+        name="time that nobody saw is idle time",
+        file="ds01d/decide/idleness.py",
+        old="        and 0.0 <= now.boot - former.read_at <= READING_S\n",
+        new="",
+        tests=(
+            "tests/decide/test_idleness.py::test_nothing_is_reported_while_a_reading_of_the_time_was_unknown_or_of_use",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="a reading that fails goes on with idle time",
+        file="ds01d/decide/idleness.py",
+        old="is SlotUse.IDLE for slot",
+        new="in (SlotUse.IDLE, None) for slot",
+        tests=("tests/decide/test_idleness.py::test_each_reading_is_idle_or_not",),
+    ),
+    Mutation(
         invariant=11,
         name="opening the accounting takes the locks of its readers",
         file="ds01d/adapters/accounting_database.py",

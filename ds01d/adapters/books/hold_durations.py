@@ -90,6 +90,17 @@ def parse_limit_hours(value: object, *, is_zero_at_once: bool) -> Duration:
     )
 
 
+def parse_idle_time(value: object, *, in_hours: bool) -> Duration:
+    """Read after which time an idle container is reported; never where that is invalid. Total."""
+    duration = _parse_hours(value) if in_hours else parse_hold(value)
+    if duration.seconds != 0:
+        return duration
+    example = "hours, like 4," if in_hours else '"4h"'
+    return Duration(
+        seconds=None, problem=f"a container that runs is not idle at once: write {example} or null"
+    )
+
+
 def _parse_hours(value: object) -> Duration:
     """Hours as they are meant."""
     if value is None:

@@ -22,6 +22,8 @@ from ds01d.adapters.books.resources import RESOURCE_KEYS
 
 HOLD_KEY: Final = "gpu_hold_after_stop"
 HOLD_HOURS_KEY: Final = "gpu_hold_after_stop_h"
+IDLE_KEY: Final = "gpu_idle_report_after"
+IDLE_HOURS_KEY: Final = "gpu_idle_report_after_h"
 
 # Not the older names of these: between the two formats there was one that counted slots by them.
 _PRESENT: Final = frozenset(
@@ -42,12 +44,17 @@ class LimitsFormat:
     counts_gpus: bool
 
     @property
+    def idle_key(self) -> str:
+        """The key of the time after which an idle container is reported; as that of the hold."""
+        return IDLE_KEY if self.hold_key == HOLD_KEY else IDLE_HOURS_KEY
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """What is read of a section in which a user's limits are looked up."""
         if not self.counts_gpus:
-            return (self.hold_key, "priority", *QUOTA_KEYS, *RESOURCE_KEYS)
+            return (self.hold_key, self.idle_key, "priority", *QUOTA_KEYS, *RESOURCE_KEYS)
         return (
-            *(self.hold_key, "priority", *EQUIVALENTS_KEYS, *CONTAINER_KEYS),
+            *(self.hold_key, self.idle_key, "priority", *EQUIVALENTS_KEYS, *CONTAINER_KEYS),
             *(WHOLE_GPUS_KEY, AGGREGATE_KEY, *LIFECYCLE_KEYS, *RESOURCE_KEYS, *_OF_SCRIPTS),
         )
 

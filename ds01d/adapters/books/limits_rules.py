@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from ds01d.adapters.books.hold_durations import parse_hold, parse_hold_hours
-from ds01d.adapters.books.limits_format import HOLD_HOURS_KEY, HOLD_KEY, find_format
+from ds01d.adapters.books.hold_durations import parse_hold, parse_hold_hours, parse_idle_time
+from ds01d.adapters.books.limits_format import HOLD_HOURS_KEY, HOLD_KEY, IDLE_HOURS_KEY, find_format
 from ds01d.adapters.books.limits_layers import Layer, Mistakes
 from ds01d.adapters.books.limits_sections import (
     NO_SIDE_FILES,
@@ -31,6 +31,7 @@ from ds01d.adapters.books.strict_yaml import describe_value
 from ds01d.model.limits import (
     BUILT_IN,
     HoldRule,
+    IdleRule,
     Limits,
     ResourceLimits,
 )
@@ -106,6 +107,8 @@ class _Resolution:
             default_resources=ResourceLimits(problem=f"{self._origin}: {sections.problem}")
             if sections.problem
             else self._find_resources(others),
+            idle_rules=find_each(chains, self._find_idle_rule),
+            default_idle_rule=self._find_idle_rule(others),
             groups=find_each(chains, name_group),
             default_group=other_users.group,
             reservations=reserved,
@@ -170,6 +173,17 @@ class _Resolution:
         """The rule of those whose name is not even known."""
         problem = f"{self._origin}: its user is not known: {assumed} assumed"
         return rule if rule.problem else replace(rule, problem=problem)
+
+    def _find_idle_rule(self, chain: Chain) -> IdleRule | None:
+        """The first section that has the key decides; None where none has it."""
+        key = self._format.idle_key
+        layer = next((layer for layer in chain if key in layer.values), None)
+        if layer is None:
+            return None
+        duration = parse_idle_time(layer.values[key], in_hours=key == IDLE_HOURS_KEY)
+        self._mistakes.add(layer, key, duration.problem)
+        # Nobody is reported by a value that nobody understands.
+        return IdleRule(seconds=duration.seconds, source=f"{layer.key}.{key}")
 
     def _find_all_resources(
         self, chains: Mapping[UserName, Chain]

@@ -153,6 +153,7 @@ def _holder_document(holder: Holder) -> Document:
         "user": holder.user,
         "state": holder.state,
         "until": display_time(holder.until),
+        "idle_since": display_time(holder.idle_since),
         "user_by": None if holder.user_by is None else holder.user_by.value,
         "user_is_guess": holder.is_guess,
         "processes": holder.processes,

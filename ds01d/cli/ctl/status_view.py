@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_document import StatusView
@@ -29,6 +30,7 @@ from ds01d.text import format_span
 _COLUMNS = ("slot", "type", "container", "user", "state", "until", "others")
 _WIDE_COLUMNS = ("util", "memory", "processes", "uuid")
 _EVERY_SLOT = StatusFilter()
+_SHOWN_IDLE_S: Final = 600.0
 _TONES = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
 
 
@@ -70,7 +72,7 @@ def status_blocks(
     yield from status_warnings(view, config, now)
     shown = only.apply(view).slots
     if shown:
-        yield slot_table(shown, wide=wide)
+        yield slot_table(shown, now, wide=wide)
         yield Sentence("")
     if view.slots:
         count = len(shown) if only.is_set else sum(bool(slot.holders) for slot in shown)
@@ -95,25 +97,26 @@ def status_blocks(
             yield finding_table(view.daemon.findings)
 
 
-def slot_table(slots: Iterable[SlotStatus], *, wide: bool = False) -> Table:
+def slot_table(slots: Iterable[SlotStatus], now: Wall, *, wide: bool = False) -> Table:
     """A row for each holder, and one for each slot without a holder."""
     # What is wide comes last: scripts that cut columns out find the others where they were.
     columns = (*_COLUMNS, *_WIDE_COLUMNS) if wide else _COLUMNS
     return Table(
         columns,
         [
-            [*_holder_cells(slot, holder), *(_reading_cells(slot, holder) if wide else ())]
+            [*_holder_cells(slot, holder, now), *(_reading_cells(slot, holder) if wide else ())]
             for slot in slots
             for holder in (slot.holders or (None,))
         ],
     )
 
 
-def _holder_cells(slot: SlotStatus, holder: Holder | None) -> list[Cell]:
+def _holder_cells(slot: SlotStatus, holder: Holder | None, now: Wall) -> list[Cell]:
     kind = slot.profile or slot.type.value
     if holder is None:
         return [slot.id, kind, None, None, unbooked_cell(slot), None, slot.shown_foreign]
-    shown: list[Cell] = [holder.container, holder.shown_user, state_cell(holder.state)]
+    state = state_cell(holder.state, describe_idle(holder, now))
+    shown: list[Cell] = [holder.container, holder.shown_user, state]
     return [slot.id, kind, *shown, display_time(holder.until), slot.shown_foreign]
 
 
@@ -149,13 +152,22 @@ def _readings_sentence(view: StatusView, now: Wall) -> Sentence:
     return Sentence(f"no readings of NVML{reason}", Tone.WARN)
 
 
+def describe_idle(holder: Holder, now: Wall) -> str:
+    """How long a running container has used none of its slots; "" while that is not long."""
+    if holder.idle_since is None or now - holder.idle_since < _SHOWN_IDLE_S:
+        return ""
+    return f"idle {format_span(now - holder.idle_since)}"
+
+
 def unbooked_cell(slot: SlotStatus) -> Cell:
     """The state of a slot without a holder: it may be in use all the same."""
     return Toned("in use", Tone.WARN) if slot.foreign else Toned("free", Tone.GOOD)
 
 
-def state_cell(word: str) -> Cell:
-    """A container's state, in its colour."""
+def state_cell(word: str, remark: str = "") -> Cell:
+    """A container's state, in its colour; a `remark` is a warning."""
+    if remark:
+        return Toned(f"{word}, {remark}", Tone.WARN)
     return Toned(word, _TONES.get(word, Tone.PLAIN))
 
 

@@ -10,6 +10,7 @@ from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_document import StatusView, status_document
 from ds01d.cli.ctl.status_view import (
     daemon_facts,
+    describe_idle,
     state_cell,
     status_warnings,
     unbooked_cell,
@@ -144,7 +145,7 @@ def _slots_table(state: DashboardState) -> Table:
             holder_cells: list[Cell] = [
                 holder.container,
                 holder.shown_user,
-                state_cell(holder.state),
+                state_cell(holder.state, describe_idle(holder, state.now)),
             ]
             rows.append([*first, *holder_cells, left, *last])
     columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")

@@ -8,6 +8,7 @@ from ds01d.decide.findings.booking_without_device import booking_without_device
 from ds01d.decide.findings.broad_request import broad_request
 from ds01d.decide.findings.device_without_slot import device_without_slot
 from ds01d.decide.findings.foreign_use import foreign_use
+from ds01d.decide.findings.idle_holder import idle_holder
 from ds01d.decide.findings.label_contradiction import label_contradiction
 from ds01d.decide.findings.long_name import long_name
 from ds01d.decide.findings.not_adopted import not_adopted
@@ -39,6 +40,7 @@ FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
     long_name,
     stuck_removal,
     overdue_hold,
+    idle_holder,
 )
 
 

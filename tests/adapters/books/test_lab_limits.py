@@ -22,7 +22,7 @@ from ds01d.adapters.books.limits_format import LimitsFormat
 from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.container_labels import ContainerType
-from ds01d.model.limits import GpuQuota, Limits
+from ds01d.model.limits import GpuQuota, IdleRule, Limits
 from ds01d.model.primitives import Source, Unknown, UserName, Wall
 from tests.support.daemon import DATA
 
@@ -312,6 +312,49 @@ def test_a_hold_in_hours(understand: Edit, written: str, seconds: float | None) 
     assert (rule.seconds, rule.problem) == (seconds, "")
     assert rule.source == "defaults.gpu_hold_after_stop_h"
     assert lines(limits) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "seconds", "problem"),
+    [
+        ("_h", "4", 4 * HOUR, ""),
+        ("_h", '"90m"', 1.5 * HOUR, ""),
+        ("_h", "null", None, ""),
+        (
+            "_h",
+            "0",
+            None,
+            "a container that runs is not idle at once: write hours",
+        ),
+        ("_h", "soon", None, "invalid duration 'soon': write hours, like 0.25, or null"),
+        ("_h", "4, gpu_idle_report_after_h: 5", None, "duplicate key"),
+        ("", "4h", 4 * HOUR, ""),
+        ("", "never", None, ""),
+        ("", '"0h"', None, 'a container that runs is not idle at once: write "4h" or null'),
+        ("", "4", None, '4 has no unit: write "4h" or "4m"'),
+    ],
+)
+def test_when_an_idle_container_is_reported(
+    understand: Edit, form: str, written: str, seconds: float | None, problem: str
+) -> None:
+    key, hold = f"gpu_idle_report_after{form}", f'gpu_hold_after_stop{form}: "1h"'
+    limits = understand(
+        f"defaults: {{{key}: {written}, {hold}}}\ngroups: {{a: {{members: [amy], {key}: 2h}}}}"
+    )
+    rule, of_group = (limits.find_idle_rule(UserName(user)) for user in ("bob", "amy"))
+    assert rule == IdleRule(seconds=seconds, source=f"defaults.{key}")
+    assert limits.find_idle_rule(None) == rule
+    assert of_group == IdleRule(seconds=2 * HOUR, source=f"groups.a.{key}")
+    found = [line.partition(f"defaults.{key}: ")[2] for line in limits.passed_over]
+    assert [line.startswith(problem) for line in found] == ([True] if problem else [])
+    assert limits.has_idle_rules
+
+
+def test_without_the_key_the_limits_say_nothing_of_idle_containers(understand: Edit) -> None:
+    limits = understand("defaults: {gpu_hold_after_stop_h: 1, gpu_idle_reprt_after_h: 4}")
+    assert limits.find_idle_rule(UserName("amy")) is None
+    assert not limits.has_idle_rules
+    assert "did you mean gpu_idle_report_after_h?" in limits.passed_over[0]
 
 
 @pytest.mark.parametrize(

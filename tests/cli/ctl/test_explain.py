@@ -62,6 +62,7 @@ def test_limits_in_gpu_equivalents_are_shown_with_what_the_labs_scripts_do(desk:
         "from": "defaults.gpu_hold_after_stop_h",
         "problem": "",
         "priority": 10,
+        "reported_when_idle_for": "never",
         "max_gpu_equivalents": "2",
         "aggregate_gpu_limit": "2",
         "max_slots_per_container": "2",

@@ -116,7 +116,7 @@ def test_findings_are_shown_and_do_not_count(desk: Desk) -> None:
     assert result.stdout.endswith("the books are consistent; 1 finding\n")
     assert result.exit_code == 0
     (finding,) = desk.json("plan")["findings"]
-    assert finding.keys() == {"kind", "container", "slot", "reason"}
+    assert finding.keys() == {"kind", "container", "slot", "reason", "slots", "user", "since"}
 
 
 def test_evidence_is_told_when_asked_for(desk: Desk) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from ds01d.adapters.docker.engine_warnings import warn_stream_cut
 from ds01d.model.books import SlotType
 from ds01d.model.drift import Action, Kind, Outcome
-from ds01d.model.primitives import ContainerName, SlotId, Source, Wall
+from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
 from ds01d.reporting.status import (
     DriftCount,
+    Holder,
     PassHealth,
     PublishedDrift,
     SlotStatus,
@@ -65,6 +68,25 @@ def test_and_as_json(desk: Desk) -> None:
     assert told["sources"]["nvml"]["reason"] == "no driver"
     assert told["drifts"] == [{"kind": "wrong-slot", "verdict": "waiting", "count": 2}]
     assert told["findings"][0]["kind"] == "shared-slot"
+
+
+def test_since_when_a_container_is_idle(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)
+    now = time.time()
+    for idle_s, shown in ((300.0, "running -"), (15_000.0, "running, idle 4 h 10 m -")):
+        status = published()
+        holder = Holder(
+            container=ContainerName("book._.1001"),
+            user=UserName("alice"),
+            state="running",
+            idle_since=Wall(now - idle_s),
+        )
+        slots = (msgspec.structs.replace(status.slots[0], holders=(holder,), foreign=()),)
+        write_status(msgspec.structs.replace(status, slots=slots), desk.state_dir)
+        words = [" ".join(line.split()) for line in desk.call("status").stdout.splitlines()]
+        assert words[1] == f"1.0 1g.10gb book._.1001 alice {shown} -"
+        since = desk.json("status")["slots"][0]["holders"][0]["idle_since"]
+        assert abs(datetime.fromisoformat(since).timestamp() - (now - idle_s)) < 2
 
 
 def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None:
