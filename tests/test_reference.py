@@ -21,6 +21,7 @@ from simulation.fake_engine import FakeEngine
 from tests.support.daemon import DATA
 from tests.support.samples import copy_sample
 from tests.support.scripts import ROOT
+from tests.support.terminal import TerminalSession
 from tools import reference
 
 PROGRAMS = reference.load_commands()
@@ -66,6 +67,8 @@ def test_every_command_has_a_page_and_a_completion(made: Path) -> None:
     pages = {path.stem for path in (made / "man").iterdir()}
     assert pages == {*scripts, "ds01d.toml"}
     assert {path.name for path in (made / "completions").iterdir()} == {*scripts}
+    assert {path.name for path in (made / "zsh").iterdir()} == {f"_{name}" for name in scripts}
+    assert {path.name for path in (made / "fish").iterdir()} == {f"{name}.fish" for name in scripts}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -241,6 +244,76 @@ def offered(made: Path, config: Path, line: str) -> set[str]:
 )
 def test_tab_offers(made: Path, configured: Path, line: str, expected: set[str]) -> None:
     assert offered(made, configured, line) == expected
+
+
+def in_fish(made: Path, config: Path, line: str) -> dict[str, str]:
+    """What fish offers at the end of a line: each word, and what stands beside it."""
+    sources = "".join(f"source {script}\n" for script in sorted((made / "fish").iterdir()))
+    done = subprocess.run(
+        ["fish", "--no-config", "--command", f"{sources}complete --do-complete $argv[1]", line],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(config.parent),
+            "DS01D_CONFIG": str(config),
+        },
+    )
+    assert done.stderr == ""
+    offers = (line.partition("\t") for line in done.stdout.splitlines())
+    return {word: help_line for word, _, help_line in offers}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ds01ctl fr", {"freeze": "Stop repairs of everything, or of one container or slot."}),
+        ("ds01ctl explain train", {"train._.1001": "", "train2._.1001": ""}),
+        ("ds01ctl status -o ", {"wide": "", "name": "", "json": ""}),
+        ("ds01-allocator re", {"release": ..., "release-stale": ...}),
+        ("ds01-allocator --json release train2", {"train2._.1001": ""}),
+        ("ds01-allocator release x ", {}),
+    ],
+)
+def test_fish_offers(made: Path, configured: Path, line: str, expected: dict[str, str]) -> None:
+    offers = in_fish(made, configured, line)
+    assert offers.keys() == expected.keys()
+    assert all(expected[word] in (text, ...) for word, text in offers.items())
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("ds01ctl expl", "ds01ctl explain "),
+        ("ds01ctl explain train2", "ds01ctl explain train2._.1001 "),
+        ("ds01ctl reconcile --wa", "ds01ctl reconcile --wait "),
+        ("ds01-allocator mark", "ds01-allocator mark-stopped "),
+        ("ds01-allocator release train2", "ds01-allocator release train2._.1001 "),
+    ],
+)
+def test_zsh_completes(made: Path, configured: Path, typed: str, completed: str) -> None:
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(configured.parent),
+        "DS01D_CONFIG": str(configured),
+        "TERM": "dumb",  # no codes between the characters
+    }
+    session = TerminalSession(["zsh", "--no-rcs", "--interactive"], env)
+    try:
+        session.type(
+            f"PS1='ready''> '; fpath=({made}/zsh $fpath); unsetopt zle_bracketed_paste;"
+            " autoload -Uz compinit && compinit -u -D; echo loa''ded\n"
+        )
+        session.expect("loaded")
+        session.expect("ready> ")
+        session.type(f"{typed}\t")
+        session.expect(completed)
+    finally:
+        session.close()
 
 
 def test_tab_offers_own_containers_by_their_state(

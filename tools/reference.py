@@ -1,6 +1,7 @@
-"""Generate manual pages and bash completions from the commands and the documentation.
+"""Generate manual pages and completions from the commands and the documentation.
 
-    tools/reference.py FOLDER      FOLDER/man/ds01ctl.8 …, FOLDER/completions/ds01ctl …
+    tools/reference.py FOLDER      FOLDER/man/ds01ctl.8 …, FOLDER/completions/ds01ctl …,
+                                   FOLDER/zsh/_ds01ctl …, FOLDER/fish/ds01ctl.fish …
 
 The source of a page is man/NAME.SECTION, in mdoc(7). Placeholder lines are replaced: `@options@` by
 the options of the command, `@synopsis@` by its usage, `@help@` by the text of --help, `@commands@`
@@ -21,7 +22,7 @@ from inspect import cleandoc
 from pathlib import Path
 
 import click
-from click.shell_completion import BashComplete
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from ds01d.cli.ctl.main import main as ds01ctl
 
@@ -168,25 +169,42 @@ def _text(text: str) -> str:
 # --- completions ----------------------------------------------------------------------------------
 
 
-def render_completion(name: str, command: click.Command) -> str:
-    """The script for bash, which calls the command for the candidates."""
+class _FishComplete(FishComplete):
+    """Click's, for words and descriptions with a comma: it would end them there."""
+
+    source_template = FishComplete.source_template.replace(
+        'string split "," ', 'string split --max 1 -- "," '
+    )
+
+
+_SHELLS: tuple[tuple[type[ShellComplete], str], ...] = (
+    (BashComplete, "completions/{}"),
+    (ZshComplete, "zsh/_{}"),
+    (_FishComplete, "fish/{}.fish"),
+)
+
+
+def render_completions(name: str, command: click.Command) -> Iterator[tuple[str, str]]:
+    """A file for each shell, which calls the command for the candidates: its path, and its text."""
     variable = f"_{name}_COMPLETE".replace("-", "_").upper()
-    return BashComplete(command, {}, name, variable).source()
+    for shell, path in _SHELLS:
+        yield path.format(name), shell(command, {}, name, variable).source()
 
 
 def main(folder: Path) -> None:
     """Write all pages and completions."""
     programs = load_commands()
-    for part in ("man", "completions"):
+    for part in ("man", "completions", "zsh", "fish"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for template in sorted((ROOT / "man").glob("*.[1-8]")):
         text = render_page(template, programs.get(template.stem))
         (folder / "man" / template.name).write_text(text, encoding="utf-8")
     for name, command in programs.items():
-        text = render_completion(name, command)
-        (folder / "completions" / name).write_text(text, encoding="utf-8")
+        for path, text in render_completions(name, command):
+            (folder / path).write_text(text, encoding="utf-8")
     for script in (ROOT / "share/completions").iterdir():
-        shutil.copy(script, folder / "completions")
+        part = "fish" if script.suffix else "zsh" if script.name.startswith("_") else "completions"
+        shutil.copy(script, folder / part)
 
 
 if __name__ == "__main__":

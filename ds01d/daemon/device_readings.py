@@ -73,6 +73,6 @@ def measure_holder(
         for process in processes
         if process.container == container.id
     }
-    known = [used for used in memory.values() if used is not None]
+    sizes = [used for used in memory.values() if used is not None]
     # A part of the sum would be shown as all of it.
-    return len({pid for pid, _ in memory}), sum(known) if len(known) == len(memory) else None
+    return len({pid for pid, _ in memory}), sum(sizes) if len(sizes) == len(memory) else None

@@ -42,8 +42,8 @@ def find_by_short_name(
     # By the begin first: most of thousands of names need no pattern.
     matches = [name for name in names if name.startswith(begin) and split_name(name)[0] == text]
     # Decision 282: what a user calls by its short name is their own, as in container-*.
-    own = [name for name in matches if uid is not None and split_name(name)[1] == uid]
-    matches = own or matches
+    of_caller = [name for name in matches if uid is not None and split_name(name)[1] == uid]
+    matches = of_caller or matches
     if len(matches) > 1:
         raise Refused(f'"{text}" is ambiguous: expected {_list_names(matches)}')
     return matches[0] if matches else None

@@ -172,6 +172,8 @@ def test_the_files_are_those_that_are_promised(installed: Installed) -> None:
     for command in COMMANDS:
         assert f"/usr/bin/{command}" in promised
         assert f"/usr/share/bash-completion/completions/{command}" in promised
+        assert f"/usr/share/zsh/vendor-completions/_{command}" in promised
+        assert f"/usr/share/fish/vendor_completions.d/{command}.fish" in promised
         assert any(re.fullmatch(rf"/usr/share/man/man\d/{command}\.\d\.gz", x) for x in promised)
         assert machine.run(command, "--help").stdout
     # Nothing was compiled or written beside them, or changed.

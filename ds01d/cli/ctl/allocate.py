@@ -145,8 +145,8 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
         answer = allocator.release(name, booking)
         # Decision 282: a change resolves one's own short name, and nobody else's.
         if name is not None and isinstance(answer, NotAllocated) and split_name(name)[1] is None:
-            own = f"{name}{SEPARATOR}{invocation.environment.find_caller().person.uid}"
-            own_answer = allocator.release(ContainerName(own))
+            own_name = f"{name}{SEPARATOR}{invocation.environment.find_caller().person.uid}"
+            own_answer = allocator.release(ContainerName(own_name))
             answer = own_answer if isinstance(own_answer, Released) else answer
     _print_warnings(answer.warnings)
     if as_json:

@@ -34,9 +34,9 @@ from ds01d.reporting.status import Holder, SlotStatus, Status
     default="",
     metavar="USER",
     shell_complete=completion.users,
-    help="The slots that this user holds or uses.",
+    help="Only slots that this user holds or uses.",
 )
-@click.option("--free", is_flag=True, help="The slots that nobody has booked and nobody uses.")
+@click.option("--free", is_flag=True, help="Only slots that are neither booked nor in use.")
 @click.option(
     "-o",
     "--output",
