@@ -17,7 +17,7 @@ import msgspec
 
 from ds01d.adapters.files.atomic_write import replace_file, wrap_write_errors
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, read_bytes
-from ds01d.errors import BooksChanged, WriteFailed
+from ds01d.errors import BooksChanged, Refused, WriteFailed
 from ds01d.folders import opened_folder
 from ds01d.model.notice import Alert
 from ds01d.model.primitives import UserName, Wall
@@ -26,6 +26,7 @@ _MAX_BYTES: Final = 1 << 20
 _MAX_ELEMENTS: Final = 1000
 _MAX_NAME_BYTES: Final = 255
 _ATTEMPTS: Final = 3
+_NOT_ADDED: Final = "no notice was added: "
 
 
 class AlertsFolder:
@@ -44,6 +45,30 @@ class AlertsFolder:
             # Somebody else may write it meanwhile, and their elements are to be kept, too.
             if not any(_add_to_file(path, folder, alerts, at) for _ in range(_ATTEMPTS)):
                 raise WriteFailed(f"{path} was not written: others write it all the time")
+
+    def read(self, user: str) -> list[tuple[Alert, str | None]]:
+        """A user's notices, oldest first, each with when it was added as its writer has it.
+
+        What has another form is left out. Raises `Refused` for an unreadable file.
+        """
+        name = f"{user}.json"
+        if not _is_file_name(name):
+            return []
+        try:
+            with opened_folder(self._path) as folder:
+                elements = _read_elements(self._path / name, folder)
+        except (WriteFailed, OSError) as error:
+            raise Refused(str(error).removeprefix(_NOT_ADDED)) from error
+        parsed = (_parse_element(element) for element in elements)
+        return [
+            (Alert(part.type, part.message), _parse_moment(part))
+            for part in parsed
+            if part is not None
+        ]
+
+
+def _parse_moment(element: _Element) -> str | None:
+    return element.created_at if isinstance(element.created_at, str) else None
 
 
 def _is_file_name(name: str) -> bool:
@@ -90,7 +115,7 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
     if isinstance(data, NotRead):
         if data.obstacle is ReadFailure.MISSING:
             return []
-        raise WriteFailed(f"no notice was added: {data.reason}")
+        raise WriteFailed(f"{_NOT_ADDED}{data.reason}")
     if not data.strip():  # made by a writer who was interrupted, or emptied by hand
         return []
     try:
@@ -98,26 +123,31 @@ def _read_elements(path: Path, folder: int) -> list[msgspec.Raw]:
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WriteFailed(
-            f"no notice was added: {path} is not a JSON list ({error}); move it away"
+            f"{_NOT_ADDED}{path} is not a JSON list ({error}); move it away"
         ) from error
     # A user who may write there can put half a million into a file, and each is looked at.
     if len(elements) > _MAX_ELEMENTS:
-        raise WriteFailed(f"no notice was added: {path} has {len(elements)} of them; move it away")
+        raise WriteFailed(f"{_NOT_ADDED}{path} has {len(elements)} of them; move it away")
     return elements
 
 
 def _parse_alert(element: msgspec.Raw) -> Alert | None:
     """Type and message of an element; None for one that has another form."""
+    parsed = _parse_element(element)
+    return None if parsed is None else Alert(parsed.type, parsed.message)
+
+
+def _parse_element(element: msgspec.Raw) -> _Element | None:
     try:
-        parsed = msgspec.json.decode(element, type=_Element)
+        return msgspec.json.decode(element, type=_Element)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return Alert(parsed.type, parsed.message)
 
 
 class _Element(msgspec.Struct, frozen=True):
     type: str
     message: str
+    created_at: object = None  # others write into it what they want
 
 
 def _read_signature(path: Path, folder: int) -> Signature | None:

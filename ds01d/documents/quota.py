@@ -6,8 +6,23 @@ from fractions import Fraction
 
 import msgspec
 
-from ds01d.documents.values import DocumentPart
+from ds01d.documents.values import DisplayTime, DocumentPart
 from ds01d.model.quota import QuotaStatus
+
+
+class WaitingRequest(DocumentPart, frozen=True):
+    """A call that waits for `count` slots, or for `slot`. `position`: in the queue, 1 is next.
+
+    `reason`: why there is none yet.
+    """
+
+    container: str
+    position: int
+    since: DisplayTime
+    count: int
+    slot: str | None
+    profile: str | None
+    reason: str
 
 
 class QuotaDocument(DocumentPart, frozen=True):
@@ -17,6 +32,7 @@ class QuotaDocument(DocumentPart, frozen=True):
     allocated, and no container is there yet. `slots_per_container`: None for any number. `source`:
     the file and the key that give the limit. `waiting`: calls of this user that wait for a slot;
     `ahead`: calls of others that a new one would be served after; None: ds01d was not asked.
+    `requests`: those calls of this user, in their order.
     """
 
     user: str
@@ -31,10 +47,15 @@ class QuotaDocument(DocumentPart, frozen=True):
     source: str
     waiting: int | None = None
     ahead: int | None = None
+    requests: tuple[WaitingRequest, ...] = ()
 
 
 def build_quota_document(
-    status: QuotaStatus, *, waiting: int | None = None, ahead: int | None = None
+    status: QuotaStatus,
+    *,
+    waiting: int | None = None,
+    ahead: int | None = None,
+    requests: tuple[WaitingRequest, ...] = (),
 ) -> QuotaDocument:
     return QuotaDocument(
         user=status.user,
@@ -49,6 +70,7 @@ def build_quota_document(
         source=status.source,
         waiting=waiting,
         ahead=ahead,
+        requests=requests,
     )
 
 

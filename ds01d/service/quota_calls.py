@@ -11,7 +11,8 @@ import msgspec
 from ds01d.decide.bookings import count_bookings
 from ds01d.decide.quota_status import find_quota_status
 from ds01d.decide.user_quota import measure_booked, weigh_by_books
-from ds01d.documents.quota import build_quota_document
+from ds01d.documents.quota import WaitingRequest, build_quota_document
+from ds01d.documents.values import DisplayTime
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import Unknown, UserName
 from ds01d.reconcile.ports import World
@@ -22,7 +23,7 @@ from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import Handler
 from ds01d.service.requests import PendingCall
 from ds01d.service.varlink import Parameters, parse_parameters
-from ds01d.service.waiting import WaitingQueue
+from ds01d.service.waiting import Waiter, WaitingQueue
 
 _Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
 
@@ -57,6 +58,11 @@ class QuotaCalls:
         document = build_quota_document(
             status,
             waiting=sum(waiter.user == user for waiter in self._queue),
+            requests=tuple(
+                _describe_request(waiter, position)
+                for position, waiter in enumerate(self._queue, 1)
+                if waiter.user == user
+            ),
             ahead=sum(
                 waiter.user != user and waiter.rank >= status.priority for waiter in self._queue
             ),
@@ -82,3 +88,15 @@ class QuotaCalls:
             return measure_booked(user, books.state, books.records, weigh_by_books), quota.limit
         slots = limits.find_quota(user) if isinstance(limits, Limits) else None
         return count_bookings(user, books.state, books.records), slots
+
+
+def _describe_request(waiter: Waiter, position: int) -> WaitingRequest:
+    return WaitingRequest(
+        container=waiter.container,
+        position=position,
+        since=DisplayTime(waiter.since),
+        count=waiter.count,
+        slot=waiter.slot,
+        profile=waiter.profile,
+        reason=waiter.reason,
+    )

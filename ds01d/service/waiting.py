@@ -6,12 +6,13 @@ asks again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from ds01d.model.allocation import Refusal
-from ds01d.model.primitives import ContainerName, SlotId, UserName
+from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 from ds01d.model.reservation import ReservingProcess
 from ds01d.service.requests import PendingCall
 from ds01d.service.varlink import VarlinkError
@@ -53,6 +54,7 @@ class Waiter:
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
     has_failed: bool = False
+    since: Wall = field(default_factory=lambda: Wall(time.time()))
     sent_place: object = field(default=None, repr=False)
 
 

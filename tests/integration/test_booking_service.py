@@ -25,6 +25,7 @@ from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.service.allocator_client import RemoteAllocator, Waiting
 from ds01d.service.exchange import ServiceUnreachable
+from ds01d.service.operations_client import RemoteOperations
 from simulation.debian_packages import PackagesUnavailable
 from simulation.fake_engine import FakeEngine, request
 from simulation.varlinkctl import Varlinkctl
@@ -238,6 +239,7 @@ class TestUsers:
                 "source": f"{site.limits}: groups.student.max_mig_instances",
                 "waiting": 0,
                 "ahead": 0,
+                "requests": [],
             }
             shown = json.loads(site.ctl("quota", "daemon", "--json").stdout)
             assert shown.items() <= quota.items()
@@ -755,6 +757,22 @@ class TestWaiting:
             daemon.reload()
             RemoteAllocator(socket_of(site)).release(ContainerName(full[0]))
             assert isinstance(waits.end(), Allocated)
+
+    def test_who_waits_finds_the_call_in_the_quota(self, site: Site) -> None:
+        with RunningDaemon(site):
+            fill(site)
+            waits = Wait(site, "carl", "first", 10), Wait(site, "dora", "second", 10)
+            quota = json.loads(site.ctl("quota", "dora", "--json").stdout)
+            remote = RemoteOperations(socket_of(site)).read_quota("dora")
+            (request,) = remote.requests
+            assert (request.container, request.position, request.count) == ("second", 2, 1)
+            assert abs(time.time() - request.since.at) < 600
+            assert request.reason.startswith("NO_GPU_AVAILABLE")
+            assert quota["requests"][0]["since"].endswith("+00:00")
+            shown = site.ctl("me", check=True).stdout
+            assert shown.startswith("root holds 0 slots")
+            for wait in waits:
+                wait.leave()
 
     def test_the_end_of_ds01d_ends_the_wait(self, site: Site) -> None:
         with RunningDaemon(site) as daemon:

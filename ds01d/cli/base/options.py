@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.config import Seconds
 from ds01d.model.primitives import Wall
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def watch_options(command: _Command) -> _Command:
+    """--watch and --interval, for a view that is shown again and again."""
+    interval = click.option(
+        "--interval",
+        default="2s",
+        metavar="TIME",
+        show_default=True,
+        callback=parse_interval,
+        help="How often --watch looks.",
+    )
+    watch = click.option(
+        "-w",
+        "--watch",
+        "watched",
+        is_flag=True,
+        help="Show it again and again; q or Ctrl-C ends it.",
+    )
+    return watch(interval(command))
+
 
 _SHORTEST_S, _LONGEST_S = 0.1, 86400.0
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "explain": ("ctl.explain", "Explain the verdict on a container or a slot."),
     "reconcile": ("ctl.plan", "Make a full pass now, with or without the daemon."),
     "quota": ("ctl.quota", "Show what a user may have, has, and has left."),
+    "me": ("ctl.me", "Show what you hold, what ends when, your quota, and what is free."),
     "report": ("ctl.usage_report", "Show GPU hours: booked, used, idle, retained."),
     "history": ("ctl.history", "Show the changes of the books."),
     "undo": ("ctl.undo", "Undo a change of the books."),

@@ -41,10 +41,10 @@ def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
         ("user", quota.user),
         ("group", quota.group or None),
         ("priority", quota.priority),
-        ("limit", _format_amount(quota.limit, quota.unit)),
-        ("held", _format_amount(quota.used, quota.unit)),
-        ("reserved", _format_amount(quota.reserved, quota.unit)),
-        ("left", _format_amount(quota.left, quota.unit)),
+        ("limit", format_amount(quota.limit, quota.unit)),
+        ("held", format_amount(quota.used, quota.unit)),
+        ("reserved", format_amount(quota.reserved, quota.unit)),
+        ("left", format_amount(quota.left, quota.unit)),
     ]
     if quota.slots_per_container is not None:
         rows.append(("per container", format_count(quota.slots_per_container, "slot")))
@@ -57,7 +57,8 @@ def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
     yield Facts(rows)
 
 
-def _format_amount(amount: float | None, unit: str) -> str:
+def format_amount(amount: float | None, unit: str) -> str:
+    """So many slots or GPU-equivalents; None: any number."""
     if amount is None:
         return "unlimited"
     word = "slot" if unit == QuotaUnit.SLOTS.value else "GPU"

@@ -12,7 +12,7 @@ import msgspec
 from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import parse_interval
+from ds01d.cli.base.options import watch_options
 from ds01d.cli.ctl.status_document import StatusView
 from ds01d.cli.ctl.status_filter import StatusFilter
 from ds01d.cli.ctl.status_output import Form, StatusOutput
@@ -44,17 +44,7 @@ from ds01d.reporting.status import Holder, SlotStatus, Status
     type=click.Choice(["wide", "name", "json"]),
     help="wide: with utilization, memory and processes; name: the slots alone, one a line; json.",
 )
-@click.option(
-    "-w", "--watch", "watched", is_flag=True, help="Show it again and again; q ends that."
-)
-@click.option(
-    "--interval",
-    default="2s",
-    metavar="TIME",
-    show_default=True,
-    callback=parse_interval,
-    help="How often --watch looks.",
-)
+@watch_options
 @json_option
 @config_option
 @click.pass_obj

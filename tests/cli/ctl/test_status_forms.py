@@ -23,7 +23,7 @@ def holder(name: str, user: str, **fields: Any) -> Holder:
     return Holder(container=ContainerName(name), user=UserName(user), state="running", **fields)
 
 
-def with_readings(age_s: float | None = 12) -> Status:
+def with_readings(age_s: float | None = 7200) -> Status:
     """A whole GPU that works, a MIG device, one that only a stranger uses, and two free ones."""
     return published(
         readings_at=None if age_s is None else Wall(time.time() - age_s),
@@ -93,7 +93,7 @@ def test_the_wide_table_has_the_readings_behind_the_columns_of_the_other(
         ["-", "0.0/10.0", "GiB", "0", "MIG-1"],
         ["bob", "-", "-", "-", "-"],
     ]
-    assert ["readings", "of", "NVML:", "12", "s", "ago"] in wide
+    assert ["readings", "of", "NVML:", "2", "h", "ago"] in wide
 
 
 def test_without_readings_the_reason_is_shown(published_desk: Desk) -> None:
