@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ds01d.containers.context import Interrupt
+from ds01d.containers.context import Interrupt, ShowWaiting
 from ds01d.containers.lifecycle import Stopped
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.containers.order import CreateOptions
@@ -42,7 +42,7 @@ class CommandOutput:
     """
 
     warn: Callable[[str], None]
-    show_place: Callable[[Waiting], None]
+    show_waiting: ShowWaiting
     show_pull: Callable[[Iterator[Progress], str], None]
     defer: Callable[[Callable[[], None]], AbstractContextManager[Interrupt]]
 
@@ -141,17 +141,22 @@ class RemoteContainers(ServiceClient):
 
     def _follow_creation(self, replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """Show how it goes on; the last reply."""
-        for reply in replies:
-            if reply["created"] is not None:
-                return reply
-            if reply["waiting"] is not None:
-                self._output.show_place(Waiting(**reply["waiting"]))
-            if reply["pull"] is not None:
-                behind: list[dict[str, Any]] = []
-                steps = _read_pull(reply, replies, behind)
-                self._output.show_pull(steps, reply["pull"]["image"])
-                replies = itertools.chain(behind, replies)
-                return self._follow_creation(replies)
+        show_place: Callable[[Waiting], None] | None = None
+        with ExitStack() as shown:
+            for reply in replies:
+                if reply["waiting"] is not None:
+                    # One for the whole wait, which knows since when it goes on.
+                    show_place = show_place or shown.enter_context(self._output.show_waiting())
+                    show_place(Waiting(**reply["waiting"]))
+                    continue
+                shown.close()
+                if reply["created"] is not None:
+                    return reply
+                if reply["pull"] is not None:
+                    behind: list[dict[str, Any]] = []
+                    steps = _read_pull(reply, replies, behind)
+                    self._output.show_pull(steps, reply["pull"]["image"])
+                    return self._follow_creation(itertools.chain(behind, replies))
         raise ServiceUnanswered("the creation ended without an answer")
 
     def _take_warnings(self, reply: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ds01d.containers.ports import ContainerEngine, SessionEngine
 from ds01d.errors import Ds01Error, Interrupted, WriteFailed
@@ -25,6 +27,10 @@ class ContainerServices:
     sessions: SessionEngine
 
 
+ShowWaiting: TypeAlias = Callable[[], AbstractContextManager[Callable[[Waiting], None]]]
+"""Shows a place in the queue, and the next one, until the wait ends."""
+
+
 class Interrupt:
     """The first signal received, checked between two steps; 0 if there was none."""
 
@@ -42,7 +48,8 @@ class Interrupt:
 class CommandContext:
     """What the commands work with. `warn` shows a line to the user.
 
-    `on_waiting`: wait for a slot, and call this with the place in the queue; None: do not wait.
+    `show_waiting`: wait for a slot, and call what this gives with each place in the queue, until
+    the wait ends; None: do not wait.
     `keeps_log`: not where only ds01d may write the log, which logs what it sees by itself.
     """
 
@@ -53,7 +60,7 @@ class CommandContext:
     warn: Callable[[str], None] = lambda _: None
     show_pull: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
-    on_waiting: Callable[[Waiting], None] | None = None
+    show_waiting: ShowWaiting | None = None
 
     def booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for a container. Raises `Ds01Error` if the books cannot be read."""

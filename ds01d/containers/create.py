@@ -8,7 +8,7 @@ between two steps, never within one.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from ds01d.containers.context import CommandContext
 from ds01d.containers.labels import build_labels, device_of
@@ -125,15 +125,17 @@ class Creation:
 
     def _book_slot(self, slot: SlotId | None, count: int) -> Allocated | Rejected:
         order, context = self._order, self._context
+        waiting = nullcontext() if context.show_waiting is None else context.show_waiting()
         try:
-            return context.allocator.allocate(
-                UserName(order.owner.name),
-                order.name,
-                slot=slot,
-                another=bool(self._booked),
-                count=count,
-                on_waiting=context.on_waiting,
-            )
+            with waiting as on_waiting:
+                return context.allocator.allocate(
+                    UserName(order.owner.name),
+                    order.name,
+                    slot=slot,
+                    another=bool(self._booked),
+                    count=count,
+                    on_waiting=on_waiting,
+                )
         except ServiceUnanswered:
             context.interrupt.raise_if_interrupted()  # our own abort ends the wait
             raise

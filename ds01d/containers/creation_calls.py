@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from ds01d.containers.confinement import confine_container
@@ -71,7 +71,7 @@ class CreationCalls:
             raise unavailable("ds01d has not started yet")
         context = call.context
         if wait:
-            context = replace(context, on_waiting=call.send_place)
+            context = replace(context, show_waiting=lambda: nullcontext(call.send_place))
         creation = Creation(order, replace(context, show_pull=call.send_pull))
         # From here on an abort ends what it waits for; between two steps it is noticed anyhow.
         call.request.call_on_abort(call.abort_waits)

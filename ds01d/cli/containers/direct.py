@@ -14,7 +14,7 @@ from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import defer_signals
-from ds01d.cli.base.waiting import show_place
+from ds01d.cli.base.waiting import show_waiting
 from ds01d.cli.containers.pulls import show_pull_progress
 from ds01d.containers.commands import (
     CommandOutput,
@@ -57,7 +57,10 @@ def find_remote(config: Config, make_client: Callable[[Path], Client]) -> Client
 def make_remote(path: Path) -> RemoteContainers:
     """The commands by the calls of ds01d, with what they show."""
     output = CommandOutput(
-        warn=print_warning, show_place=show_place, show_pull=show_pull_progress, defer=_defer_abort
+        warn=print_warning,
+        show_waiting=show_waiting,
+        show_pull=show_pull_progress,
+        defer=_defer_abort,
     )
     return RemoteContainers(path, output)
 
@@ -125,7 +128,7 @@ class DirectContainers:
         order = self._build_order(options)
         context = command_context(self.services, self.config)
         if options.wait:
-            context = replace(context, on_waiting=show_place)
+            context = replace(context, show_waiting=show_waiting)
 
         def abort_waits() -> None:
             self.services.engine.cancel_pull()

@@ -10,7 +10,7 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import release_if_undelivered
-from ds01d.cli.base.waiting import show_place
+from ds01d.cli.base.waiting import show_waiting
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.short_names import SEPARATOR, split_name
@@ -71,17 +71,18 @@ def allocate(
     wanted_slot = None if slot is None else SlotId(slot)
     name = None if container is None else ContainerName(container)
     with invocation.environment.open_allocator(config) as allocator:
-        answer = allocator.allocate(
-            UserName(user),
-            name,
-            max_slots,
-            priority,
-            wanted_slot,
-            count=count,
-            profile=profile,
-            reason=reason,
-            on_waiting=show_place if wait else None,
-        )
+        with show_waiting() as show_place:
+            answer = allocator.allocate(
+                UserName(user),
+                name,
+                max_slots,
+                priority,
+                wanted_slot,
+                count=count,
+                profile=profile,
+                reason=reason,
+                on_waiting=show_place if wait else None,
+            )
         holdings = answer.holdings if isinstance(answer, Rejected) else ""
         _print_warnings((*answer.warnings, *([holdings] if holdings else ())))
         with release_if_undelivered(allocator, answer):
