@@ -69,7 +69,7 @@ def test_a_key_has_the_daemon_sweep(site: Site) -> None:
     with RunningDaemon(site) as daemon:
         since = daemon.mark()
         env = {**site.environment(), "COLUMNS": "140", "LINES": "50"}
-        cues = [("SLOTS", "s"), ("requested a sweep", "q")]
+        cues = [("CONTAINER", "s"), ("requested a sweep", "q")]
         code, drawn = conversation(COMMAND, cues, env)
         assert code == 0, drawn
         daemon.wait_for("daemon.reload", since=since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 
 import click
@@ -16,9 +17,13 @@ from ds01d.cli.base.options import parse_duration
 from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.cli.ctl.log_view import LogRow
 from ds01d.cli.ctl.status import collect_status
+from ds01d.cli.ctl.status_view import status_warnings
 from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
+from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.live_screen import is_screen
 from ds01d.config import Config
+from ds01d.decide.freezes import describe_freeze
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.ports import World
@@ -39,23 +44,29 @@ _OPERATIONS = 15
     metavar="2s",
     help="Look again this often.",
 )
+@click.option(
+    "--mouse/--no-mouse",
+    default=True,
+    help="Let clicks and the wheel work; without, the terminal selects text as usual.",
+)
 @json_option
 @click.pass_obj
-def main(invocation: Invocation, *, once: bool, interval: float, as_json: bool) -> int:
+def main(invocation: Invocation, *, once: bool, interval: float, mouse: bool, as_json: bool) -> int:
     """Show GPUs, slots and their holders, users, the daemon, and the last operations.
 
-    On a terminal the view updates: q ends it, / filters, s has the daemon sweep. Elsewhere, and
-    with --once or --json, it is shown once. Shows what the daemon published, or the books alone if
-    it is not running. Exit code: 0, or 1 if the books cannot be read either.
+    On a terminal the view updates, with its keys at the bottom: Enter shows details, / filters, o
+    sorts, s has the daemon sweep, q ends it. Elsewhere, and with --once or --json, it is shown
+    once. Shows what the daemon published, or the books alone if it is not running. Exit code: 0, or
+    1 if the books cannot be read either.
     """
     config = invocation.config()
-    live = not (once or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+    live = not (once or as_json) and sys.stdin.isatty() and is_screen()
     with (
         invocation.environment.open_world(config) as world,
         closing(Poller(config, world)) as poller,
     ):
         if live:
-            return _run_live(poller, interval)
+            return _run_live(poller, interval, mouse=mouse)
         state = poller.read_state()
     if as_json:
         show_json(dashboard_document(state))
@@ -89,6 +100,12 @@ class Poller:
         operations = tuple(self._operations)
         return DashboardState(status=status, operations=operations, log_problem=problem, now=now)
 
+    def describe_doubts(self, state: DashboardState) -> Iterator[Sentence]:
+        """What puts the state in doubt, and what is frozen."""
+        yield from status_warnings(state.status, self.config, state.now)
+        for freeze in state.status.freezes:
+            yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
+
     def sweep(self) -> str:
         """Have the daemon sweep; what came of it, in words."""
         return force_sweep(self.config, Wall(time.time()))
@@ -97,9 +114,9 @@ class Poller:
         self._lines.close()
 
 
-def _run_live(poller: Poller, interval: float) -> int:
+def _run_live(poller: Poller, interval: float, *, mouse: bool) -> int:
     try:
-        from ds01d.cli.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
+        from ds01d.cli.dashboard.live.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
     # textual is an optional extra; any other missing module is a bug.
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "textual":
@@ -110,11 +127,11 @@ def _run_live(poller: Poller, interval: float) -> int:
         ) from error
     app = Dashboard(
         look=poller.read_state,
-        draw=lambda state, filter_text: dashboard_blocks(state, poller.config, filter_text),
+        warn=poller.describe_doubts,
         sweep=poller.sweep,
         interval_s=interval,
     )
-    app.run()
+    app.run(mouse=mouse)
     return app.return_code or CONSISTENT
 
 

@@ -11,6 +11,7 @@ from ds01d.cli.ctl.status_document import StatusView, status_document
 from ds01d.cli.ctl.status_view import (
     daemon_facts,
     describe_idle,
+    format_memory,
     state_cell,
     status_warnings,
     unbooked_cell,
@@ -65,26 +66,37 @@ def dashboard_blocks(
     state: DashboardState, config: Config, filter_text: str = ""
 ) -> Iterator[Block]:
     """The same for people; slots, users and operations reduced to rows with `filter_text`."""
-    status, daemon = state.status, state.status.daemon
+    status = state.status
     yield from status_warnings(status, config, state.now)
     for freeze in status.freezes:
         yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
     yield Title("gpus")
     if status.gpus:
         columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
-        yield Table(columns, [_gpu_row(gpu) for gpu in status.gpus])
+        yield Table(columns, [gpu_row(gpu) for gpu in status.gpus])
     else:
         yield Sentence("GPUs are shown while ds01d runs and uses NVML", Tone.FAINT)
     yield Title("slots")
     yield from _filtered_table(_slots_table(state), filter_text, state.now)
     yield Title("users")
     yield from _filtered_table(_users_table(status.slots), filter_text, state.now)
+    yield from daemon_blocks(state)
+    if status.daemon is not None and status.daemon.findings:
+        yield Title("findings")
+        yield finding_table(status.daemon.findings)
+    yield from operation_blocks(state, filter_text)
+
+
+def daemon_blocks(state: DashboardState) -> Iterator[Block]:
+    """The daemon and its sources."""
+    daemon = state.status.daemon
     if daemon is not None:
         yield Title("daemon")
         yield Facts(tuple(daemon_facts(daemon, state.now)))
-        if daemon.findings:
-            yield Title("findings")
-            yield finding_table(daemon.findings)
+
+
+def operation_blocks(state: DashboardState, filter_text: str = "") -> Iterator[Block]:
+    """The last operations; those with `filter_text`."""
     yield Title("last operations")
     if state.log_problem:
         yield Sentence(state.log_problem, Tone.BAD)
@@ -107,14 +119,15 @@ def _row_matches(row: Sequence[Cell], filter_text: str, now: Wall) -> bool:
     return any(filter_text.lower() in format_value(cell, now).lower() for cell in row)
 
 
-def _gpu_row(gpu: GpuStatus) -> list[Cell]:
+def gpu_row(gpu: GpuStatus) -> list[Cell]:
+    """A GPU as cells: index, name, MIG, memory, temperature, utilisation, health."""
     mig: Cell = "none" if gpu.mig is None else "on" if gpu.mig else "off"
     hot = gpu.temperature is not None and gpu.temperature >= _HOT_C
     return [
         gpu.index,
         gpu.name or UNKNOWN,
         mig,
-        _memory_cell(gpu.memory_used, gpu.memory_total),
+        memory_cell(gpu.memory_used, gpu.memory_total),
         UNKNOWN
         if gpu.temperature is None
         else Toned(f"{gpu.temperature} °C", Tone.BAD if hot else Tone.PLAIN),
@@ -123,7 +136,8 @@ def _gpu_row(gpu: GpuStatus) -> list[Cell]:
     ]
 
 
-def _memory_cell(used: int | None, total: int | None) -> Cell:
+def memory_cell(used: int | None, total: int | None) -> Cell:
+    """Used and whole memory in GiB; "unknown" where one of them is."""
     if used is None or total is None:
         return UNKNOWN
     return f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
@@ -137,9 +151,11 @@ def _slots_table(state: DashboardState) -> Table:
         last: list[Cell] = [
             Toned(slot.drifts, Tone.WARN) if slot.drifts else None,
             Toned(slot.shown_foreign, Tone.WARN) if slot.foreign else None,
+            None if slot.utilization is None else f"{slot.utilization} %",
         ]
         if not slot.holders:
-            rows.append([*first, None, None, unbooked_cell(slot), None, *last])
+            readings: list[Cell] = [_slot_memory(slot.memory_used, slot), slot.processes]
+            rows.append([*first, None, None, unbooked_cell(slot), None, *last, *readings])
         for holder in slot.holders:
             left = None if holder.until is None else format_span(holder.until - state.now)
             holder_cells: list[Cell] = [
@@ -147,9 +163,15 @@ def _slots_table(state: DashboardState) -> Table:
                 holder.shown_user,
                 state_cell(holder.state, describe_idle(holder, state.now)),
             ]
-            rows.append([*first, *holder_cells, left, *last])
+            readings = [_slot_memory(holder.memory_used, slot), holder.processes]
+            rows.append([*first, *holder_cells, left, *last, *readings])
+    # What is read from NVML comes last, as in `ds01ctl status -o wide`.
     columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")
-    return Table(columns, rows)
+    return Table((*columns, "utilisation", "memory", "processes"), rows)
+
+
+def _slot_memory(used: int | None, slot: SlotStatus) -> Cell:
+    return format_memory(used, slot.memory_total)
 
 
 def _users_table(slots: Sequence[SlotStatus]) -> Table:

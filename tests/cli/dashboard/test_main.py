@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
-from textual.widgets import Input, Static
 
 from ds01d.cli.ctl.log_view import LogRow
 from ds01d.cli.ctl.status_document import StatusView
-from ds01d.cli.dashboard.app import Dashboard
 from ds01d.cli.dashboard.main import main as ds01_dashboard
 from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
-from ds01d.errors import Ds01Error
 from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
@@ -40,8 +33,10 @@ from ds01d.reporting.status_file import write_status
 from tests.cli.base.test_command import config as config_of
 from tests.support.commands import Desk
 from tests.support.status import published
-from tests.support.terminal import conversation, on_a_terminal
+from tests.support.terminal import TerminalSession, conversation, on_a_terminal
 
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|38;|9[0-7])[;m]")
+BACKGROUND = re.compile(r"\x1b\[(?:\d+;)*(?:4[0-7]|48(?:;\d+)+|10[0-7])(?:;\d+)*m")
 NOW = Wall(1_800_000_000.0)
 GIB = 2**30
 
@@ -107,6 +102,8 @@ def scene() -> DashboardState:
     return DashboardState(status=picture, operations=operations, log_problem="", now=NOW)
 
 
+# The lines are as wide as the table is, for the one who compares them by eye.
+# ruff: noqa: E501
 GOLDEN = """\
 frozen: 0.2, by root, thaws in 1 m: work
 
@@ -116,12 +113,12 @@ GPU  NAME         MIG   MEMORY           TEMPERATURE  UTILISATION  HEALTH
 1    unknown      none  unknown          unknown      unknown      GPU is lost
 
 SLOTS
-SLOT  TYPE          CONTAINER     USER   STATE    HOLD LEFT  DRIFT             OTHERS
-0.0   1g.10gb       train._.1001  alice  running  -          -                 -
-0.1   1g.10gb       rest._.1003   carol  exited   1 h 30 m   wrong-count held  -
-1     physical_gpu  -             -      in use   -          -                 web
-0.2   1g.10gb       more._.1001   alice  running  -          -                 -
-0.2   1g.10gb       train._.1001  alice  running  -          -                 -
+SLOT  TYPE          CONTAINER     USER   STATE    HOLD LEFT  DRIFT             OTHERS  UTILISATION  MEMORY      PROCESSES
+0.0   1g.10gb       train._.1001  alice  running  -          -                 -       -            -/10.0 GiB  -
+0.1   1g.10gb       rest._.1003   carol  exited   1 h 30 m   wrong-count held  -       -            -/10.0 GiB  -
+1     physical_gpu  -             -      in use   -          -                 web     -            -           -
+0.2   1g.10gb       more._.1001   alice  running  -          -                 -       -            -/10.0 GiB  -
+0.2   1g.10gb       train._.1001  alice  running  -          -                 -       -            -/10.0 GiB  -
 
 USERS
 USER   CONTAINERS  NAMES
@@ -225,168 +222,7 @@ def _once(folder: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-# --- the live view ----------------------------------------------------------------------------
-
-
-@dataclass
-class Watched:
-    """What the live view is told, and what it asked for."""
-
-    scene: DashboardState = field(default_factory=scene)
-    failing: str = ""
-    looks: int = 0
-    sweeps: int = 0
-
-    def look(self) -> DashboardState:
-        self.looks += 1
-        if self.failing:
-            raise Ds01Error(self.failing)
-        return self.scene
-
-    def sweep(self) -> str:
-        self.sweeps += 1
-        return "ds01d was asked to sweep"
-
-    def app(self) -> Dashboard:
-        return Dashboard(
-            look=self.look,
-            draw=lambda one, wanted: dashboard_blocks(one, Config(), wanted),
-            sweep=self.sweep,
-            interval_s=3600.0,
-        )
-
-
-def shown(app: Dashboard, widget: str = "scene") -> str:
-    """The text of a part of the view, as it is drawn."""
-    static = app.query_one(f"#{widget}", Static)
-    lines = [static.render_line(y) for y in range(static.size.height)]
-    return "\n".join("".join(segment.text for segment in line) for line in lines)
-
-
-async def drawn(app: Dashboard, pilot: Pilot[None], text: str, widget: str = "scene") -> None:
-    """Wait until a part of the view shows a text."""
-    await until(pilot, lambda: text in shown(app, widget))
-
-
-async def until(pilot: Pilot[None], so: Callable[[], bool]) -> None:
-    """Wait for the view: a busy machine draws when it comes to it."""
-    deadline = time.monotonic() + 60
-    while not so():
-        assert time.monotonic() < deadline
-        await pilot.pause(0.01)
-
-
-def watch(watched: Watched, do: Callable[[Dashboard, Pilot[None]], Awaitable[None]]) -> Dashboard:
-    """Run the view on a terminal in memory while somebody does something."""
-    app = watched.app()
-
-    async def run() -> None:
-        async with app.run_test(size=(160, 60)) as pilot:
-            await drawn(app, pilot, "ds01-dashboard", "head")
-            await do(app, pilot)
-
-    asyncio.run(run())
-    return app
-
-
-def test_everything_is_drawn_and_drawn_anew() -> None:
-    watched = Watched()
-
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        for part in ("NVIDIA A100", "41 °C", "rest._.1003", "1 h 30 m", "wrong-count held"):
-            await drawn(app, pilot, part)
-        slots = (mig("0.0", holder("new._.1009", "dave")),)
-        watched.scene = DashboardState(
-            status=StatusView(last=watched.scene.status.last, slots=slots),
-            operations=(),
-            log_problem="",
-            now=NOW,
-        )
-        app.look_again()
-        await drawn(app, pilot, "new._.1009")
-        assert "rest._.1003" not in shown(app)
-
-    watch(watched, do)
-
-
-def test_s_has_the_daemon_sweep_and_says_what_came_of_it() -> None:
-    watched = Watched()
-
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await pilot.press("s")
-        await drawn(app, pilot, "ds01d was asked to sweep", "notice")
-
-    watch(watched, do)
-    assert watched.sweeps == 1
-
-
-def test_slash_filters_and_escape_ends_it() -> None:
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await pilot.press("slash", *"carol", "enter")
-        await drawn(app, pilot, "only rows with 'carol'", "head")
-        await drawn(app, pilot, "rest._.1003")
-        assert app.wanted == "carol"
-        assert "more._.1001" not in shown(app)
-        assert not app.query_one("#filter", Input).has_class("shown")
-        await pilot.press("escape")
-        await drawn(app, pilot, "more._.1001")
-
-    watch(Watched(), do)
-
-
-def test_letters_typed_into_the_filter_are_no_keys() -> None:
-    watched = Watched()
-
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await pilot.press("slash", "s", "q")
-        await pilot.pause()
-        assert app.wanted == "sq"
-        assert app.is_running
-
-    watch(watched, do)
-    assert watched.sweeps == 0
-
-
-@pytest.mark.parametrize(("key", "code"), [("q", 0), ("ctrl+c", 130)])
-def test_keys_that_end_it(key: str, code: int) -> None:
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await pilot.press(key)
-        await pilot.pause()
-
-    assert (watch(Watched(), do).return_code or 0) == code
-
-
-def test_what_cannot_be_looked_at_is_said_and_the_view_stays() -> None:
-    watched = Watched()
-
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await drawn(app, pilot, "rest._.1003")
-        watched.failing = "disk on fire \x1b[31m"
-        app.look_again()
-        await drawn(app, pilot, "cannot refresh: disk on fire \\x1b[31m", "notice")
-        await drawn(app, pilot, "rest._.1003")
-        watched.failing = ""
-        app.look_again()
-        await until(pilot, lambda: "disk on fire" not in shown(app, "notice"))
-
-    watch(watched, do)
-
-
-def test_names_are_text_and_no_markup() -> None:
-    watched = Watched()
-    evil = mig("0.0", holder("\x1b]0;owned\x07[red]x[/]", "[bold]u"))
-    watched.scene = DashboardState(
-        status=StatusView(last=watched.scene.status.last, slots=(evil,)),
-        operations=(),
-        log_problem="",
-        now=NOW,
-    )
-
-    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
-        await drawn(app, pilot, "\\x1b]0;owned\\x07[red]x[/]")
-        assert "[bold]u" in shown(app)
-
-    watch(watched, do)
+# --- on a terminal ----------------------------------------------------------------------------
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -396,12 +232,38 @@ def environment(**more: str) -> dict[str, str]:
 
 def test_on_a_real_terminal_it_comes_and_goes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ds01d.cli.dashboard.main", "--config", _file(tmp_path)]
-    code, drawn = conversation(command, [("physical_gpu", "q")], environment())
+    code, drawn = conversation(command, [("CONTAINER", "q")], environment())
     assert code == 0
     assert "ds01d is not running" in drawn
     assert "\x1b[?1049h" in drawn
     assert drawn.rindex("\x1b[?1049l") > drawn.rindex("\x1b[?1049h")
+    # Its own colours, and its own background: it may be dark or light.
+    assert COLOUR.search(drawn)
+    assert not BACKGROUND.search(drawn)
     assert "Traceback" not in drawn
+
+
+def test_a_look_that_finds_nothing_new_draws_the_age_alone(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    write_status(published(sources={}), tmp_path / "own")
+    command = [sys.executable, "-m", "ds01d.cli.dashboard.main", "--config", _file(tmp_path)]
+    env = environment(TERM="xterm-256color", NO_COLOR="1")
+    session = TerminalSession([*command, "--interval", "100ms"], env)
+    try:
+        session.expect("rest._.1003", 60)
+        session.expect("Quit", 60)
+        session.expect(" s old", 60)
+        assert not COLOUR.search(session.drawn.decode(errors="replace"))
+        drawn = b""
+        # The status is a second older with each ten looks.
+        while drawn.count(b" s old") < 3:
+            drawn += os.read(session.ours, 65536)
+        assert b"rest._.1003" not in drawn
+        assert len(drawn) < 3000
+        session.type("q")
+        assert session.end() == 0
+    finally:
+        session.close()
 
 
 def test_without_textual_one_line_names_the_extra(tmp_path: Path) -> None:
