@@ -63,6 +63,7 @@ class Daemon:
                 [*command(), "--config", str(self.host.config)],
                 cwd="/",
                 env=os.environ
+                | _read_unit_environment()
                 | self.host.environment
                 | {"NOTIFY_SOCKET": str(self.host.root / "notify"), "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
@@ -156,6 +157,14 @@ class Daemon:
                 return
         log = self._log.read_text("utf-8", errors="replace")
         raise RuntimeError(f"ds01d does not become ready:\n{log[-4000:]}")
+
+
+def _read_unit_environment() -> dict[str, str]:
+    """What the unit sets for it."""
+    lines = (ROOT / "systemd" / "ds01d.service").read_text("utf-8").splitlines()
+    settings = [line.removeprefix("Environment=") for line in lines]
+    words = " ".join(new for new, line in zip(settings, lines, strict=True) if new != line)
+    return dict(word.split("=", 1) for word in words.split())
 
 
 def command() -> list[str]:

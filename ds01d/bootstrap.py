@@ -122,6 +122,7 @@ def open_parts(
             timeout_s=config.gpu.timeout_s,
             boot_clock=read_boottime,
             find_processes=processes.look_up,
+            look_ahead=processes.look_ahead,
             pid_max=lambda: processes.pid_max,
             faults=KernelFaults().read,
         )

@@ -50,6 +50,7 @@ class StateDirectory:
         self._cached: tuple[Signature, bytes] | None = None
         self._read_until: tuple[int, int] | None = None
         self._made_identity: tuple[int, int] | None = None
+        self._has_unsynced_lines = False
 
     def make(self) -> None:
         """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
@@ -149,24 +150,46 @@ class StateDirectory:
 
     # --- history
 
-    def append_history(self, lines: Sequence[bytes]) -> None:
+    def append_history(self, lines: Sequence[bytes], *, durable: bool = True) -> None:
         """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`.
 
         Inside of `join_syncs` they are durable before anything relies on them, which raises then.
+        With `durable` False they are durable with the next ones, or after `sync_history`.
         """
         # Others may have appended since; our own lines are no news to us.
         is_read = self._read_until is not None and self._read_until == self._read_extent()
         self._read_until = None
         try:
             for batch in self._split_batches(lines):
-                text = b"\n".join(batch).decode()
+                # The name of a new file as well, which no later line would make durable.
+                is_synced = durable or not self._read_size()
                 append_line(
-                    self.history, text, mode=_PRIVATE, durable=True, explain=_history_failed
+                    self.history,
+                    b"\n".join(batch).decode(),
+                    mode=_PRIVATE,
+                    durable=is_synced,
+                    explain=_history_failed,
                 )
+                self._has_unsynced_lines = not is_synced
         except (OSError, WriteFailed) as error:
             raise _history_failed(error) from error
         if is_read:
             self._read_until = self._read_extent()
+
+    def sync_history(self) -> None:
+        """Make every line that this process has appended durable. Raises `HistoryFailed`."""
+        if not self._has_unsynced_lines:
+            return
+        descriptor = open_file(self.history)
+        if isinstance(descriptor, NotRead):
+            raise HistoryFailed(descriptor.reason)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise _history_failed(error) from error
+        finally:
+            os.close(descriptor)
+        self._has_unsynced_lines = False
 
     def join_syncs(self) -> AbstractContextManager[None]:
         """Inside, entries are synced together with the change that relies on them."""
@@ -181,6 +204,7 @@ class StateDirectory:
             if size and size + len(line) >= _HISTORY_SIZE:
                 if batch:
                     yield batch
+                self.sync_history()
                 self._rotate_files()
                 batch, size = [], 0
             batch.append(line)

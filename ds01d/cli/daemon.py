@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -27,6 +28,7 @@ def main(invocation: Invocation, *, check: bool) -> int:
     """
     if check:
         return _check_config(invocation)
+    import_structlog()
     from ds01d.bootstrap_daemon import run_daemon  # noqa: PLC0415 - heavy
     from ds01d.cli.views import VIEWS  # noqa: PLC0415 - heavy
 
@@ -36,6 +38,19 @@ def main(invocation: Invocation, *, check: bool) -> int:
     except ConfigError as error:
         print_error("ds01d", str(error))
         return os.EX_CONFIG
+
+
+def import_structlog() -> None:
+    """Import structlog without rich, which it imports for tracebacks in colour where it can."""
+    if "rich" in sys.modules:
+        return
+    # Decision 259: with pygments 4 MiB, of which a daemon prints nothing. None makes an import fail
+    # (sys.modules, The Python Language Reference, 5.3.1), and structlog is made for that.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog  # noqa: F401, PLC0415
+    finally:
+        del sys.modules["rich"]
 
 
 def _check_config(invocation: Invocation) -> int:

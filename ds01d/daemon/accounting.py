@@ -144,6 +144,8 @@ class Accounting:
 
     def _save(self) -> None:
         if self._accounts is not None:
+            # Or after a power failure the place may lie behind the end of the history.
+            self._state_dir.sync_history()
             changes = self._accounts.take_changes()
             self._store.save(changes, self._progress, self._accounts.next_id)
 

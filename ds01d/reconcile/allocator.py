@@ -74,7 +74,8 @@ class Allocator:
         self._config = config
         self._history = history
         self._logs = BookingLogs(world)
-        self._transactions = Transactions(world)
+        # Decision 258: only ds01d keeps a history of bookings, and makes a pass after each.
+        self._transactions = Transactions(world, is_pass_next=history is not None)
         self._pools = PoolBuilder(world, config)
 
     def allocate(

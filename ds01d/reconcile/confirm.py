@@ -7,7 +7,7 @@ seconds and allocations wait for that lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ds01d.decide.decision import Decision
@@ -30,12 +30,14 @@ _Answer = tuple[Container | NotFound | Unknown, str | None]
 class Confirmation:
     """The drifts that may be repaired, and why the others may not, by key.
 
-    `failed`: a source gave no answer; `postponed`: it contradicts what was decided.
+    `failed`: a source gave no answer; `postponed`: it contradicts what was decided. `living`: the
+    containers that were looked for and have a process, with its pid.
     """
 
     proven: tuple[Drift, ...]
     failed: dict[DriftKey, str] = field(default_factory=dict)
     postponed: dict[DriftKey, str] = field(default_factory=dict)
+    living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
 
 def confirm_drifts(decision: Decision, due: Sequence[Drift], world: World) -> Confirmation:
@@ -66,7 +68,7 @@ def confirm_drifts(decision: Decision, due: Sequence[Drift], world: World) -> Co
             reasons = failed if isinstance(living, Unknown) else postponed
             reasons |= {d.key: alive for d in left if d.container == name}
     proven = tuple(d for d in due if groups[d.key] not in refuted)
-    return Confirmation(proven=proven, failed=failed, postponed=postponed)
+    return Confirmation(proven=proven, failed=failed, postponed=postponed, living=living)
 
 
 def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:

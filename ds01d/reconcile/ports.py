@@ -81,11 +81,15 @@ class StateDir(Protocol):
     def set_checkpoint_aside(self) -> None:
         """Rename a file that cannot be parsed."""
 
-    def append_history(self, lines: Sequence[bytes]) -> None:
+    def append_history(self, lines: Sequence[bytes], *, durable: bool = True) -> None:
         """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`.
 
         Inside of `join_syncs` they are durable before the books are changed, which raises then.
+        With `durable` False they are durable with the next ones, or after `sync_history`.
         """
+
+    def sync_history(self) -> None:
+        """Make every line that this process has appended durable. Raises `HistoryFailed`."""
 
     def join_syncs(self) -> AbstractContextManager[None]:
         """For a change and its entries: syncs that need no order are made together.

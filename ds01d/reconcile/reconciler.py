@@ -5,7 +5,7 @@ The daemon and ds01ctl make the same passes; a dry run stops before the repairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from ds01d.model.actor import Actor
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Kind
-from ds01d.model.primitives import Boot, ContainerName
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.observe import observe_host
@@ -61,7 +61,7 @@ class Reconciler:
         # booking would look like one that may be part of a creation.
         if self.checkpoints.is_unreadable and not self.checkpoints.has_checkpoint:
             checkpoint = replace(checkpoint, acquainted=False)
-        decision = self._decide(checkpoint, names)
+        decision = self._probe_processes(self._decide(checkpoint, names), checkpoint)
         report = self._build_report(
             decision, decision.gated, decision.checkpoint, began, [trouble], is_applied=False
         )
@@ -94,17 +94,25 @@ class Reconciler:
             )
 
     def _decide(self, checkpoint: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
-        """Observe and decide."""
-        # Decision 60: reading all processes is expensive, so only where a release is due.
-        decision = decide(
+        """Observe and decide, without a look for processes that live."""
+        return decide(
             observe_host(self._world, checkpoint, self._config, names), checkpoint, self._config
         )
+
+    def _probe_processes(self, decision: Decision, checkpoint: Checkpoint) -> Decision:
+        """The decision by what is known of living processes, where something rests on them."""
+        # Decision 60: reading all processes is expensive, so only where a release is due.
         if not decision.ids_to_probe:
             return decision
-        # The verdict may differ by them, so it is made again with what they show.
         living = self._world.processes.find_living(decision.ids_to_probe)
-        if not living:
-            return decision
+        return self._decide_with(living, decision, checkpoint) if living else decision
+
+    def _decide_with(
+        self,
+        living: Mapping[ContainerId, int] | Unknown,
+        decision: Decision,
+        checkpoint: Checkpoint,
+    ) -> Decision:
         return decide(replace(decision.snapshot, living=living), checkpoint, self._config)
 
     def _recover_entries(
@@ -145,17 +153,26 @@ class Reconciler:
         # Decision 15: observe keeps its checkpoint, or it could never say that something would be
         # due.
         if self._config.daemon.mode == "observe":
+            decision = self._probe_processes(decision, before)
             self._save_checkpoint(decision.checkpoint, warnings)
             return self._build_report(
                 decision, decision.gated, decision.checkpoint, began, warnings, is_applied=False
             )
-        wanted, later = self._limit_records(
-            [drift for drift in decision.due_drifts if drift.kind in kinds]
+        wanted, later = self._select_due(decision, kinds)
+        is_probed = bool(unfinished) or not _is_probed_by_repair(decision, wanted)
+        if is_probed:
+            decision = self._probe_processes(decision, before)
+            wanted, later = self._select_due(decision, kinds)
+        repairs = self._repair_due(
+            decision, wanted, before, warnings, unfinished, is_probed=is_probed
         )
-        # Decision 68: half a rename has the records under each other's names; anything else done to
-        # them would mix two users' holds.
-        withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
-        repairs = self._repair_due(decision, wanted, before, warnings, withheld)
+        # Decision 255: nothing was changed, and the verdict may differ by what lives.
+        if repairs.living:
+            decision = self._decide_with(repairs.living, decision, before)
+            wanted, later = self._select_due(decision, kinds)
+            repairs = self._repair_due(
+                decision, wanted, before, warnings, unfinished, is_probed=True
+            )
         now = self._world.clock.now().boot
         gated = apply_results(decision, repairs, later, now, self._config)
         checkpoint = build_checkpoint(decision, repairs, self._config)
@@ -171,8 +188,11 @@ class Reconciler:
         report = self._build_report(decision, gated, checkpoint, began, warnings, is_applied=True)
         return replace(report, history_failure=repairs.history_failure)
 
-    def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[DriftKey]]:
+    def _select_due(
+        self, decision: Decision, kinds: frozenset[Kind]
+    ) -> tuple[list[Drift], frozenset[DriftKey]]:
         """The drifts to repair now, and the keys of those for the next pass."""
+        due = [drift for drift in decision.due_drifts if drift.kind in kinds]
         # Decision 59: after a loss of all metadata a release must not wait for thousands of files.
         if self._most_records is None:
             return due, frozenset()
@@ -186,9 +206,14 @@ class Reconciler:
         wanted: Sequence[Drift],
         before: Checkpoint,
         warnings: list[str],
-        withheld: dict[DriftKey, str],
+        unfinished: frozenset[ContainerName],
+        *,
+        is_probed: bool,
     ) -> RepairResult:
-        """Repair `wanted`; `withheld`: keys of drifts that are not repaired, with the reason."""
+        """Repair `wanted`, but for `unfinished` renames; `is_probed` as for `repair_drifts`."""
+        # Decision 68: half a rename has the records under each other's names; anything else done to
+        # them would mix two users' holds.
+        withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
         if not wanted:
             # A valid file in which nothing is due: the copy to rebuild from.
             if isinstance(decision.snapshot.state, AllocatorState):
@@ -204,8 +229,13 @@ class Reconciler:
         except Ds01Error as error:
             withheld |= {d.key: f"checkpoint: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
-        repairs = repair_drifts(decision, due, before, self._world, self._config)
+        repairs = repair_drifts(
+            decision, due, before, self._world, self._config, is_probed=is_probed
+        )
         warnings += repairs.warnings
+        # After the repair, which is what somebody waits for.
+        if repairs.written:
+            _try_action(self._world.state.save_last_good, warnings)
         return replace(repairs, failed={**repairs.failed, **withheld})
 
     def _build_report(
@@ -226,6 +256,15 @@ class Reconciler:
             duration_s=self._world.clock.now().boot - began,
             warnings=tuple(trouble for trouble in warnings if trouble),
         )
+
+
+def _is_probed_by_repair(decision: Decision, wanted: Sequence[Drift]) -> bool:
+    """Whether the look right before the write finds every process that the verdicts rest on."""
+    # What is counted for the pace is counted before that look, and must be certain by then.
+    if any(drift.is_paced for drift in wanted):
+        return False
+    names = {d.container for d in wanted if d.takes and d.renamed_to is None}
+    return decision.find_inactive_ids(names) == decision.ids_to_probe
 
 
 def _try_action(action: Callable[[], None], warnings: list[str]) -> bool:

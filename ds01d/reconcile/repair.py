@@ -18,7 +18,7 @@ from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Drift, DriftKey, RepairKey
-from ds01d.model.primitives import Unknown
+from ds01d.model.primitives import ContainerId, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.book_writes import verify_bookings, write_records, write_state
@@ -35,7 +35,8 @@ class RepairResult:
     `postponed`: contradicted when looked at again. `written`: in the state file now, even if the
     metadata or the verification failed. `history_failure`: why the history could not be written,
     so that nothing was done. `open_entries`: entries of renames, to be closed once the checkpoint
-    is saved. `has_unfinished`: a rename was written in part; `recovery` finishes it.
+    is saved. `has_unfinished`: a rename was written in part; `recovery` finishes it. `living`:
+    found by the look right before the write where it was the only one; then nothing was done.
     """
 
     done: tuple[Drift, ...] = ()
@@ -46,16 +47,24 @@ class RepairResult:
     history_failure: str = ""
     open_entries: tuple[str, ...] = ()
     has_unfinished: bool = False
+    living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
 
 def repair_drifts(
-    decision: Decision, due: Sequence[Drift], checkpoint: Checkpoint, world: World, config: Config
+    decision: Decision,
+    due: Sequence[Drift],
+    checkpoint: Checkpoint,
+    world: World,
+    config: Config,
+    *,
+    is_probed: bool,
 ) -> RepairResult:
     """Repair the drifts `due`. `checkpoint`: the checkpoint that was decided with.
 
-    A failed write is an outcome, never an exception.
+    A failed write is an outcome, never an exception. `is_probed`: it was decided by what is known
+    of living processes; else one that is found ends the repair before it has changed anything.
     """
-    return _Repair(world, checkpoint, config).run(decision, due)
+    return _Repair(world, checkpoint, config).run(decision, due, is_probed=is_probed)
 
 
 class _Repair:
@@ -72,9 +81,11 @@ class _Repair:
         self._open_entries: list[str] = []
         self._unfinished = False
 
-    def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
+    def run(self, decision: Decision, due: Sequence[Drift], *, is_probed: bool) -> RepairResult:
         # Before the books' lock is taken: an inspect may take seconds, and allocations would wait.
         confirmation = confirm_drifts(decision, due, self._world)
+        if confirmation.living and not is_probed:
+            return RepairResult(living=confirmation.living)
         self._failed |= confirmation.failed
         self._postponed |= confirmation.postponed
         proven, history_failure = confirmation.proven, ""

@@ -22,10 +22,14 @@ T = TypeVar("T")
 
 
 class Transactions:
-    """Reads and changes the books of one world."""
+    """Reads and changes the books of one world.
 
-    def __init__(self, world: BooksWorld) -> None:
-        self._world = world
+    `is_pass_next`: a pass follows, which keeps the copy of the state to rebuild from.
+    """
+
+    def __init__(self, world: BooksWorld, *, is_pass_next: bool = False) -> None:
+        self._world, self._is_pass_next = world, is_pass_next
+        self._has_written = False
 
     def read_books(self, names: frozenset[ContainerName] | None = None) -> Bookings:
         """State and metadata, with `names` as `read_records`. Raises `BooksUnreadable`."""
@@ -64,16 +68,19 @@ class Transactions:
         with self._world.state.lock():
             for _ in range(ATTEMPTS):
                 try:
-                    return act(self._read_merged(names))
-                except BooksChanged as error:  # noqa: PERF203 - five times at most
+                    answer = act(self._read_merged(names))
+                    break
+                except BooksChanged as error:
                     changed = str(error)
-        raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
+            else:
+                raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
+        self._save_copy()
+        return answer
 
     def write_state(self, books: Bookings, after: AllocatorState, then: Callable[[], None]) -> None:
         """Write the state, then call `then`; if that fails, restore the state and raise."""
         written = self._world.state.write(after, onto=books.state.digest)
-        with suppress(Ds01Error):  # a copy to rebuild from, which not every caller may write
-            self._world.state.save_last_good()
+        self._has_written = True
         try:
             then()
         # Also for KeyboardInterrupt: a booking without its metadata has no user and no priority.
@@ -96,6 +103,12 @@ class Transactions:
         # Invariant 8: bookings of a writer without a lock would be lost with the next write.
         state = self._world.state.write(books.state, onto=books.state.digest)
         return replace(books, state=state)
+
+    def _save_copy(self) -> None:
+        if self._has_written and not self._is_pass_next:
+            self._has_written = False
+            with suppress(Ds01Error):  # not every caller may write it
+                self._world.state.save_last_good()
 
     def _restore_state(
         self, books: Bookings, after: AllocatorState, written: AllocatorState, why: BaseException

@@ -5,6 +5,7 @@ Killed at any point, `recovery` finishes the undo or closes it as not made.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -164,6 +165,8 @@ class Undoer:
             problems = (str(error), *recovered.warnings)
             return UndoResult(reversal=reversal, entry=entry.id, warnings=problems)
         warnings = _write_records(reversal, world)
+        with suppress(Ds01Error):  # the next pass keeps it as well
+            world.state.save_last_good()
         if not warnings:
             warnings = self._close_entry(entry, checkpoint, reversal)
         warnings += _log_undo(reversal, snapshot, entry, by, world)

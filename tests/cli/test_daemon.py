@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,3 +67,19 @@ def test_without_check_it_runs_the_daemon(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(bootstrap_daemon, "run_daemon", run)
     assert CliRunner().invoke(main, ["--config", "/x.toml"]).exit_code == 3
     assert called == [Path("/x.toml")]
+
+
+def test_a_daemon_imports_no_library_for_the_terminal() -> None:
+    """Of the memory that it may take they would be a sixteenth; others may import them later."""
+    code = (
+        "import sys\n"
+        "from ds01d.cli.daemon import import_structlog\n"
+        "import_structlog()\n"
+        "import ds01d.bootstrap_daemon, ds01d.cli.views, structlog.dev\n"
+        "print(sorted({'rich', 'pygments', 'docker', 'prometheus_client'} & sys.modules.keys()))\n"
+        "import rich.console\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout == "[]\n"

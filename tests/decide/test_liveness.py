@@ -96,7 +96,7 @@ def test_where_processes_cannot_be_seen_nothing_is_released(how: str) -> None:
     assert booked(one) == {(NAME, "1.0")}
 
 
-@pytest.mark.parametrize("how", ENDED)
+@pytest.mark.parametrize("how", sorted(ENDED.keys() - {"destroyed"}))
 @pytest.mark.parametrize("comes", [{TRAIN: PID}, HIDDEN])
 def test_one_that_is_seen_only_right_before_the_write_keeps_its_slot(
     how: str, comes: dict[ContainerId, int] | Unknown
@@ -114,6 +114,27 @@ def test_one_that_is_seen_only_right_before_the_write_keeps_its_slot(
     assert booked(one) == {(NAME, "1.0")}
     one.host.living, one.host.on_look = {}, None
     one.after(HOUR)
+    assert booked(one) == set()
+
+
+@pytest.mark.parametrize("comes", [{TRAIN: PID}, HIDDEN])
+def test_of_a_destroyed_one_the_look_right_before_the_write_is_the_only_one(
+    comes: dict[ContainerId, int] | Unknown,
+) -> None:
+    """Of which the verdict is made again, as if it had been known from the start."""
+    one = destroyed()
+    one.sweep()
+    one.host.on_look = lambda _: setattr(one.host, "living", comes)
+    one.host.pass_time(60.0)
+    entries = len(one.host.history)
+    held = of_booking(one.sweep())
+    assert (held.outcome, held.gate) == (Outcome.WAITING, WaitReason.BLOCKED)
+    assert len(one.host.looked_for_living) == 1
+    assert booked(one) == {(NAME, "1.0")}
+    assert len(one.host.history) == entries
+    one.host.living, one.host.on_look = {}, None
+    one.sweep()
+    assert len(one.host.looked_for_living) == 2
     assert booked(one) == set()
 
 

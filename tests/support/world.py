@@ -410,12 +410,15 @@ class _Own(_Port):
     def join_syncs(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def append_history(self, lines: Sequence[bytes]) -> None:
+    def append_history(self, lines: Sequence[bytes], *, durable: bool = True) -> None:
         self.host.step()
         if "history" in self.host.unwritable:
             raise HistoryFailed("the history was not written: no space left on device")
         self.host.history.extend(lines)
         self.host.step()
+
+    def sync_history(self) -> None:
+        pass
 
     def read_new_history(self) -> Sequence[bytes]:
         return [] if len(self.host.history) == self.host.read_lines else list(self.host.history)

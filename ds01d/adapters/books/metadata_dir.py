@@ -150,7 +150,8 @@ class MetadataDirectory:
         self, folder: int, path: Path, name: ContainerName, data: bytes, onto: Digest | None
     ) -> None:
         if onto is None:
-            atomic_write.create_file(path, data, like=_find_sibling(folder), folder=folder)
+            sibling = self._reader.find_sibling(folder) or _find_sibling(folder)
+            atomic_write.create_file(path, data, like=sibling, folder=folder)
         elif data != self._read_expected(folder, name, onto):
             atomic_write.replace_file(
                 path, data, before=lambda: self._read_expected(folder, name, onto), folder=folder

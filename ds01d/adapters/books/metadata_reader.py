@@ -7,11 +7,12 @@ written. What is read is bounded before it is understood.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, read_container_name
@@ -35,6 +36,7 @@ LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 _PAUSE_S = 0.0005
 _PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
 _TRIES = 20
+_SIBLINGS = 3  # looked at before the folder is listed
 _TICK_S = 0.02  # of the clock that stamps files, at 100 Hz and at its worst
 _NS_PER_MS = 1_000_000
 
@@ -119,6 +121,15 @@ class MetadataReader:
         finally:
             self._changed.add(name)
             self._folder = _sign_folder(folder) if was_current else None
+
+    def find_sibling(self, folder: int) -> os.stat_result | None:
+        """Some record that was read last, as it is now; a listing of thousands takes longer."""
+        for file in islice(self._cached, _SIBLINGS):
+            with suppress(OSError):
+                status = os.stat(file, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    return status
+        return None
 
     def drop_cached(self, name: ContainerName) -> None:
         self._cached.pop(f"{name}{SUFFIX}", None)

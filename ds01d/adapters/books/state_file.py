@@ -124,6 +124,8 @@ class StateFile:
     ) -> AllocatorState:
         """Replace the file by `state`; returns its content then. Only under the lock.
 
+        Whoever waits for it need not wait for the copy: that is left to `save_last_good`.
+
         Slots in `texts` are written as given there, except for containers and users. Raises
         `BooksChanged` if the file is not `onto` any more, and `WriteFailed`. Bookings that another
         process wrote into the replaced file are merged at once.
@@ -137,14 +139,13 @@ class StateFile:
             # The state is written: what fails from here on is repaired by the next pass.
             with suppress(WriteFailed, OSError):
                 written, complete = self._merge_late_writes(folder, written)
-        with suppress(WriteFailed):
-            self._save_good()
         return written if complete else self._find_merge(written)
 
     def save_last_good(self) -> None:
         """Keep the last good copy, and drop replaced files that have settled.
 
-        For passes that may write; not called, the copy that a rebuild falls back on grows old.
+        After each change, and in passes that may write; not called, the copy that a rebuild falls
+        back on grows old.
         """
         try:
             self._save_good()

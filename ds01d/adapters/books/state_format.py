@@ -74,12 +74,44 @@ def _parse_document(data: bytes) -> tuple[_RawState, AllocatorState]:
     raw = _load_json(data)
     document = _convert(raw, _StateDocument, "")
     _refuse_many(document.gpus)
-    slots = {SlotId(name): _parse_slot_entry(name, raw) for name, raw in document.gpus.items()}
+    slots = _slots.parse_slots(document.gpus)
     mig = document.mig_enabled
     # Older allocators did not write it.
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
     return raw, AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
+
+
+class _SlotParser:
+    """Parses the slots of documents; one that is as in the document before is not parsed again."""
+
+    def __init__(self) -> None:
+        self._before: Mapping[str, tuple[bytes | None, object, Slot]] = {}
+
+    def parse_slots(self, raw_slots: Mapping[str, object]) -> dict[SlotId, Slot]:
+        """Raises `Malformed`."""
+        before, parsed = self._before, {}
+        for name, raw in raw_slots.items():
+            # Decision 257: both, because `==` takes true for 1, and the text null for infinity.
+            text = _encode_raw(raw)
+            known_text, known_raw, slot = before.get(name, (None, None, None))
+            if slot is None or text is None or text != known_text or raw != known_raw:
+                slot = _parse_slot_entry(name, raw)
+            parsed[name] = text, raw, slot
+        # Replaced as a whole: another thread may be parsing.
+        self._before = parsed
+        return {SlotId(name): slot for name, (_, _, slot) in parsed.items()}
+
+
+_slots = _SlotParser()
+
+
+def _encode_raw(raw: object) -> bytes | None:
+    """The text of a slot, without its blanks; None where msgspec has none for it."""
+    try:
+        return msgspec.json.encode(raw)
+    except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError, RecursionError):
+        return None
 
 
 def _refuse_many(slots: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from functools import lru_cache
 
 from ds01d.model.primitives import ContainerId, Source, Unknown
 
@@ -49,7 +50,7 @@ def find_container(
     Unknown where that stands at a place that is not understood; None: no container is named.
     """
     # The outermost container is the engine's; what runs inside it is the container's affair.
-    marks = sorted(_find_marks(cgroup), key=lambda mark: mark[0])
+    marks = _list_marks(cgroup)
     understood = [
         container_id for _, place, container_id in marks if place is _IdPosition.UNDERSTOOD
     ]
@@ -71,7 +72,7 @@ def is_of_another(
     the other's cgroup, or one of that name, for a parent (`docker run --cgroup-parent`): the user
     who makes a container may name there what they like.
     """
-    marks = tuple(_find_marks(cgroup))
+    marks = _list_marks(cgroup)
     # The deepest one: a path may name the same container twice.
     named = max(
         (depth for depth, _, container_id in marks if container_id == container), default=None
@@ -89,6 +90,12 @@ def without_users_own(cgroup: bytes) -> bytes:
     proves nothing of a container of the system's engine.
     """
     return _OF_USERS.sub(b"", cgroup) if b"/user@" in cgroup else cgroup
+
+
+@lru_cache(maxsize=128)
+def _list_marks(cgroup: str) -> tuple[tuple[int, _IdPosition, ContainerId], ...]:
+    """Each ID with its depth, the outermost first. Each sample has those of the one before."""
+    return tuple(sorted(_find_marks(cgroup), key=lambda mark: mark[0]))
 
 
 def _find_marks(cgroup: str) -> Iterator[tuple[int, _IdPosition, ContainerId]]:

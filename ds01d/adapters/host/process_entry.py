@@ -1,12 +1,16 @@
-"""One process in /proc: the content of its `stat`."""
+"""Processes in /proc: the files that the kernel has of each, read with few calls."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ds01d.adapters.host.clocks import to_signed_ticks
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,38 @@ def read_entry(proc: Path, pid: int) -> ProcessEntry:
 
 def read_file(proc: Path, pid: int, name: str) -> bytes:
     """Read a small file of a process; half as dear as pathlib, and there are many."""
-    descriptor = os.open(f"{proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"{proc}/{pid}/{name}", _READ)
     try:
-        return os.read(descriptor, 1 << 16)
+        return os.read(descriptor, _MOST_BYTES)
     finally:
         os.close(descriptor)
+
+
+def read_owner(proc: Path, pid: int) -> int:
+    """The owner of a process's folder: its effective uid, or root where it may not be traced."""
+    # A call for each process on a GPU: a path object would cost as much as the call.
+    return os.stat(f"{proc}/{pid}").st_uid  # noqa: PTH116
+
+
+def list_cgroups(proc: Path) -> Iterator[tuple[int, bytes]]:
+    """The pid and the cgroup file of every process that has not ended meanwhile.
+
+    Raises `OSError` where a process may not be read.
+    """
+    # The loop of a release, over hundreds of processes: no call of our own for any of them.
+    folder = os.open(proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(folder):  # noqa: PTH208 - by descriptor
+            if not name.isdecimal():
+                continue
+            try:
+                descriptor = os.open(f"{name}/cgroup", _READ, dir_fd=folder)
+                try:
+                    text = os.read(descriptor, _MOST_BYTES)
+                finally:
+                    os.close(descriptor)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            yield int(name), text
+    finally:
+        os.close(folder)

@@ -7,10 +7,12 @@ be determined is Unknown, never "of the host". Nothing here asks the engine or s
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ds01d.adapters.host.cgroup_paths import (
     ID_LENGTH,
@@ -19,13 +21,20 @@ from ds01d.adapters.host.cgroup_paths import (
     is_of_another,
     without_users_own,
 )
-from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
+from ds01d.adapters.host.process_entry import (
+    ProcessEntry,
+    list_cgroups,
+    read_entry,
+    read_file,
+    read_owner,
+)
 from ds01d.model.primitives import ContainerId, Source, Unknown
 from ds01d.text import make_printable
 
 _MAX_PARENTS = 256
 _FEW = 4
 _ATTEMPTS = 3
+_AHEAD_S = 1.0  # what was read longer ago may not be so any more
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
 _HIDDEN_NAMESPACE = (
@@ -45,6 +54,16 @@ class Process:
 
 class _ProcessGone(Exception):
     """There is no process of that pid."""
+
+
+class _Description(NamedTuple):
+    """A process as it was found; `owner`: of its folder in /proc, which shows a change of user."""
+
+    started: int
+    owner: int
+    uid: int | None
+    container: ContainerId | Unknown | None
+    command: str
 
 
 class Processes:
@@ -68,6 +87,9 @@ class Processes:
         self._users = users or (lambda _: {})
         self._rootless = rootless
         self._is_hidden = is_hidden
+        self._seen: Mapping[int, _Description] = {}  # by the last `look_up`
+        self._ahead: Mapping[int, tuple[int, str]] = {}  # owner and cgroup
+        self._ahead_until = 0.0
         self.proc = proc
 
     @property
@@ -88,15 +110,23 @@ class Processes:
             )
         return ""
 
+    def look_ahead(self) -> None:
+        """Read what the next `look_up` can use of the processes of the last one; never raises."""
+        ahead: dict[int, tuple[int, str]] = {}
+        for pid in self._seen:
+            with suppress(_ProcessGone, OSError):
+                ahead[pid] = self._read_owner(pid), self._read_text(pid, "cgroup")
+        self._ahead, self._ahead_until = ahead, time.monotonic() + _AHEAD_S
+
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
         """The facts about each process; one that has ended is missing."""
         if self._is_hidden():
             return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
         processes: dict[int, Process] = {}
-        uids: dict[int, int] = {}
+        found: dict[int, _Description] = {}
         for pid in pids:
             try:
-                processes[pid], uid = self._describe(pid)
+                description = self._describe(pid)
             except _ProcessGone:  # noqa: PERF203 - the few processes on GPUs
                 if self.hidepid_problem:
                     processes[pid] = Process(container=_make_unknown(self.hidepid_problem))
@@ -108,12 +138,18 @@ class Processes:
                 problem = f"invalid content in {self.proc}/{pid}: {error}"
                 processes[pid] = Process(container=_make_unknown(problem))
             else:
-                if uid is not None:
-                    uids[pid] = uid
+                found[pid] = description
+        self._seen, self._ahead = found, {}
         # All at once: a directory service that hangs costs its time once.
-        names = self._users(frozenset(uids.values())) if uids else {}
-        for pid, uid in uids.items():
-            processes[pid] = replace(processes[pid], user=make_printable(names.get(uid, str(uid))))
+        uids = frozenset(one.uid for one in found.values() if one.uid is not None)
+        names = self._users(uids) if uids else {}
+        for pid, process in found.items():
+            user = "" if process.uid is None else names.get(process.uid, str(process.uid))
+            processes[pid] = Process(
+                container=process.container,
+                user=make_printable(user),
+                command=make_printable(process.command),
+            )
         return processes
 
     @property
@@ -141,14 +177,11 @@ class Processes:
         texts = tuple(by_text) if len(by_text) <= _FEW else ()
         living: dict[ContainerId, int] = {}
         try:
-            # Twice as fast as with pathlib.
-            names = os.listdir(self.proc)  # noqa: PTH208
-            pids = [int(name) for name in names if name.isdecimal()]
-            for pid in pids:
-                cgroup = self._cgroup_of(pid)
+            for pid, whole in list_cgroups(self.proc):
                 # As of nearly all processes.
-                if len(cgroup) < ID_LENGTH or (texts and not any(t in cgroup for t in texts)):
+                if len(whole) < ID_LENGTH or (texts and not any(t in whole for t in texts)):
                     continue
+                cgroup = whole if self._rootless else without_users_own(whole)
                 # One regular expression for each process, whatever number of containers is looked
                 # for.
                 for text in by_text.keys() & set(IDS.findall(cgroup)):
@@ -163,14 +196,6 @@ class Processes:
             return _make_unknown(f"invalid content in {self.proc}: {error}")
         return living
 
-    def _cgroup_of(self, pid: int) -> bytes:
-        """What names a process's containers; empty where it has ended."""
-        try:
-            cgroup = self._read_bytes(pid, "cgroup")
-        except _ProcessGone:
-            return b""
-        return cgroup if self._rootless else without_users_own(cgroup)
-
     def _is_of_another(self, cgroup: bytes, container: ContainerId) -> bool:
         return is_of_another(cgroup.decode("utf-8", "replace"), container, self._is_known)
 
@@ -180,11 +205,15 @@ class Processes:
         except _ProcessGone:
             return False
 
-    def _describe(self, pid: int) -> tuple[Process, int | None]:
-        """Describe a process, and give its uid."""
+    def _describe(self, pid: int) -> _Description:
+        seen = self._seen.get(pid)
+        known = None if seen is None else self._describe_again(pid, seen)
+        if known is not None:
+            return known
         # Four reads are no snapshot: the pid may be another process's between two of them.
         for _ in range(_ATTEMPTS):
             before = self._read_stat(pid)
+            owner = self._read_owner(pid)
             try:
                 container = self._find_container(pid, before)
             except _ProcessGone:
@@ -192,10 +221,20 @@ class Processes:
             uid = self._read_uid(pid)
             # The same start time: all that was read is of the same process.
             if self._read_stat(pid).started == before.started:
-                return Process(container=container, command=make_printable(before.command)), uid
-        return Process(
-            container=_make_unknown(f"process {pid} and its parents kept changing")
-        ), None
+                return _Description(before.started, owner, uid, container, before.command)
+        problem = _make_unknown(f"process {pid} and its parents kept changing")
+        return _Description(started=-1, owner=-1, uid=None, container=problem, command="")
+
+    def _describe_again(self, pid: int, seen: _Description) -> _Description | None:
+        """Describe a process that was seen before by half of the reads; None: not that simple."""
+        read = self._ahead.get(pid) if time.monotonic() < self._ahead_until else None
+        owner, cgroup = read or (self._read_owner(pid), self._read_text(pid, "cgroup"))
+        container = find_container(cgroup, self._is_known)
+        # Read last: who had the pid then and has it now had it all the time in between.
+        entry = self._read_stat(pid)
+        if container is None or (entry.started, owner) != (seen.started, seen.owner):
+            return None
+        return _Description(entry.started, owner, seen.uid, container, entry.command)
 
     def _find_container(self, pid: int, stat: ProcessEntry) -> ContainerId | Unknown | None:
         """Find its container, else that of the nearest parent that has one."""
@@ -219,6 +258,12 @@ class Processes:
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
 
+    def _read_owner(self, pid: int) -> int:
+        try:
+            return read_owner(self.proc, pid)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise _ProcessGone from error
+
     def _read_uid(self, pid: int) -> int | None:
         # By LF alone: a process chooses its name, in which the kernel escapes only LF.
         for line in self._read_text(pid, "status").split("\n"):
@@ -227,11 +272,8 @@ class Processes:
         return None
 
     def _read_text(self, pid: int, name: str) -> str:
-        return self._read_bytes(pid, name).decode("utf-8", "replace")
-
-    def _read_bytes(self, pid: int, name: str) -> bytes:
         try:
-            return read_file(self.proc, pid, name)
+            return read_file(self.proc, pid, name).decode("utf-8", "replace")
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
 

@@ -78,6 +78,7 @@ class Interpreter:
         blind: dict[DeviceUuid, str] = {}
         incomplete: dict[int, str] = {}
         uses: list[tuple[DeviceUuid, Use]] = []
+        pid_max = self._pid_max()
         for reading in answer.gpus:
             if reading.uuid is None or not self._restore_reading(reading):
                 incomplete[reading.index] = _explain_reading(reading)
@@ -88,7 +89,7 @@ class Interpreter:
             migs += [_build_mig(mig, gpu) for mig in reading.migs or ()]
             for device in (reading, *(reading.migs or ())):
                 uuid = DeviceUuid(device.uuid or "")
-                if reason := self._explain_blind(device, reading):
+                if reason := _explain_blind(device, reading, pid_max):
                     blind[uuid] = f"its processes cannot be listed: {reason}"
                 # What a GPU with MIG lists itself is listed by its MIG devices too.
                 elif device is not reading or not reading.mig:
@@ -102,16 +103,6 @@ class Interpreter:
             sampled_at=begun,
             driver=answer.driver,
         )
-
-    def _explain_blind(self, device: GpuReading | MigReading, gpu: GpuReading) -> str:
-        """Why nothing is known of the processes on a device; "" if they are known."""
-        if device.blind:
-            return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
-        if not gpu.listed:
-            return _explain_reading(gpu)
-        # A row on no MIG device that cannot be true may be of any of them.
-        pid_max = self._pid_max()
-        return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
 
     def _list_processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
         """Every process that is listed, also one that /proc does not have."""
@@ -209,6 +200,16 @@ def _build_gpu(reading: GpuReading) -> Gpu:
         utilization=reading.utilization,
         temperature=reading.temperature,
     )
+
+
+def _explain_blind(device: GpuReading | MigReading, gpu: GpuReading, pid_max: int) -> str:
+    """Why nothing is known of the processes on a device; "" if they are known."""
+    if device.blind:
+        return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
+    if not gpu.listed:
+        return _explain_reading(gpu)
+    # A row on no MIG device that cannot be true may be of any of them.
+    return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
 
 
 def _explain_reading(reading: GpuReading) -> str:

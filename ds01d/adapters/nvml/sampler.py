@@ -27,8 +27,9 @@ class NvmlSampler:
     """NVML, for one pass after the other. Any thread may call it; a sample is taken for all.
 
     `boot_clock` is CLOCK_BOOTTIME. `find_processes` maps pids to what is known of them; those that
-    /proc does not have are missing. `pid_max` gives the largest pid that the kernel gives. `faults`
-    gives what the kernel reported of GPUs.
+    /proc does not have are missing; `look_ahead` reads what it can before, while NVML is waited
+    for. `pid_max` gives the largest pid that the kernel gives. `faults` gives what the kernel
+    reported of GPUs.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class NvmlSampler:
         timeout_s: float,
         boot_clock: Callable[[], Boot],
         find_processes: Callable[[Iterable[int]], Mapping[int, Process]],
+        look_ahead: Callable[[], None] = lambda: None,
         faults: Callable[[], Mapping[str, str]] = dict,
         start: Callable[[], NvmlProcess] = NvmlProcess,
         pid_max: Callable[[], int] = lambda: PID_MAX_LIMIT,
@@ -47,7 +49,7 @@ class NvmlSampler:
         self._interpreter = Interpreter(
             find_processes=find_processes, pid_max=pid_max, driver_list=driver_list
         )
-        self._faults = faults
+        self._faults, self._look_ahead = faults, look_ahead
         self._start = start
         self._state = threading.Condition()
         self._sampling = False
@@ -141,7 +143,9 @@ class NvmlSampler:
         self, process: NvmlProcess, begun: Boot, timeout_s: float
     ) -> Inventory | Unknown:
         try:
-            line = process.request_sample(timeout_s=timeout_s, stop=self._stop)
+            line = process.request_sample(
+                timeout_s=timeout_s, stop=self._stop, meanwhile=self._look_ahead
+            )
         except BaseException:  # Ctrl-C: what it answers now must not pass for the next sample
             self._end_process(process)
             raise

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 COMMAND = (sys.executable, "-m", "ds01d.adapters.nvml.worker")
@@ -54,13 +54,19 @@ class NvmlProcess:
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
 
-    def request_sample(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
-        """Ask for a sample and give the line that answers. `stop`, once readable, ends the wait."""
+    def request_sample(
+        self, *, timeout_s: float, stop: int, meanwhile: Callable[[], None] = lambda: None
+    ) -> bytes | NoAnswer:
+        """Ask for a sample and give the line that answers. `stop`, once readable, ends the wait.
+
+        `meanwhile` is called once it is asked for, and must be quick.
+        """
         deadline = time.monotonic() + timeout_s
         try:
             os.write(self._requests, b"sample\n")
         except OSError:
             return NoAnswer(reason=self._describe_end())
+        meanwhile()
         waiting = select.poll()
         waiting.register(self._answers, select.POLLIN)
         waiting.register(stop, select.POLLIN)

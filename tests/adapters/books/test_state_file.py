@@ -338,8 +338,12 @@ def test_the_last_good_copy_is_there_when_the_file_breaks(lib: Lib) -> None:
     assert (lib.keep / "gpu-state.last-good.json").read_bytes() == SAMPLE.read_bytes()
 
 
-def test_a_write_keeps_its_copy_too(lib: Lib) -> None:
-    lib.write(booked(lib.read(), "new._.1001"))
+def test_a_copy_of_what_was_written_is_kept_afterwards(lib: Lib) -> None:
+    state = lib.read()
+    lib.book.save_last_good()
+    lib.write(booked(state, "new._.1001"))
+    assert (lib.keep / "gpu-state.last-good.json").read_bytes() == SAMPLE.read_bytes()
+    lib.book.save_last_good()
     assert (lib.keep / "gpu-state.last-good.json").read_bytes() == lib.path.read_bytes()
 
 

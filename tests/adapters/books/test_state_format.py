@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01d.adapters.books import state_format
 from ds01d.adapters.books.state_format import parse_state, render_state
 from ds01d.errors import Malformed
 from ds01d.model.books import AllocatorState, Slot, SlotType
@@ -272,6 +273,28 @@ def test_any_json_is_understood_or_refused_and_never_changed_for_nothing(
     except Malformed:
         return
     assert render_state(base, state) == base
+
+
+@given(json_values)
+def test_a_slot_is_understood_alike_whatever_was_read_before(value: object) -> None:
+    """A slot that is as before is not parsed again, and true is no 1, and infinity no null."""
+    before = {"users": {"alice": 1}, "reserved_for": None}
+    for other in (value, True, 1.0, float("inf"), float("nan"), 0, False, None):
+        for slot in (before | {"users": {"alice": other}}, before | {"reserved_for": other}):
+            document = {"gpus": {"1.0": slot}}
+            fresh = _parse_after({"gpus": {}}, document)
+            assert _parse_after({"gpus": {"1.0": before}}, document) == fresh
+
+
+def _parse_after(before: dict[str, Any], document: dict[str, Any]) -> object:
+    """What is understood of a document that is parsed after another one, none of them cached."""
+    state_format._parse_document.cache_clear()
+    parse({"gpus": {}})
+    parse(before)
+    try:
+        return parse(document).slots
+    except Malformed as error:
+        return str(error)
 
 
 @given(st.sampled_from(SAMPLES), st.data())

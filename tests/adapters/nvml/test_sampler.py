@@ -941,8 +941,10 @@ def test_samples_never_overlap(rig: Rig) -> None:
 
 def test_an_interrupted_sample_does_not_answer_the_next(rig: Rig) -> None:
     class Interrupted(NvmlProcess):
-        def request_sample(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
-            super().request_sample(timeout_s=0, stop=stop)
+        def request_sample(
+            self, *, timeout_s: float, stop: int, meanwhile: Callable[[], None] = lambda: None
+        ) -> bytes | NoAnswer:
+            super().request_sample(timeout_s=0, stop=stop, meanwhile=meanwhile)
             raise KeyboardInterrupt
 
     rig.kind = Interrupted

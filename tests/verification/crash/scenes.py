@@ -306,7 +306,7 @@ def in_place(disk: Disk) -> None:
 
 
 def without_history(disk: Disk) -> None:
-    with patched(StateDirectory, "append_history", lambda *_: None):
+    with patched(StateDirectory, "append_history", lambda *_, **__: None):
         disk.pass_()
 
 
