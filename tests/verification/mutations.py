@@ -756,7 +756,7 @@ MUTATIONS = (
         invariant=8,
         name="a change that fails leaves syncs undone",
         file="ds01d/adapters/files/syncs.py",
-        old="        with suppress(Exception):  # what ended the block says more\n"
+        old="        with suppress(Exception):  # the error that ended the block has more\n"
         "            flush()\n",
         new="",
         tests=(f"{SYNCS}::test_at_the_end_everything_is_synced_however_it_ends",),
