@@ -64,6 +64,7 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
     yield from (at for _, at in checkpoint.destroyed.values())
     yield from checkpoint.removing.values()
     yield from (moment for run in checkpoint.idle.values() for moment in (run.since, run.read_at))
+    yield from (loss.since for loss in checkpoint.lost_devices.values())
     yield from checkpoint.released
     yield from (item.last for item in checkpoint.repairs.values())
 

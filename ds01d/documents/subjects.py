@@ -10,6 +10,7 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, users_by_slot
 from ds01d.documents import checkpoint as checkpoint_documents
 from ds01d.documents import sections
+from ds01d.documents.device_access import device_section
 from ds01d.documents.history import HistoryRow, build_entry_document
 from ds01d.documents.passes import build_drift_document, describe_sources
 from ds01d.documents.user_limits import limits_section
@@ -85,6 +86,9 @@ class SubjectIndex:
             ),
             "limits": None if index is None else limits_section(name, index),
             "processes": self._process_section(container, booked),
+            "device_access": None
+            if index is None
+            else device_section(container, self.report.decision.verdicts.get(name), index),
             "operations": sections.attempt_section(name, self.snapshot.operations),
             "memory": checkpoint_documents.container_checkpoint(
                 name, container, checkpoint, self.snapshot.now

@@ -100,6 +100,15 @@ class IdleRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLoss:
+    """Since when a container that was `started` then cannot open a device of its request."""
+
+    since: Boot
+    began: Wall
+    started: Wall | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSeen:
     """The version of the limits that was read last, and from when on it may end a retention.
 
@@ -228,6 +237,7 @@ class Checkpoint:
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
     # Decision 265: time that nobody saw is no idle time, so what is kept is a run of readings.
     idle: Mapping[ContainerId, IdleRun] = field(default_factory=dict)
+    lost_devices: Mapping[ContainerId, DeviceLoss] = field(default_factory=dict)
     # Decision 7: noted before the releases are made, so that a killed daemon keeps the pace.
     released: tuple[Boot, ...] = ()
     # Invariant 13: two programs that repair each other's work in turns would write for ever.

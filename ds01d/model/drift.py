@@ -208,6 +208,7 @@ class FindingKind(Word):
     STUCK_REMOVAL = "stuck-removal"
     OVERDUE_HOLD = "overdue-hold"
     IDLE_HOLDER = "idle-holder"
+    DEVICE_LOST = "device-lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

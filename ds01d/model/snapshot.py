@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ds01d.model.books import AllocatorState, Attempt, BadRecord, Record, Unreadable
 from ds01d.model.checkpoint import Holding
 from ds01d.model.containers import Engine
+from ds01d.model.device_access import DeviceAccess
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown, UserName
@@ -28,6 +29,7 @@ class Snapshot:
     `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
     `holdings`: with Docker as the books, what each container has (`derive_books`).
     `processes`: those for which slots are reserved; UNKNOWN where one is missing.
+    `device_access`: what running containers may open; those of which that is not known are missing.
     `living`: container → pid of a living process, whatever Docker's state is; searched only for
     containers that are about to lose something (decision 60).
     """
@@ -47,6 +49,7 @@ class Snapshot:
     faults: Mapping[str, str] = field(default_factory=dict)
     holdings: Mapping[ContainerId, Holding] = field(default_factory=dict)
     processes: Mapping[ReservingProcess, ProcessState] = field(default_factory=dict)
+    device_access: Mapping[ContainerId, DeviceAccess] = field(default_factory=dict)
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
     @property

@@ -10,8 +10,9 @@ from ds01d.decide.owner_guess import list_guessed_logins
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.containers import Container, Engine, GpuRequestKind
-from ds01d.model.primitives import Boot, ContainerName, Unknown
+from ds01d.model.containers import Container, Engine, GpuRequestKind, State
+from ds01d.model.device_access import DeviceAccess
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import World
@@ -54,7 +55,16 @@ def observe_host(
         # Only findings need them, and only a sweep has findings.
         faults=world.gpu.read_faults() if sweep and world.gpu is not None else {},
         processes=find_process_states(world, metadata),
+        device_access=_read_access(world, docker) if sweep else {},
     )
+
+
+def _read_access(world: World, docker: Engine | Unknown) -> Mapping[ContainerId, DeviceAccess]:
+    """What the running containers may open, for findings."""
+    if world.device_rules is None or isinstance(docker, Unknown):
+        return {}
+    running = {c.id for c in docker.containers.values() if c.state is State.RUNNING}
+    return world.device_rules.read_access(running) if running else {}
 
 
 def find_process_states(

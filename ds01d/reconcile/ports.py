@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, NotFound
+from ds01d.model.device_access import DeviceAccess
 from ds01d.model.history import HistoryPlace
 from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown
 from ds01d.model.reservation import ProcessState, ReservingProcess
@@ -52,6 +53,15 @@ class ProcessTable(Protocol):
         self, containers: frozenset[ContainerId]
     ) -> Mapping[ContainerId, int] | Unknown:
         """The pid of one living process for each of `containers` that has any."""
+
+
+class DeviceRulesPort(Protocol):
+    """The rules by which the kernel lets containers open devices."""
+
+    def read_access(
+        self, containers: Collection[ContainerId]
+    ) -> Mapping[ContainerId, DeviceAccess]:
+        """What each of `containers` may open; one of which that is not known is missing."""
 
 
 class ReservingTable(Protocol):
@@ -121,7 +131,8 @@ class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
     `published` and `running` are for the allocator; a pass observes by itself. `owners` None: there
-    is no such file. `actor`: the user who makes the changes (decision 123).
+    is no such file. `device_rules` None: nobody wants to know them. `actor`: the user who
+    makes the changes (decision 123).
     """
 
     clock: Clock
@@ -139,4 +150,5 @@ class World:
     published: Published | None = None
     running: RunningPort | None = None
     owners: OwnersPort | None = None
+    device_rules: DeviceRulesPort | None = None
     actor: Actor | None = None

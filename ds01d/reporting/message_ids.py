@@ -189,6 +189,7 @@ _OF_FINDINGS: Mapping[FindingKind, Message] = {
     FindingKind.STUCK_REMOVAL: Message("cf71f87e8d9f45a3972c6cbc302b8bc4", _W),
     FindingKind.OVERDUE_HOLD: Message("6e0d4c1f2b7a4f54a9c3e8d1705b9a26", _N),
     FindingKind.IDLE_HOLDER: Message("1592eda482a14e91846138a4ea26a591", _N),
+    FindingKind.DEVICE_LOST: Message("b30fc946b83445278d02c32e894712f9", _W),
 }
 
 _OF_WARNINGS: Mapping[EngineWarningKind, Message] = {

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from ds01d.adapters.host.device_cgroups import HIERARCHY
 from ds01d.config import Seconds
 from ds01d.model.drift import FindingKind, WaitReason
 from ds01d.model.primitives import Source
@@ -845,6 +847,43 @@ def test_the_process_of_a_real_container_keeps_its_slot(
         daemon.booked((name, "1.0"))
         engine.remove(name)
         daemon.booked()
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(not (HIERARCHY / "devices.list").exists(), reason="needs cgroup v1")
+def test_a_real_container_whose_cgroup_loses_its_device_is_reported(
+    nvml_site: Site, engine: PrivateEngine, tmp_path: Path
+) -> None:
+    """Rules that the kernel keeps, written by Docker and taken away as systemd does."""
+    name = "train._.1001"
+    nodes = []
+    for node, minor in (("nvidia1", 1), ("nvidiactl", 255)):
+        os.mknod(tmp_path / node, 0o20666, os.makedev(195, minor))
+        nodes.append(f"{tmp_path / node}:/dev/{node}")
+    container = engine.run(
+        name,
+        devices=prod4().slots()["1.0"],
+        host_devices=nodes,
+        labels={"aime.mlc": "alice", "ds01.managed": "true"},
+    )
+    nvml_site.allocator.allocate(name, "alice", "1.0")
+    nvml_site.configure(daemon={"sweep_interval": "5s"})
+    (rules,) = HIERARCHY.glob(f"**/*{container}*/devices.deny")
+    with RunningDaemon(nvml_site) as daemon:
+        daemon.sweeps(2)
+        assert json.loads(nvml_site.ctl("explain", name, "--json").stdout)["device_access"] == {
+            "needs": ["/dev/nvidia1"],
+            "can_open": True,
+            "denied": [],
+        }
+        assert daemon.seen("finding.new", finding="device-lost") == []
+        for minor in (1, 255):
+            rules.write_text(f"c 195:{minor} rw", encoding="ascii")
+        entry = daemon.wait_for("finding.new", finding="device-lost")
+        assert (entry["container"], entry["slot"], entry["level"]) == (name, "1.0", "warning")
+        engine.client.restart(name, timeout=0)
+        daemon.wait_for("finding.gone", finding="device-lost")
+        assert nvml_site.bookings() == {(name, "1.0")}
 
 
 @pytest.mark.docker

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,8 +24,9 @@ from ds01d.daemon.report_log import ReportLogger
 from ds01d.errors import LockTimeout
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Freeze
+from ds01d.model.device_access import DeviceAccess
 from ds01d.model.drift import FindingKind, Kind
-from ds01d.model.primitives import ContainerName, Digest, Source, Wall
+from ds01d.model.primitives import ContainerId, ContainerName, Digest, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
@@ -59,11 +60,22 @@ class Watched:
         self.life = life
         self.host = life.host
         self.teller = ReportLogger()
+        self._denied: frozenset[ContainerId] = frozenset()
+
+    def deny(self, *containers: str) -> None:
+        """From now on these containers can open no device."""
+        self._denied = frozenset(map(ContainerId, containers))
+
+    def read_access(
+        self, containers: Collection[ContainerId]
+    ) -> Mapping[ContainerId, DeviceAccess]:
+        return {one: DeviceAccess(rules=frozenset()) for one in self._denied & {*containers}}
 
     def sweep(self, seconds: float = MINUTE, names: frozenset[ContainerName] | None = None) -> None:
         """Let time pass, then make a pass over everything, or over `names`."""
         self.host.pass_time(seconds)
-        report = Reconciler(self.host.world(), self.life.config).run(names)
+        world = replace(self.host.world(), device_rules=self)
+        report = Reconciler(world, self.life.config).run(names)
         self.teller.log_report(report, self.life.config.policy)
 
     def sweeps(self, minutes: float) -> None:
@@ -83,6 +95,7 @@ def everything() -> None:
     _drifts_and_findings()
     _overdue_hold()
     _idle_holder()
+    _device_lost()
     _sources()
     _what_holds_everything()
     _failures()
@@ -160,6 +173,16 @@ def _idle_holder() -> None:
     watched.sweeps(12)
     life.use("MIG-1-0", f"id-{NAME}")
     watched.sweeps(6)
+
+
+def _device_lost() -> None:
+    """A container whose cgroup allows nothing, until it is removed."""
+    watched = Watched(Life().book("1.0").run("MIG-1-0"))
+    watched.sweeps(2)
+    watched.deny(f"id-{NAME}")
+    watched.sweeps(3)
+    watched.life.remove()
+    watched.sweeps(8)
 
 
 def _mend(life: Life, link: Place) -> None:

@@ -1132,6 +1132,16 @@ MUTATIONS = (
         tests=("tests/decide/test_idleness.py::test_each_reading_is_idle_or_not",),
     ),
     Mutation(
+        invariant=1,
+        name="a cgroup that shows no exceptions allows everything",
+        file="ds01d/adapters/host/device_cgroups.py",
+        old='match is None or match[1] == "a"',
+        new="match is None",
+        tests=(
+            "tests/adapters/host/test_device_cgroups.py::test_what_does_not_show_what_is_denied_is_unknown",
+        ),
+    ),
+    Mutation(
         invariant=11,
         name="opening the accounting takes the locks of its readers",
         file="ds01d/adapters/accounting_database.py",

@@ -18,7 +18,7 @@ class EngineInfo:
     `id`: "" if it is missing. `image_store`: what keeps images where the storage driver does not,
     "" where it does. `time`: the engine's clock, None if it is missing. `nvidia_runtimes`: the
     names under which NVIDIA's runtime is configured. `remaps_users`: root in a container is another
-    user outside.
+    user outside. `cgroup_driver`: who makes its cgroups, "systemd" or "cgroupfs".
     """
 
     id: str
@@ -29,6 +29,7 @@ class EngineInfo:
     time: Wall | None = None
     nvidia_runtimes: frozenset[str] = frozenset()
     remaps_users: bool = False
+    cgroup_driver: str = ""
 
 
 def read_info(body: bytes) -> EngineInfo:
@@ -48,6 +49,7 @@ def read_info(body: bytes) -> EngineInfo:
         time=parse_time(info.system_time),
         nvidia_runtimes=frozenset(nvidia_runtimes),
         remaps_users="name=userns" in (info.security_options or ()),
+        cgroup_driver=info.cgroup_driver or "",
     )
 
 
@@ -71,5 +73,6 @@ class _Info(msgspec.Struct):
     driver: str | None = msgspec.field(name="Driver", default=None)
     driver_status: object = msgspec.field(name="DriverStatus", default=None)
     security_options: list[str] | None = msgspec.field(name="SecurityOptions", default=None)
+    cgroup_driver: str | None = msgspec.field(name="CgroupDriver", default=None)
     system_time: str | None = msgspec.field(name="SystemTime", default=None)
     runtimes: dict[str, _Runtime | None] | None = msgspec.field(name="Runtimes", default=None)

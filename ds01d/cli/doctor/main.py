@@ -13,6 +13,7 @@ import click
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.doctor.container_checks import check_containers
+from ds01d.cli.doctor.device_checks import check_devices
 from ds01d.cli.doctor.host_checks import check_host
 from ds01d.cli.doctor.source_checks import Check, Health, check_sources, fail, ok, warn
 from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned
@@ -80,6 +81,7 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
     environment = invocation.environment
     with environment.open_world(config) as world:
         yield from check_sources(world, config, lambda: environment.engine_version(config))
+        yield from check_devices(world, config)
     yield from check_containers(config)
     yield from check_host(config, now)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ds01d.decide.findings.booking_without_device import booking_without_device
 from ds01d.decide.findings.broad_request import broad_request
+from ds01d.decide.findings.device_lost import device_lost
 from ds01d.decide.findings.device_without_slot import device_without_slot
 from ds01d.decide.findings.foreign_use import foreign_use
 from ds01d.decide.findings.idle_holder import idle_holder
@@ -41,6 +42,7 @@ FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
     stuck_removal,
     overdue_hold,
     idle_holder,
+    device_lost,
 )
 
 

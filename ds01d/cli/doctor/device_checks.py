@@ -1,0 +1,111 @@
+"""Whether running containers can open their GPUs, and whether a reload of systemd takes these away.
+
+The second is known to everybody; the first only to root, whose process joins the cgroup of a
+container for a moment. Nothing of a container is changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ds01d.adapters.docker.decoding import decode_answer
+from ds01d.adapters.docker.engine_info import read_info
+from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.adapters.host.device_probe import find_denied_nodes
+from ds01d.cli.doctor.source_checks import Check, ok, warn
+from ds01d.config import Config
+from ds01d.decide.device_loss import find_minors
+from ds01d.errors import Ds01Error
+from ds01d.model.containers import Container
+from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR, name_node
+from ds01d.model.primitives import Source, Unknown
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.text import format_count
+
+_NAME: Final = "device access"
+_LOST_FIX: Final = (
+    "docker restart it: systemd has replaced the rules of its cgroup (see docs/operations.md)"
+)
+
+
+class _InspectedState(msgspec.Struct):
+    pid: int = msgspec.field(name="Pid", default=0)
+
+
+class _Inspected(msgspec.Struct):
+    state: _InspectedState = msgspec.field(name="State")
+
+
+def check_devices(world: World, config: Config, dev: Path = Path("/dev")) -> Iterator[Check]:
+    """Check both; nothing where no GPU is used."""
+    if config.gpu.source == "none":
+        return
+    client = HttpClient(config.docker.url, config.docker.timeout_s)
+    yield from _check_reload(client, dev)
+    if os.geteuid() != 0:
+        yield ok(_NAME, "of containers: not checked, only root can (sudo ds01ctl doctor)")
+        return
+    yield from _check_containers(world, config, client)
+
+
+def _check_reload(client: HttpClient, dev: Path) -> Iterator[Check]:
+    """Whether the next `systemctl daemon-reload` takes the GPUs from containers."""
+    try:
+        driver = read_info(client.get("/info")).cgroup_driver
+    except Ds01Error:  # the check of Docker says so
+        return
+    control = dev / "char" / f"{NVIDIA_MAJOR}:{CONTROL_MINOR}"
+    # Decision 268: systemd forgets the rules of a device that has no name there.
+    if driver == "systemd" and (dev / "nvidiactl").exists() and not control.exists():
+        yield warn(
+            _NAME,
+            f"{control} is missing: each systemctl daemon-reload may take the GPUs from running"
+            " containers",
+            "nvidia-ctk system create-dev-char-symlinks --create-all, at each boot; or CDI; or"
+            " native.cgroupdriver=cgroupfs in Docker's daemon.json",
+        )
+
+
+def _check_containers(world: World, config: Config, client: HttpClient) -> Iterator[Check]:
+    """Try the nodes of every container that holds a slot by its request."""
+    try:
+        decision = Reconciler(world, config).plan().decision
+    except Ds01Error as error:
+        yield warn(_NAME, f"of containers is not known: {error}", "see the checks above")
+        return
+    index, checked = decision.index, 0
+    for name, verdict in decision.verdicts.items() if index is not None else ():
+        container = None if index is None else index.containers.get(name)
+        if index is None or container is None:
+            continue
+        minors = {*find_minors(container, verdict, index).values()}
+        if not minors:
+            continue
+        nodes = [name_node(minor) for minor in (*sorted(minors), CONTROL_MINOR)]
+        denied = _probe(client, container, nodes)
+        if isinstance(denied, Unknown):
+            yield warn(_NAME, f"of {name} is not known: {denied.reason}", "run it again")
+        elif denied:
+            yield warn(_NAME, f"{name} runs and cannot open {', '.join(denied)}", _LOST_FIX)
+        else:
+            checked += 1
+    if checked:
+        yield ok(_NAME, f"{format_count(checked, 'container')} can open the requested GPUs")
+
+
+def _probe(client: HttpClient, container: Container, nodes: list[str]) -> list[str] | Unknown:
+    subject = f"/containers/{container.id}/json"
+    try:
+        pid = decode_answer(client.get(subject), _Inspected, subject).state.pid
+    except Ds01Error as error:
+        return Unknown(source=Source.DOCKER, reason=str(error))
+    if pid <= 0:
+        return Unknown(source=Source.DOCKER, reason="it has no process any more")
+    denied = find_denied_nodes(container.id, pid, nodes)
+    return denied if isinstance(denied, Unknown) else list(denied)

@@ -1,0 +1,72 @@
+"""Which running containers cannot open the devices that their requests name, and since when. Pure.
+
+By the rules of their device cgroups, where these can be read; elsewhere it is unknown, and nothing
+is reported. What NVML lists proves neither: a process that has a device open keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.verdict import find_resolved_devices
+from ds01d.model.checkpoint import DeviceLoss
+from ds01d.model.containers import Container, State
+from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR
+from ds01d.model.devices import Inventory
+from ds01d.model.holding import Holds, Verdict, Verdicts
+from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId
+
+
+def follow_losses(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId, DeviceLoss]:
+    """Since when containers cannot open a device; a pass over names reads no rules."""
+    former = index.checkpoint.lost_devices
+    if index.snapshot.names is not None:
+        return former
+    losses: dict[ContainerId, DeviceLoss] = {}
+    for name, verdict in verdicts.items() if index.snapshot.device_access else ():
+        container = index.containers.get(name)
+        if container is None or not find_denied(container, verdict, index):
+            continue
+        loss = former.get(container.id)
+        if loss is None or loss.started != container.started:
+            now = index.snapshot.now
+            loss = DeviceLoss(since=now.boot, began=now.wall, started=container.started)
+        losses[container.id] = loss
+    return losses
+
+
+def find_denied(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:
+    """The held slots whose device the kernel denies a container: the minor of a denied node."""
+    access = index.snapshot.device_access.get(container.id)
+    if access is None:
+        return {}
+    denied: dict[SlotId, int] = {}
+    for slot, minor in find_minors(container, verdict, index).items():
+        for node in (minor, CONTROL_MINOR):
+            if not access.allows(NVIDIA_MAJOR, node):
+                denied.setdefault(slot, node)
+    return denied
+
+
+def find_minors(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:
+    """For each slot that a running container holds and requests: the minor of its GPU's node."""
+    # One that asked for no device was never given any, which is no loss.
+    if container.state is not State.RUNNING or not isinstance(verdict, Holds):
+        return {}
+    devices = find_resolved_devices(container, index) or frozenset()
+    minors = _index_minors(index)
+    return {
+        slot: minors[device]
+        for device in sorted(devices)
+        if (slot := index.table.slot_of.get(device)) in verdict.slots and device in minors
+    }
+
+
+def _index_minors(index: BooksIndex) -> Mapping[DeviceUuid, int]:
+    """The minor of each GPU, also by the UUIDs of its MIG devices."""
+    inventory = index.snapshot.gpu
+    if not isinstance(inventory, Inventory):
+        return {}
+    minors = {gpu.uuid: gpu.minor for gpu in inventory.gpus if gpu.minor is not None}
+    return minors | {mig.uuid: minors[mig.gpu] for mig in inventory.migs if mig.gpu in minors}
