@@ -184,8 +184,15 @@ def count_sessions(yard: Yard) -> int:
 
 def test_a_client_that_is_killed_closes_the_commands_input(yard: Yard) -> None:
     command = yard.command("enter", "a", "cat")
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=yard.env(), cwd=ROOT) as running:
-        until(lambda: bool(count_sessions(yard)))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=yard.env(), cwd=ROOT) as running:
+        # It runs, and is not only created: Docker keeps a command that is never started.
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b"ready\n")
+        running.stdin.flush()
+        assert running.stdout.readline() == b"ready\n"
+        assert count_sessions(yard)
         running.kill()
     until(lambda: not count_sessions(yard))
 

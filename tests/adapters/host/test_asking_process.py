@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,13 +34,18 @@ def run(tmp_path: Path, script: str, *, interpreter: str = "bash", **settings: s
     file = tmp_path / "creator"
     file.write_text(f"#!{shutil.which(interpreter)}\n{script}\n", encoding="utf-8")
     file.chmod(0o755)
-    client = tmp_path / "client.py"
-    client.write_text(CLIENT, encoding="utf-8")
+    source = tmp_path / "client.py"
+    source.write_text(CLIENT, encoding="utf-8")
+    # A script of its own, which becomes Python: the path of Python may contain blanks.
+    client = tmp_path / "client"
+    words = shlex.join((sys.executable, str(source)))
+    client.write_text(f"#!/bin/sh\nexec {words}\n", encoding="utf-8")
+    client.chmod(0o755)
     process = subprocess.Popen(
         [str(file)],
         env={
             **os.environ,
-            "CLIENT": f"{sys.executable} {client}",
+            "CLIENT": str(client),
             "PYTHONPATH": str(ROOT),
             **settings,
         },
