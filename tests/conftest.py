@@ -41,7 +41,7 @@ FIRST_MACHINE_S = 600
 
 PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("proofs" if PROOFS else "dev")
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
-for name, examples in {"few": 50, "dev": 200, "proofs": 300}.items():
+for name, examples in {"few": 25, "dev": 200, "proofs": 300}.items():
     settings.register_profile(name, max_examples=examples, deadline=None, print_blob=True)
 settings.load_profile(PROFILE)
 # What decides is tried hardest: tests/reconcile shares these.

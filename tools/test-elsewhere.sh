@@ -47,4 +47,5 @@ if [[ $output ]]; then
     exit 1
 fi
 elsewhere make --no-print-directory demo >/dev/null
-elsewhere make --no-print-directory test ARGS="-q ${tests[*]} $*"
+# Streams that cannot be written are the same everywhere: make test and make test-pythons try them.
+elsewhere make --no-print-directory test ARGS="-q --ignore=tests/cli/test_streams.py ${tests[*]} $*"

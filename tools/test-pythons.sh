@@ -18,7 +18,7 @@ versions=(3.10 3.11 3.12 3.13)
 folders=(tests/decide tests/reconcile tests/reporting tests/daemon tests/cli tests/containers tests/test_config.py
     tests/adapters/books/test_{limits,quotas,state_format,state_file,metadata_dir}.py
     tests/adapters/host/test_image_catalogue.py tests/adapters/docker/test_parsing.py)
-units='not docker and not machine and not gpu and not bench'
+units='not docker and not machine and not gpu and not bench and not python_neutral'
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM

@@ -16,7 +16,10 @@ import pytest
 from tests.support.allocator import AllocatorSite
 from tests.support.daemon import ROOT
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts for another user: needs root")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="acts for another user: needs root"),
+    pytest.mark.python_neutral,
+]
 
 NOBODY = pwd.getpwnam("nobody")
 NAME = f"job._.{NOBODY.pw_uid}"

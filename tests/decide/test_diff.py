@@ -424,6 +424,7 @@ def test_one_record_that_may_not_be_replaced_is_held_and_hinders_nothing() -> No
     assert link.booked() == {link.first}
 
 
+@pytest.mark.python_neutral
 @pytest.mark.parametrize("broken_one", [fault.kind for fault in DRIFTS], ids=str)
 def test_one_failing_metadata_write_hinders_no_other(broken_one: Kind) -> None:
     life, everywhere = before_all_drifts()

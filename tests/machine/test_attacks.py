@@ -12,6 +12,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import pytest
@@ -268,31 +269,59 @@ json.dump(record, open("container-metadata/flood._.1001.json", "w"))'""",
 )
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack.name).replace(" ", "-"))
+AT_ONCE: Final = (
+    (
+        "a state of the attacker's own",
+        "a lock of the attacker's own",
+        "a record that may not be read",
+    ),
+    ("a folder in the lock's place", "records of a megabyte"),
+    ("a FIFO in the lock's place", "numbers of any size"),
+    ("a link in the lock's place", "logs that are links and pipes"),
+    ("a lock that one outside the group would like to hold", "names that ds01d will use"),
+)
+"""What is played together, as repairs go on whatever it is, and each is about another file."""
+
+
+def plays() -> Iterator[tuple[Attack, ...]]:
+    """Every attack once: those `AT_ONCE` together, each other one alone."""
+    by_name = {attack.name: attack for attack in ATTACKS}
+    for names in AT_ONCE:
+        yield tuple(by_name.pop(name) for name in names)
+    yield from ((attack,) for attack in by_name.values())
+
+
+def name_of(attacks: tuple[Attack, ...]) -> str:
+    return ", ".join(attack.name for attack in attacks).replace(" ", "-")
+
+
+@pytest.mark.parametrize("attacks", tuple(plays()), ids=name_of)
 def test_nothing_else_comes_to_harm_and_others_are_repaired(
-    ground: Service, attack: Attack
+    ground: Service, attacks: tuple[Attack, ...]
 ) -> None:
     service, machine = ground, ground.machine
-    share(service, sticky=attack.sticky)
+    share(service, sticky=any(attack.sticky for attack in attacks))
     before = manifest(service)
-    holder = None
-    if attack.background:
-        holder = hold(service, attack)
-    else:
-        act(service, attack.user, attack.script)
+    holders: list[subprocess.Popen[bytes]] = []
+    for attack in attacks:
+        if attack.background:
+            holders.append(hold(service, attack))
+        else:
+            act(service, attack.user, attack.script)
     service.start()
-    if attack.during:
+    if all(attack.during for attack in attacks):
         booked(service, ON_TRAIN)
-    for words in attack.told:
+    for words in chain.from_iterable(attack.told for attack in attacks):
         tells(service, words)
     for command in ("reconcile", "plan"):
         machine.run("ds01ctl", command, "--json", check=False)
     service.systemctl("stop")
     machine.run("ds01ctl", "reconcile", "--json", check=False)
     assert manifest(service) == before
-    if attack.end:
-        machine.run("sh", "-euc", f"cd {LIB}\n{attack.end}", check=not attack.background)
-    if holder is not None:
+    for attack in attacks:
+        if attack.end:
+            machine.run("sh", "-euc", f"cd {LIB}\n{attack.end}", check=not attack.background)
+    for holder in holders:
         holder.wait(timeout=30)
     service.start()
     booked(service, ON_TRAIN)

@@ -166,20 +166,17 @@ def test_wrappers_find_the_slot_and_the_device(site: AllocatorSite) -> None:
     assert grep(r"^\s+- \K.*", site.run("status").stdout) == ["a._.1001"]
 
 
-def test_refusals_are_answers(site: AllocatorSite) -> None:
+def test_refusals_are_answers(site: AllocatorSite, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a._.1001", "b._.1001"):
-        site.run("allocate", "alice", name, "2", "10")
-    refused = site.run("allocate", "alice", "c._.1001", "2", "10")
-    assert (refused.stdout, refused.returncode) == (
-        "✗ Allocation failed: USER_AT_LIMIT (2/2)\n",
-        0,
-    )
-    assert site.run("release", "nobody._.1").stdout == "✗ No GPU allocated to nobody._.1\n"
-    assert site.run("mark-stopped", "nobody._.1").stdout == "✗ No metadata found for nobody._.1\n"
-    assert site.run("user-count", "nobody").stdout == "0\n"
-    assert site.run("user-status", "nobody").stdout == (
-        "\nnobody: 0 GPU/MIG instances across 0 containers\n\n"
-    )
+        site.here(capsys, "allocate", "alice", name, "2", "10")
+    for words, told in (
+        (("allocate", "alice", "c._.1001", "2", "10"), "✗ Allocation failed: USER_AT_LIMIT (2/2)"),
+        (("release", "nobody._.1"), "✗ No GPU allocated to nobody._.1"),
+        (("mark-stopped", "nobody._.1"), "✗ No metadata found for nobody._.1"),
+        (("user-count", "nobody"), "0"),
+        (("user-status", "nobody"), "\nnobody: 0 GPU/MIG instances across 0 containers\n"),
+    ):
+        assert site.here(capsys, *words) == (f"{told}\n", 0)
 
 
 @pytest.mark.parametrize(
@@ -200,26 +197,30 @@ def test_refusals_are_answers(site: AllocatorSite) -> None:
         (("--config", "/nowhere.toml", "status"), "/nowhere.toml: no such file"),
     ],
 )
-def test_a_wrong_call_is_a_fault(site: AllocatorSite, words: tuple[str, ...], told: str) -> None:
+def test_a_wrong_call_is_a_fault(
+    site: AllocatorSite, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
     before = site.bytes()
-    done = site.run(*words)
-    assert done.returncode == 1
-    assert "\n" not in done.stdout.rstrip("\n")
-    assert done.stdout.startswith("ds01-allocator: ")
-    assert told in done.stdout
+    printed, code = site.here(capsys, *words)
+    assert code == 1
+    assert "\n" not in printed.rstrip("\n")
+    assert printed.startswith("ds01-allocator: ")
+    assert told in printed
     assert site.bytes() == before
 
 
-def test_books_that_cannot_be_read_are_a_fault_and_stay(site: AllocatorSite) -> None:
+def test_books_that_cannot_be_read_are_a_fault_and_stay(
+    site: AllocatorSite, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.state.write_text("{broken", encoding="utf-8")
     for words in (("status",), ("allocate", "alice", "a._.1001", "2", "10"), ("release", "a")):
-        done = site.run(*words)
-        assert done.returncode == 1
-        assert "invalid JSON" in done.stdout
+        printed, code = site.here(capsys, *words)
+        assert code == 1
+        assert "invalid JSON" in printed
     assert site.state.read_text() == "{broken"
 
 
-def test_status_writes_nothing(site: AllocatorSite) -> None:
+def test_status_writes_nothing(site: AllocatorSite, capsys: pytest.CaptureFixture[str]) -> None:
     def files() -> dict[str, tuple[int, int]]:
         return {
             str(path): (path.stat().st_mtime_ns, path.stat().st_ino)
@@ -228,7 +229,7 @@ def test_status_writes_nothing(site: AllocatorSite) -> None:
 
     before = files()
     for words in (("status",), ("user-status", "alice"), ("user-count", "alice")):
-        assert site.run(*words).returncode == 0
+        assert site.here(capsys, *words)[1] == 0
     assert files() == before
 
 
@@ -245,12 +246,14 @@ def test_a_log_that_cannot_be_written_is_one_line_beside_the_booking(site: Alloc
     )
 
 
-def test_a_second_stop_does_not_start_the_hold_again(site: AllocatorSite) -> None:
-    site.run("allocate", "alice", "a._.1001", "2", "10")
-    said = {site.run("mark-stopped", "a._.1001").stdout for _ in range(2)}
+def test_a_second_stop_does_not_start_the_hold_again(
+    site: AllocatorSite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.here(capsys, "allocate", "alice", "a._.1001", "2", "10")
+    said = {site.here(capsys, "mark-stopped", "a._.1001")[0] for _ in range(2)}
     assert said == {"✓ Marked a._.1001 as stopped (GPU 1.0 hold timer started)\n"}
     first = site.metadata_of()["a._.1001"]["stopped_at"]
-    site.run("mark-stopped", "a._.1001")
+    site.here(capsys, "mark-stopped", "a._.1001")
     assert site.metadata_of()["a._.1001"]["stopped_at"] == first
     assert len([line for line in log(site.allocations) if "MARKED_STOPPED" in line]) == 1
 
