@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds01d import config_file
 from ds01d.adapters.alerts_folder import AlertsFolder
 from ds01d.adapters.books.exclusive_access import ExclusiveAccess, take_over
+from ds01d.adapters.books.last_lines import read_last_lines
 from ds01d.adapters.books.metadata_format import read_user
 from ds01d.adapters.docker.engine import OnChange, OnEvent
 from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
@@ -61,6 +63,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
             ),
+            read_log=partial(read_last_lines, config.logs.operations),
             accounting=None if keep_days == 0 else accounting,
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)

@@ -221,7 +221,7 @@ def offered(made: Path, config: Path, line: str) -> set[str]:
     [
         ("ds01ctl exp", {"explain"}),
         ("ds01ctl fr", {"freeze"}),
-        ("ds01ctl report --by ", {"user", "group", "slot", "booking"}),
+        ("ds01ctl report --by ", {"user", "group", "slot", "day", "booking"}),
         ("ds01ctl quota a", {"alice"}),
         ("ds01ctl reconcile --wa", {"--wait"}),
         ("ds01ctl container st", {"start", "stop"}),

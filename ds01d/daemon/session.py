@@ -30,6 +30,7 @@ from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
 from ds01d.reporting.published_status import build_use
 from ds01d.reporting.status import Status
+from ds01d.service.activity_calls import ActivityCalls, ReadLog
 from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.quota_calls import QuotaCalls
@@ -54,6 +55,7 @@ class SessionParts:
     `views`: what ds01d prints for commands, those of the configuration in `file`.
     `accounting`: where it is kept, None for nowhere.
     `notices`: where notices to users go, None for nowhere.
+    `read_log`: the newest lines of the operations log.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
 
@@ -69,6 +71,7 @@ class SessionParts:
     state_dir_lost: Callable[[], bool] = lambda: False
     take_over_books: Callable[[], Sequence[str]] = tuple
     accounting: AccountingParts | None = None
+    read_log: ReadLog = lambda _: ()
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -121,6 +124,7 @@ class Session:
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
         )
+        activities = ActivityCalls(waiting, parts.read_log)
         self.status_calls = StatusCalls(lambda: read_status(self))
         views = ViewCalls(partial(self._find_view_context, current), parts.views, parts.file)
         self.handlers = {
@@ -128,6 +132,7 @@ class Session:
             **self.quotas.handlers,
             **self.operations.handlers,
             **self.status_calls.handlers,
+            **activities.handlers,
             **views.handlers,
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)

@@ -1,11 +1,14 @@
-"""The usage report as a document: sums by user, group or slot, or the bookings one by one."""
+"""The usage report as a document: sums by user, group, slot or day, or the bookings one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from ds01d.documents.values import DisplayTime, DocumentPart, display_time
+from ds01d.errors import Refused
 from ds01d.model.accounting import (
     AccountedBooking,
     AccountedTime,
@@ -13,13 +16,14 @@ from ds01d.model.accounting import (
     ReportSubject,
     Shares,
 )
-from ds01d.model.primitives import UserName
+from ds01d.model.primitives import UserName, Wall
 
 if TYPE_CHECKING:  # clients that are given a report need no SQLite
     from ds01d.adapters.accounting_reader import AccountingReader
 
 FindGroup = Callable[[UserName], str]
 _HOUR_S: Final = 3600.0
+_MOST_DAYS: Final = 400
 
 
 class Hours(DocumentPart, frozen=True):
@@ -45,7 +49,10 @@ class UsageTimes(DocumentPart, frozen=True):
 
 
 class UsageLine(DocumentPart, frozen=True):
-    """The sum of a user, a group or a slot; `subject` None: of bookings whose user is not known."""
+    """The sum of a user, a group, a slot or a day (ISO, local).
+
+    `subject` None: of bookings whose user is not known.
+    """
 
     subject: str | None
     times: UsageTimes
@@ -99,6 +106,10 @@ def build_usage_report(
     bookings: tuple[BookingLine, ...] = ()
     if query.by is ReportSubject.BOOKING:
         bookings = tuple(map(_build_booking, reader.list_bookings(query, users)))
+    elif query.by is ReportSubject.DAY:
+        lines = tuple(_list_days(reader, query, users))
+        # Not the sum of the days: a booking over midnight would count twice.
+        total = _build_times(_sum_times(time for _, time in reader.sum_times(query, users)))
     else:
         sums: dict[str | None, AccountedTime] = {}
         for subject, time in reader.sum_times(query, users):
@@ -129,6 +140,28 @@ def build_usage_report(
         if query.most is not None and len(bookings) == query.most
         else None,
     )
+
+
+def _list_days(
+    reader: AccountingReader, query: ReportQuery, users: Sequence[UserName] | None
+) -> Iterator[UsageLine]:
+    """A line for each day, from local midnight to local midnight. Raises `Refused`."""
+    day = _find_midnight(query.since)
+    if query.until - query.since > _MOST_DAYS * 86400.0:
+        raise Refused(f"a report by day may be about {_MOST_DAYS} days at most")
+    while (begin := day.timestamp()) < query.until:
+        # By the calendar: a day on which clocks are set has 23 or 25 hours.
+        day = (day.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+        since, until = max(query.since, begin), min(query.until, day.timestamp())
+        part = replace(query, since=Wall(since), until=Wall(until))
+        times = _sum_times(time for _, time in reader.sum_times(part, users))
+        name = datetime.fromtimestamp(begin).astimezone().date().isoformat()
+        yield UsageLine(subject=name, times=_build_times(times))
+
+
+def _find_midnight(moment: Wall) -> datetime:
+    local = datetime.fromtimestamp(moment).astimezone()
+    return local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None).astimezone()
 
 
 def _build_booking(booking: AccountedBooking) -> BookingLine:

@@ -124,6 +124,7 @@ class ReportSubject(Word):
     USER = "user"
     GROUP = "group"
     SLOT = "slot"
+    DAY = "day"
     BOOKING = "booking"
 
 

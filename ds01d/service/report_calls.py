@@ -96,6 +96,10 @@ def restrict_query(query: ReportQuery, peer: Peer) -> ReportQuery:
     """The query of one who is no operator is about themselves. Raises `VarlinkError`."""
     if peer.is_operator:
         return query
+    # What the host did in a day names nobody; the page shows it.
+    is_about_all = query.user is None and query.group is None and query.slot is None
+    if query.by is ReportSubject.DAY and is_about_all and rules.is_page_reader(peer):
+        return query
     # Decision 249: who had what, when and how long, is nobody else's business.
     if query.group is not None or query.by is ReportSubject.GROUP:
         rules.require_operator(peer)

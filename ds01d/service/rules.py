@@ -21,6 +21,8 @@ from ds01d.service.client import INTERFACE, NOT_POSSIBLE
 from ds01d.service.varlink import VarlinkError
 
 OPERATORS: Final = "ds01-operators"
+WEB_USER: Final = "ds01d-web"
+"""The user of ds01d-web.service."""
 NEEDED: Final = f"root or group {OPERATORS}"
 
 
@@ -71,6 +73,18 @@ def require_operator(peer: Peer) -> None:
     """Raises `VarlinkError` (NotPermitted)."""
     if not peer.is_operator:
         raise not_permitted(NEEDED)
+
+
+def is_page_reader(peer: Peer) -> bool:
+    """Whether a peer may read, of all users, what the web page shows."""
+    # Decision 295: its own user, so that the page needs no operator's right to change anything.
+    return peer.is_operator or peer.login == WEB_USER
+
+
+def require_page_reader(peer: Peer) -> None:
+    """Raises `VarlinkError` (NotPermitted)."""
+    if not is_page_reader(peer):
+        raise not_permitted(f"{NEEDED}, or user {WEB_USER}")
 
 
 def choose_user(peer: Peer, user: str | None) -> UserName:

@@ -11,7 +11,7 @@ import pytest
 from ds01d.documents.quota import QuotaDocument
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
-from ds01d.service import booking, operations_calls, quota_calls, report_calls
+from ds01d.service import activity_calls, booking, operations_calls, quota_calls, report_calls
 from ds01d.service.allocator_client import parse_booking
 from ds01d.service.client import INTERFACE
 from ds01d.service.interface import read_description
@@ -26,6 +26,7 @@ PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
     "Freeze": operations_calls.FreezeParameters,
     "Thaw": operations_calls.ThawParameters,
     "Undo": operations_calls.UndoParameters,
+    "Activity": activity_calls.ActivityParameters,
     "Report": report_calls.ReportParameters,
 }
 

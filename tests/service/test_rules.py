@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01d.model.accounting import ReportQuery, ReportSubject
 from ds01d.model.books import Record
 from ds01d.model.containers import NO_REQUEST, GpuRequestKind, NotFound, Request, State
 from ds01d.model.limits import HoldRule, Limits
-from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
+from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown, UserName, Wall
 from ds01d.service import rules
+from ds01d.service.report_calls import restrict_query
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import VarlinkError
 from tests.support.build import container
@@ -38,6 +40,26 @@ def test_a_user_is_oneself() -> None:
     with pytest.raises(VarlinkError) as refused:
         rules.choose_user(ALICE, "bob")
     assert error_of(refused) == ("NotPermitted", {"needs": "root or group ds01-operators"})
+
+
+def test_what_the_page_shows_is_for_operators_and_its_own_user() -> None:
+    page = replace(ALICE, login="ds01d-web", uid=999)
+    for reader in (page, OPERATOR):
+        rules.require_page_reader(reader)
+    with pytest.raises(VarlinkError) as refused:
+        rules.require_page_reader(ALICE)
+    assert error_of(refused)[0] == "NotPermitted"
+    days = ReportQuery(since=Wall(0.0), until=Wall(1.0), by=ReportSubject.DAY)
+    assert restrict_query(days, page) == days
+    assert restrict_query(days, ALICE).user == "alice"
+    # Whatever names somebody is not for the page.
+    assert restrict_query(replace(days, by=ReportSubject.USER), page).user == "ds01d-web"
+    assert restrict_query(replace(days, slot=SlotId("0")), page).user == "ds01d-web"
+    for other in ({"user": UserName("bob")}, {"group": "student"}):
+        with pytest.raises(VarlinkError):
+            restrict_query(replace(days, **other), page)
+    with pytest.raises(VarlinkError):
+        rules.require_operator(page)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from ds01d.bootstrap_reports import read_usage
 from ds01d.cli.base.context import Environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import BooksConfig, Config, DaemonConfig
+from ds01d.model.accounting import ReportQuery, ReportSubject
+from ds01d.model.primitives import Wall
 from ds01d.service.client import INTERFACE
 from ds01d.service.exchange import ServiceRefused
 from ds01d.service.operations_client import RemoteOperations
@@ -185,6 +189,51 @@ def test_it_is_summed_and_narrowed(
     reader: Reader, words: tuple[str, ...], subjects: list[str | None]
 ) -> None:
     assert [line["subject"] for line in reader.json(*words)["lines"]] == subjects
+
+
+def test_days_add_up_and_are_those_of_the_calendar(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        document = reader.json("--by", "day")
+        days = {line["subject"]: line["times"] for line in document["lines"]}
+        # 17:00 in Tokyo is when it began; three of the four bookings' hours lie before midnight.
+        assert [*days] == ["2027-01-15", "2027-01-16"]
+        whole = reader.json()["total"]
+        assert document["total"] == whole
+        for unit in ("slot_hours", "gpu_hours"):
+            for part, hours in whole[unit].items():
+                assert sum(day[unit][part] for day in days.values()) == pytest.approx(
+                    hours, abs=0.001
+                )
+        assert reader.call("--by", "day").stdout.startswith("DAY ")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_day_on_which_clocks_are_set_has_23_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, begun(1, 0.0, slot="0", gpus=1.0), seen=1e7).close()
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        query = ReportQuery(
+            since=Wall(datetime(2027, 3, 27).astimezone().timestamp()),
+            until=Wall(datetime(2027, 3, 30).astimezone().timestamp()),
+            by=ReportSubject.DAY,
+        )
+        usage = read_usage(Reader(tmp_path).config, query)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    booked = {line.subject: line.times.slot_hours.booked for line in usage.lines}
+    assert booked == {"2027-03-27": 24.0, "2027-03-28": 23.0, "2027-03-29": 24.0}
+    assert usage.total is not None
+    assert usage.total.bookings == 1
 
 
 def test_bookings_are_shown_one_by_one(reader: Reader) -> None:
