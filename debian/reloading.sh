@@ -67,4 +67,8 @@ docker_gpus() {
 start_ds01d() {
     # Drop systemctl's warning about a changed unit file: it recommends the reload that must not happen.
     deb-systemd-invoke start ds01d.socket ds01d.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
+    # The web page is off unless an administrator has enabled it.
+    if systemctl --quiet is-enabled ds01d-web.service 2>/dev/null; then
+        deb-systemd-invoke start ds01d-web.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
+    fi
 }

@@ -176,6 +176,23 @@ class MetricsConfig(ConfigTable, frozen=True):
         return config_text.host_and_port(self.listen) if self.listen else None
 
 
+class WebConfig(ConfigTable, frozen=True):
+    """[web]: the page of `ds01ctl web`; off unless `listen` is set.
+
+    `hosts`: names under which it is reached besides that of `listen`, as through a proxy.
+    """
+
+    listen: str = ""
+    remote: bool = False
+    hosts: tuple[str, ...] = ()
+    hide_users: bool = False
+
+    @property
+    def address(self) -> Path | tuple[str, int] | None:
+        """`listen` as the path of a socket or as host and port, None if it is off."""
+        return config_text.parse_web_address(self.listen) if self.listen else None
+
+
 class Config(ConfigTable, frozen=True):
     """The whole configuration."""
 
@@ -192,6 +209,7 @@ class Config(ConfigTable, frozen=True):
     service: ServiceConfig = ServiceConfig()
     notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
+    web: WebConfig = WebConfig()
 
     def __post_init__(self) -> None:
         """With Docker as the books the files are ds01d's own, and have only reservations."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d import config_text
-from ds01d.config import READING_S, Config, ExemptConfig
+from ds01d.config import READING_S, Config, ExemptConfig, WebConfig
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7)
 
@@ -76,6 +76,26 @@ def _find_bad_addresses(config: Config) -> Iterator[tuple[str, str]]:
         _ = config.metrics.address
     except ValueError as error:
         yield "metrics.listen", str(error)
+    yield from _find_bad_web(config.web)
+
+
+def _find_bad_web(web: WebConfig) -> Iterator[tuple[str, str]]:
+    try:
+        address = web.address
+    except ValueError as error:
+        yield "web.listen", str(error)
+    else:
+        # Decision 293: who reaches it sees everything, so it takes two keys to show it to others.
+        if isinstance(address, tuple) and not (config_text.is_loopback(address[0]) or web.remote):
+            problem = (
+                f"{config_text.show_value(web.listen)} can be reached from other hosts:"
+                ' write a loopback address, like "127.0.0.1:9465", or the path of a socket,'
+                " or set web.remote = true as well"
+            )
+            yield "web.listen", problem
+    for name in web.hosts:
+        if (invalid := config_text.host_name_problem(name)) is not None:
+            yield "web.hosts", invalid
 
 
 def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
@@ -94,6 +114,7 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "logs.events": config.logs.events,
         "notify.alerts": config.notify.alerts,
         "metrics.textfile": config.metrics.textfile,
+        "web.listen": config.web.listen if config.web.listen.startswith("/") else "",
     }
     for key, text in optional.items():
         path = _parse_optional(text)
@@ -145,6 +166,13 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         "policy.idle_after is under 10m: a container that loads data is reported as idle": is_hasty,
         "docker.url is unprotected: whatever answers there decides about releases": is_remote,
         "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
+        "web.listen: everybody who reaches this address sees users, containers and operations,"
+        " without a password and without TLS (docs/web.md)": _is_remote(config.web),
         f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),
     }
     return tuple(text for text, risky in texts.items() if risky)
+
+
+def _is_remote(web: WebConfig) -> bool:
+    address = web.address
+    return isinstance(address, tuple) and not config_text.is_loopback(address[0])

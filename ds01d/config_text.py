@@ -217,3 +217,33 @@ def host_and_port(value: str) -> tuple[str, int]:
             ' like "127.0.0.1:9464" or "[::1]:9464"'
         )
     return literal[1] if literal else host, int(port)
+
+
+def parse_web_address(value: str) -> Path | tuple[str, int]:
+    """The path of a unix socket, or host and port. Raises ValueError with what would be right."""
+    if not value.startswith("/"):
+        return host_and_port(value)
+    path = parse_path(value)
+    if len(os.fsencode(path)) > _MAX_SOCKET_BYTES:
+        raise ValueError(f"longer than {_MAX_SOCKET_BYTES} bytes: choose a shorter path")
+    return path
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this host reach an address."""
+    import ipaddress  # noqa: PLC0415 - few configurations need it
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_name_problem(name: str) -> str | None:
+    """What is wrong with the name of a host, without a port; None if nothing is."""
+    if _NAME.fullmatch(name) or ((literal := _LITERAL.fullmatch(name)) and _is_ipv6(literal[1])):
+        return None
+    return (
+        f"{show_value(name)} is not the name of a host: write it without scheme and port,"
+        ' like "gpu.example.org"'
+    )

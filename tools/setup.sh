@@ -82,6 +82,16 @@ has_client_package() {
     [[ $ID == debian && ${VERSION_ID:-99} -ge 13 ]]
 }
 
+# Tests of the web page look at it in a browser. Ubuntu has Chromium as a snap alone, which needs a running
+# snapd: there these tests are skipped.
+has_browser() { has chromium-headless-shell || has chromium || has google-chrome; }
+has_browser_package() {
+    local ID=''
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    [[ $ID == debian ]]
+}
+
 missing_packages() {
     local python version
     has dockerd || echo docker.io # an installed docker-ce is enough; a client alone is not
@@ -94,6 +104,7 @@ missing_packages() {
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages
     has logrotate || echo logrotate
+    { ! has_browser && has_browser_package && echo chromium-headless-shell; } || true
     has zstd || echo zstd # which logrotate may be configured to use
     # dpkg-buildpackage requires it (Debian Policy 4.2), also if another compiler is installed.
     installed build-essential || echo build-essential

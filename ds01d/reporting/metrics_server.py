@@ -1,38 +1,32 @@
 """Serves the metrics to Prometheus over HTTP: `/metrics`, and nothing else, in its own threads.
 
-The only module that imports waitress. A port in use is retried; clients that are slow or too many
-are disconnected, and what waitress keeps for them is bounded (decision 52).
+A port in use is retried. What a client may take is bounded by `http_server`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
 import math
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from waitress.channel import HTTPChannel
-from waitress.server import TcpWSGIServer
+from ds01d.reporting.http_server import (
+    PATIENCE_S,
+    Application,
+    BoundedServer,
+    bind_address,
+    describe_failure,
+)
 
 RETRY_S: Final = 10.0
-PATIENCE_S: Final = 5.0  # for one client, all in all
-MAX_CLIENTS: Final = 64
 CACHE_S: Final = 0.5  # who asks more often gets the same again
+_DROP_IN: Final = "ds01d-metrics.conf"
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JOIN_S: Final = 1.0
-_NO_SOCKETS: Final = (errno.EAFNOSUPPORT, socket.EAI_FAMILY, socket.EAI_ADDRFAMILY)
-# It warns when clients queue or leave. That is theirs to know, and any of them can cause it.
-logging.getLogger("waitress").setLevel(logging.ERROR)
 
 Render = Callable[[], bytes]
 ReportFailure = Callable[[str], None]
-Application = Callable[[Mapping[str, Any], Callable[..., object]], Iterable[bytes]]
-"""A WSGI application (PEP 3333)."""
 
 
 class MetricsServer:
@@ -54,7 +48,7 @@ class MetricsServer:
         self._retry_s, self._patience_s = retry_s, patience_s
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._server: _Server | None = None
+        self._server: BoundedServer | None = None
         self._thread = threading.Thread(target=self._run, name="ds01d-metrics", daemon=True)
 
     def start(self) -> None:
@@ -65,7 +59,7 @@ class MetricsServer:
         with self._lock:
             self._closed.set()
             if self._server is not None:
-                self._server.trigger.pull_trigger(self._server.stop_serving)
+                self._server.request_stop()
         self._thread.join(_JOIN_S)
 
     @property
@@ -78,9 +72,9 @@ class MetricsServer:
         while not self._closed.is_set():
             try:
                 app = _create_app(self._render)
-                server = _Server(app, _bind(self._address), self._patience_s)
+                server = BoundedServer(app, bind_address(self._address), self._patience_s)
             except (OSError, ValueError) as error:  # ValueError: an invalid host name
-                self._report_failure(_describe_failure(error))
+                self._report_failure(describe_failure(error, _DROP_IN))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
@@ -89,61 +83,6 @@ class MetricsServer:
                     server.stop_serving()
             self._report_failure("")
             server.run()  # until it is stopped
-
-
-class _Server(TcpWSGIServer):  # type: ignore[misc] # waitress ships no types
-    """waitress with two rules of its own: a client's time is limited, and the newest gets in.
-
-    By itself it counts only a client's silence, so a byte now and then keeps a connection for ever;
-    with enough of them it accepts no others; and a client that reads nothing is never disconnected.
-    """
-
-    def __init__(self, app: Application, listener: socket.socket, patience_s: float) -> None:
-        self._patience_s = patience_s
-        super().__init__(
-            app,
-            _sock=listener,
-            bind_socket=False,
-            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
-            threads=1,  # no client keeps it: an answer is buffered as a whole
-            ident="ds01d",
-            backlog=128,
-            cleanup_interval=0,  # `maintenance` in each round of the loop, at least once a second
-            asyncore_use_poll=True,  # select() fails from file descriptor 1024 on
-            log_socket_errors=False,
-            max_request_header_size=16 << 10,
-            max_request_body_size=1,
-            outbuf_overflow=1 << 30,  # no temporary files
-            outbuf_high_watermark=1 << 30,
-        )
-
-    def maintenance(self, now: float) -> None:
-        for channel in self.active_channels.values():
-            if channel.creation_time <= now - self._patience_s:
-                _disconnect(channel)
-
-    def handle_accept(self) -> None:
-        # The first to come has had the most time; a scrape takes milliseconds.
-        clients = [client for client in self.active_channels.values() if not client.will_close]
-        if len(clients) >= MAX_CLIENTS:
-            _disconnect(clients[0])
-        super().handle_accept()
-
-    def stop_serving(self) -> None:
-        """Have `run` return; in its thread, or before it."""
-        for channel in tuple(self.active_channels.values()):
-            channel.handle_close()
-        # The worker may still write to the trigger's pipe, and must not find another file there.
-        self.task_dispatcher.shutdown(timeout=math.inf)
-        self.close()
-
-
-def _disconnect(channel: HTTPChannel) -> None:
-    """Have the loop close a connection, in its own time: file descriptors are used again."""
-    channel.will_close = True
-    # Wakes the loop, which by itself waits until the client has read something.
-    with contextlib.suppress(OSError):
-        channel.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _create_app(render: Render) -> Application:
@@ -169,22 +108,3 @@ def _create_app(render: Render) -> Application:
         return iter((b"" if method == "HEAD" else text,))
 
     return serve_metrics
-
-
-def _bind(address: tuple[str, int]) -> socket.socket:
-    addresses = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, _, _, target = addresses[0]
-    listener = socket.socket(family, kind)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(target)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _describe_failure(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.errno in _NO_SOCKETS:
-        return f"{error}: the unit allows it with the drop-in ds01d-metrics.conf"
-    return str(error)

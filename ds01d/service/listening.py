@@ -15,10 +15,10 @@ BACKLOG: Final = 128
 _MODE: Final = 0o666  # who may do what is decided by uid, not by who may connect
 
 
-def listen_at(path: Path) -> socket.socket:
+def listen_at(path: Path, key: str = "service.socket") -> socket.socket:
     """A socket that listens at `path`, in place of one that nobody listens at any more.
 
-    Raises `ConfigError` where that is not possible.
+    Raises `ConfigError` where that is not possible; `key` is that of the configuration.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -32,7 +32,7 @@ def listen_at(path: Path) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise ConfigError(f"service.socket: cannot listen at {path}: {error.strerror}") from error
+        raise ConfigError(f"{key}: cannot listen at {path}: {error.strerror}") from error
     return listening
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.reporting.metrics_server import MAX_CLIENTS, MetricsServer
+from ds01d.reporting.http_server import MAX_CLIENTS
+from ds01d.reporting.metrics_server import MetricsServer
 from tests.support.books import until
 from tests.support.metrics import fetch
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "release": ("ctl.allocate", "Release the slots of a container."),
     "freeze": ("ctl.freeze", "Stop repairs of everything, or of one container or slot."),
     "thaw": ("ctl.freeze", "End a freeze, or trust the Docker engine in use now."),
+    "web": ("ctl.web", "Serve the web page in the foreground."),
     "doctor": ("doctor.main", "Check whether this host can run ds01d, with fixes."),
 }
 

@@ -16,6 +16,7 @@ from ds01d.cli.doctor.container_checks import check_containers
 from ds01d.cli.doctor.device_checks import check_devices
 from ds01d.cli.doctor.host_checks import check_host
 from ds01d.cli.doctor.source_checks import Check, Health, check_sources, fail, ok, warn
+from ds01d.cli.doctor.web_checks import check_web
 from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
@@ -84,6 +85,7 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
         yield from check_devices(world, config)
     yield from check_containers(config)
     yield from check_host(config, now)
+    yield from check_web(config)
 
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:

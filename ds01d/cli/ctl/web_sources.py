@@ -1,0 +1,112 @@
+"""What the web page shows, as this process may read it: by the daemon's socket, else by files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Hashable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.ctl.status import collect_status
+from ds01d.cli.ctl.status_document import status_document
+from ds01d.cli.output.display import format_json
+from ds01d.config import Config
+from ds01d.config_file import DEFAULT_PATH, find_named_file
+from ds01d.errors import Ds01Error
+from ds01d.model.primitives import Wall
+from ds01d.reporting import status_file
+from ds01d.web.content import PageContent
+from ds01d.web.service_calls import ask_service
+
+_DAYS: Final = 7
+_LOG_LINES: Final = 30
+_COMMAND: Final = "ds01ctl status --json"
+
+
+def open_content(invocation: Invocation, config: Config) -> PageContent:
+    """The content of the page for one configuration. Nothing is read yet."""
+    sources = _WebSources(invocation, config)
+    return PageContent(
+        read_status=sources.read_status,
+        find_status_version=sources.find_status_version,
+        read_activity=sources.read_activity,
+        read_week=sources.read_week,
+        hides_users=config.web.hide_users,
+    )
+
+
+class _WebSources:
+    def __init__(self, invocation: Invocation, config: Config) -> None:
+        self._environment, self._config = invocation.environment, config
+        named = find_named_file(invocation.config_file, os.environ) or DEFAULT_PATH
+        self._file = str(named.absolute())
+        self._pid = 0  # of the daemon whose status was read last
+
+    def read_status(self) -> dict[str, Any]:
+        """The document of `ds01ctl status --json`. Raises `Ds01Error`."""
+        try:
+            # The daemon knows more than its files show to this user, as what was undone.
+            parameters = {"command": _COMMAND, "config": self._file}
+            reply = ask_service(self._config.booking_socket, "Show", parameters)
+            document: dict[str, Any] = json.loads(reply["output"])
+        except (Ds01Error, KeyError, ValueError):
+            document = self._read_files()
+        pid = document.get("daemon", {}).get("pid", 0)
+        self._pid = pid if isinstance(pid, int) else 0
+        return document
+
+    def find_status_version(self) -> Hashable:
+        """Changes when there may be another status: it was published, books changed, ds01d died.
+
+        Costs the daemon nothing, so that readers who poll do not either.
+        """
+        folders = (self._config.daemon.state_dir, status_file.RUNTIME_DIR)
+        files = [folder / status_file.NAME for folder in folders]
+        stats = tuple(map(_find_file_version, [*files, self._config.books.state]))
+        return stats, _is_running(self._pid)
+
+    def read_activity(self) -> dict[str, Any]:
+        """Who waits, and the last lines of the operations log. Raises `Ds01Error`."""
+        parameters = {"most": _LOG_LINES}
+        return ask_service(self._config.booking_socket, "Activity", parameters)
+
+    def read_week(self) -> dict[str, Any]:
+        """The use of the last days, a line for each. Raises `Ds01Error`."""
+        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+        since = (midnight - timedelta(days=_DAYS - 1)).timestamp()
+        reply = ask_service(self._config.service.path, "Report", {"since": since, "by": "day"})
+        report: dict[str, Any] = reply["report"]
+        return report
+
+    def _read_files(self) -> dict[str, Any]:
+        now = Wall(time.time())
+        with self._environment.open_world(self._config) as world:
+            view = collect_status(self._config, world, now)
+        document: dict[str, Any] = json.loads(format_json(status_document(view)))
+        return document
+
+
+def _find_file_version(path: Path) -> Hashable:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    # The inode as well: two files may be written within one tick of the clock of a file system.
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _is_running(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        # Signal 0 asks only whether the process exists.
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # somebody else's process
+    return True

@@ -1,0 +1,56 @@
+"""Checks of the web page: whether somebody serves what is configured."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ds01d.cli.doctor.source_checks import Check, ok, warn
+from ds01d.config import Config
+
+UNIT: Final = "ds01d-web.service"
+_PATIENCE_S: Final = 6.0  # the page itself may have to wait for ds01d
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_PATIENCE_S)
+        self.sock.connect(str(self._path))
+
+
+def check_web(config: Config) -> Iterator[Check]:
+    """Ask for the page once, where there is to be one. Changes nothing."""
+    address = config.web.address
+    if address is None:
+        return
+    if isinstance(address, Path):
+        connection: http.client.HTTPConnection = _SocketConnection(address)
+        shown = str(address)
+    else:
+        # Who listens at every address is asked at that of this host.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104
+        connection = http.client.HTTPConnection(host, address[1], timeout=_PATIENCE_S)
+        shown = f"http://{config.web.listen}/"
+    try:
+        # By a name that it answers to in any case.
+        connection.request("HEAD", "/", headers={"Host": "localhost"})
+        reply = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        fix = f"systemctl enable --now {UNIT}; journalctl -u {UNIT}"
+        yield warn("web page", f"nobody serves it at {shown}: {error}", fix)
+        return
+    finally:
+        connection.close()
+    if reply.getheader("Server") != "ds01d" or reply.status != http.HTTPStatus.OK:
+        detail = f"{shown} answers with {reply.status}, and not as ds01d does"
+        yield warn("web page", detail, "choose another web.listen, or stop what listens there")
+    else:
+        yield ok("web page", f"served at {shown}")

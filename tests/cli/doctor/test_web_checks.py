@@ -1,0 +1,63 @@
+"""`doctor` says whether somebody serves the page that is configured."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+from ds01d.cli.doctor.source_checks import Health
+from ds01d.cli.doctor.web_checks import check_web
+from ds01d.config import Config, WebConfig
+from tests.support.web import find_free_port
+from tests.web.test_application import served
+
+
+def test_a_page_that_is_off_is_no_check() -> None:
+    assert [*check_web(Config())] == []
+
+
+def test_a_page_that_is_served_is_well(tmp_path: Path) -> None:
+    with served() as port:
+        (check,) = check_web(Config(web=WebConfig(listen=f"127.0.0.1:{port}")))
+        assert (check.health, check.detail) == (Health.OK, f"served at http://127.0.0.1:{port}/")
+        everywhere = WebConfig(listen=f"0.0.0.0:{port}", remote=True)
+        assert [check.health for check in check_web(Config(web=everywhere))] == [Health.OK]
+    path = tmp_path / "page.sock"
+    with served(WebConfig(listen=str(path)), path):
+        (check,) = check_web(Config(web=WebConfig(listen=str(path))))
+        assert check.health is Health.OK
+
+
+def test_a_page_that_nobody_serves_has_a_fix(tmp_path: Path) -> None:
+    for listen in (f"127.0.0.1:{find_free_port()}", str(tmp_path / "page.sock")):
+        (check,) = check_web(Config(web=WebConfig(listen=listen)))
+        assert check.health is Health.WARN
+        assert "nobody serves it" in check.detail
+        assert "systemctl enable --now ds01d-web" in check.fix
+
+
+def test_another_program_there_is_not_taken_for_it() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        listen = f"127.0.0.1:{other.server_address[1]}"
+        (check,) = check_web(Config(web=WebConfig(listen=listen)))
+        thread.join(20)
+    assert check.health is Health.WARN
+    assert "not as ds01d does" in check.detail
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        thread = threading.Thread(target=_answer_as_ssh, args=(deaf,))
+        thread.start()
+        listen = f"127.0.0.1:{deaf.getsockname()[1]}"
+        (check,) = check_web(Config(web=WebConfig(listen=listen)))
+        thread.join(20)
+    assert "nobody serves it" in check.detail
+
+
+def _answer_as_ssh(listener: socket.socket) -> None:
+    with listener.accept()[0] as peer:
+        peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        peer.shutdown(socket.SHUT_WR)
+        peer.recv(1 << 16)
