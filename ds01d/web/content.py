@@ -121,9 +121,9 @@ class PageContent:
         sections = tuple(self._sections[part].find_section() for part in wanted)
         identity = tuple(map(id, sections))
         # They are kept beside their identities, which else might be those of others by now.
-        kept = self._encoded.get(name)
-        if kept is not None and kept[0] == identity:
-            return kept[2]
+        encoded = self._encoded.get(name)
+        if encoded is not None and encoded[0] == identity:
+            return encoded[2]
         parts = dict(zip(wanted, sections, strict=True))
         if self._hides_users:
             parts = hide_users(parts)

@@ -21,12 +21,12 @@ def read_last_lines(path: Path, most: int) -> Sequence[LogLine]:
     Those of the log before a rotation count as well, unless it is compressed. A missing log is an
     empty one. Raises `Ds01Error` for one that cannot be read.
     """
-    found: list[LogLine] = []
+    newest: list[LogLine] = []
     # As logrotate and every other program call the log of before.
     for file in (path, path.with_name(f"{path.name}.1")):
-        if len(found) < most:
-            found += _read_file(file, most - len(found))
-    return found
+        if len(newest) < most:
+            newest += _read_file(file, most - len(newest))
+    return newest
 
 
 def _read_file(path: Path, most: int) -> Sequence[LogLine]:
@@ -47,10 +47,10 @@ def _read_file(path: Path, most: int) -> Sequence[LogLine]:
     # The first may be the end of a line, the last one that is still being written.
     rows = rows[1 if start else 0 : -1]
     lines = (parse_line(row.decode("utf-8", "replace")) for row in reversed(rows))
-    found: list[LogLine] = []
+    newest: list[LogLine] = []
     for line in lines:
         if line is not None:
-            found.append(line)
-        if len(found) == most:
+            newest.append(line)
+        if len(newest) == most:
             break
-    return found
+    return newest

@@ -92,11 +92,11 @@ class _WebSources:
 
 def _find_file_version(path: Path) -> Hashable:
     try:
-        found = path.stat()
+        details = path.stat()
     except OSError:
         return None
     # The inode as well: two files may be written within one tick of the clock of a file system.
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return details.st_ino, details.st_mtime_ns, details.st_size
 
 
 def _is_running(pid: int) -> bool:

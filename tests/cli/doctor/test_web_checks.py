@@ -34,7 +34,7 @@ def test_a_page_that_nobody_serves_has_a_fix(tmp_path: Path) -> None:
     for listen in (f"127.0.0.1:{find_free_port()}", str(tmp_path / "page.sock")):
         (check,) = check_web(Config(web=WebConfig(listen=listen)))
         assert check.health is Health.WARN
-        assert "nobody serves it" in check.detail
+        assert "not served at" in check.detail
         assert "systemctl enable --now ds01d-web" in check.fix
 
 
@@ -53,7 +53,7 @@ def test_another_program_there_is_not_taken_for_it() -> None:
         listen = f"127.0.0.1:{deaf.getsockname()[1]}"
         (check,) = check_web(Config(web=WebConfig(listen=listen)))
         thread.join(20)
-    assert "nobody serves it" in check.detail
+    assert "not served at" in check.detail
 
 
 def _answer_as_ssh(listener: socket.socket) -> None:
