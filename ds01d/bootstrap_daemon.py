@@ -25,6 +25,7 @@ from ds01d.folders import make_folder
 from ds01d.reconcile.books_ports import StateBook
 
 if TYPE_CHECKING:
+    from ds01d.daemon.notices import NoticeTarget
     from ds01d.service.service import Service
     from ds01d.service.view_calls import View
 
@@ -58,7 +59,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             persist=opened.save_cache,
             close=opened.close,
             stream=opened.engine,
-            notices=None if (folder := config.notify.folder) is None else AlertsFolder(folder),
+            notices=_open_notice_targets(config),
             take_over_books=ExclusiveAccess(
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
@@ -74,6 +75,19 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     return Daemon(
         load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
     ).run()
+
+
+def _open_notice_targets(config: Config) -> list[NoticeTarget]:
+    folder = config.notify.folder
+    targets: list[NoticeTarget] = [] if folder is None else [AlertsFolder(folder)]
+    if config.notify.uses_sender:
+        from ds01d.adapters.notices.spool import (  # noqa: PLC0415 - off unless configured
+            NoticeSpool,
+            spool_folder,
+        )
+
+        targets.append(NoticeSpool(spool_folder(config.daemon.state_dir)))
+    return targets
 
 
 def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:

@@ -28,6 +28,23 @@ READING_S: Final = 300.0
 """What was read of the use of a slot says nothing of the time that comes later than this."""
 
 
+class Durations(tuple[Seconds, ...]):
+    """One duration or several, the longest first."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Durations:
+        """Read "30m" or ["30m", "5m"]. Raises ValueError with what would be right."""
+        several = value if isinstance(value, list) else [value]
+        if not 1 <= len(several) <= MAX_DURATIONS:
+            raise ValueError(f'write 1 to {MAX_DURATIONS} durations, like ["30m", "5m"]')
+        return cls(sorted({Seconds.parse(entry) for entry in several}, reverse=True))
+
+
+MAX_DURATIONS: Final = 8
+
+
 class ConfigTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; a key that it does not have is refused."""
 
@@ -153,15 +170,34 @@ class ServiceConfig(ConfigTable, frozen=True):
 
 
 class NotifyConfig(ConfigTable, frozen=True):
-    """[notify]: how users get to know what becomes of their GPUs; off unless set."""
+    """[notify]: how users get to know what becomes of their GPUs; off unless set.
+
+    `alerts` is written by ds01d itself; all else is sent by ds01d-notify.
+    """
 
     alerts: str = ""
-    hold_warning_s: Seconds = _duration("hold_warning", 600)
+    hold_warnings_s: Durations = msgspec.field(
+        name="hold_warning", default=Durations((Seconds(1800), Seconds(300)))
+    )
+    terminals: bool = False
+    greetings: bool = False
+    command: str = ""
+    mail: str = ""
+    mail_domain: str = ""
+    webhook: str = ""
+    webhook_form: Literal["json", "slack", "teams"] = "json"
+    quiet_hours: str = ""
+    state_dir: Path = Path("/var/lib/ds01d-notify")
 
     @property
     def folder(self) -> Path | None:
         """`alerts` as a path, None if it is off."""
         return Path(self.alerts) if self.alerts else None
+
+    @property
+    def uses_sender(self) -> bool:
+        """Whether ds01d-notify has anything to do."""
+        return bool(self.terminals or self.greetings or self.command or self.mail or self.webhook)
 
 
 class MetricsConfig(ConfigTable, frozen=True):

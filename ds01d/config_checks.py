@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ds01d import config_text
-from ds01d.config import READING_S, Config, ExemptConfig, WebConfig
+from ds01d import config_text, notify_settings
+from ds01d.config import READING_S, Config, ExemptConfig, NotifyConfig, WebConfig
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7)
 
@@ -43,6 +43,7 @@ def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     yield from _find_bad_numbers(config)
     yield from _find_bad_patterns(config.exempt)
     yield from _find_bad_addresses(config)
+    yield from _find_bad_targets(config.notify)
     yield from _find_bad_paths(config)
 
 
@@ -98,6 +99,27 @@ def _find_bad_web(web: WebConfig) -> Iterator[tuple[str, str]]:
             yield "web.hosts", invalid
 
 
+def _find_bad_targets(notify: NotifyConfig) -> Iterator[tuple[str, str]]:
+    parsers: dict[str, tuple[str, Callable[[str], object]]] = {
+        "mail": (notify.mail, notify_settings.parse_mail),
+        "mail_domain": (notify.mail_domain, notify_settings.parse_mail_domain),
+        "webhook": (notify.webhook, notify_settings.parse_webhook),
+        "quiet_hours": (notify.quiet_hours, notify_settings.parse_quiet_hours),
+    }
+    for key, (value, parse) in parsers.items():
+        if problem := _find_problem(value, parse):
+            yield f"notify.{key}", problem
+
+
+def _find_problem(value: str, parse: Callable[[str], object]) -> str:
+    """Why the value is refused; "" if it is not, or not set."""
+    try:
+        _ = parse(value) if value else None
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
     paths = {
         "books.metadata": config.books.metadata,
@@ -107,12 +129,14 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "logs.operations": config.logs.operations,
         "logs.allocations": config.logs.allocations,
         "daemon.state_dir": config.daemon.state_dir,
+        "notify.state_dir": config.notify.state_dir,
         "containers.frameworks": config.containers.frameworks,
     }
     optional = {
         "service.socket": config.service.socket,
         "logs.events": config.logs.events,
         "notify.alerts": config.notify.alerts,
+        "notify.command": config.notify.command,
         "metrics.textfile": config.metrics.textfile,
         "web.listen": config.web.listen if config.web.listen.startswith("/") else "",
     }
@@ -154,6 +178,7 @@ def describe_risks(config: Config) -> tuple[str, ...]:
     homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
     is_always = config.books.whole_gpus == "always" and config.books.kind == "files"
     is_remote = config.docker.url.startswith(("tcp:", "http:"))
+    is_exposed = config.notify.webhook_form != "json" and "://" in config.notify.webhook
     slow_start = "a container that is slow to start may lose the GPU booked for it"
     texts = {
         f"policy.creation_grace is under a minute: {slow_start}": policy.creation_grace_s < 60,
@@ -168,6 +193,8 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
         "web.listen: everybody who reaches this address sees users, containers and operations,"
         " without a password and without TLS (docs/web.md)": _is_remote(config.web),
+        "notify.webhook: such an address is a password, and every user may read this file: write"
+        " the path of a file with the address": is_exposed,
         f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),
     }
     return tuple(text for text, risky in texts.items() if risky)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from ds01d import config_text
-from ds01d.config import Config, ConfigTable, Seconds
+from ds01d.config import Config, ConfigTable, Durations, Seconds
 from ds01d.config_checks import find_impossible
 from ds01d.config_text import show_value
 from ds01d.errors import ConfigError
@@ -110,6 +110,8 @@ def _convert_value(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
     if get_origin(kind) is Literal and value not in get_args(kind):
         allowed = " or ".join(f'"{word}"' for word in get_args(kind))
         raise ValueError(f"{show_value(value)} is not possible: write {allowed}")
+    if kind is Durations:  # a kind of tuple to msgspec, which would not ask us
+        return Durations.parse(value)
     return msgspec.convert(value, kind, dec_hook=_decode_type)
 
 

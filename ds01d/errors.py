@@ -52,6 +52,14 @@ class CheckpointBroken(Ds01Error):
     """The checkpoint cannot be read; it is set aside and waiting times start again."""
 
 
+class DeliveryFailed(Ds01Error):
+    """A notice was not delivered. `is_final`: trying again would not help."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
 class AccountingBroken(Ds01Error):
     """The accounting is damaged; it is set aside and read from the history again."""
 

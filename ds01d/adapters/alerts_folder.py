@@ -19,7 +19,7 @@ from ds01d.adapters.files.atomic_write import replace_file, wrap_write_errors
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, read_bytes
 from ds01d.errors import BooksChanged, Refused, WriteFailed
 from ds01d.folders import opened_folder
-from ds01d.model.notice import Alert
+from ds01d.model.notice import Alert, GivenNotice, WrittenNotice
 from ds01d.model.primitives import UserName, Wall
 
 _MAX_BYTES: Final = 1 << 20
@@ -35,8 +35,13 @@ class AlertsFolder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def add(self, user: UserName, alerts: Sequence[Alert], at: Wall) -> None:
+    def list_given(self) -> Sequence[GivenNotice]:
+        """None: what a file has already is compared when it is added."""
+        return ()
+
+    def add(self, user: UserName, notices: Sequence[WrittenNotice], at: Wall) -> None:
         """Add what the user's file does not have yet. Raises `WriteFailed`."""
+        alerts = [Alert(notice.kind.value, message) for notice, message in notices]
         name = f"{user}.json"
         if not _is_file_name(name):
             raise WriteFailed(f"no notice for {user!a:.80}: the login is not a file name")

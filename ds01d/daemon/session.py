@@ -54,7 +54,7 @@ class SessionParts:
     sweep if they were given away; gives what is to be logged.
     `views`: what ds01d prints for commands, those of the configuration in `file`.
     `accounting`: where it is kept, None for nowhere.
-    `notices`: where notices to users go, None for nowhere.
+    `notices`: where notices to users go.
     `read_log`: the newest lines of the operations log.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
@@ -65,7 +65,7 @@ class SessionParts:
     persist: Callable[[], None]
     close: Callable[[], None]
     stream: StreamCounters | None = None
-    notices: NoticeTarget | None = None
+    notices: Sequence[NoticeTarget] = ()
     views: Mapping[str, View] = field(default_factory=dict)
     file: Path | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
@@ -115,7 +115,7 @@ class Session:
         current = with_current_books(world, config, self.reconciler.checkpoints)
         # What is published is in this process: no file has to be read for a booking.
         booking_world = replace(current, published=_OwnUse(self.status_builder))
-        self.notices = Notices(parts.notices, config.notify.hold_warning_s, self._clock.now)
+        self.notices = Notices(parts.notices, config.notify.hold_warnings_s, self._clock.now)
         self.bookings = BookingService(
             config, booking_world, lambda: read_status(self), waiting, self._notice_answer
         )
@@ -162,8 +162,8 @@ class Session:
     def read_boot(self) -> Boot:
         return self._clock.now().boot
 
-    def _notice_answer(self, answer: Allocated | Rejected) -> None:
-        self.notices.add_answer(answer, self.quotas.find_quota)
+    def _notice_answer(self, answer: Allocated | Rejected, *, has_waited: bool) -> None:
+        self.notices.add_answer(answer, self.quotas.find_quota, has_waited=has_waited)
 
     def wait_s(self) -> float:
         """How long the worker may wait before one of these parts has something to do."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from ds01d.decide.decision import Decision
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import NOBODY
 from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.drift import GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.drift import Finding, GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.holding import Holds, VerdictReason
 from ds01d.model.notice import Notice, NoticeKind
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
@@ -23,21 +24,40 @@ _LASTING_WAITS = frozenset(
 
 _QUOTA_REFUSALS = frozenset({Refusal.USER_AT_LIMIT, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED})
 
+# By the words of the findings, of which a container's user has to know.
+_OF_FINDINGS: Final[Mapping[str, NoticeKind]] = {
+    "idle-holder": NoticeKind.GPU_IDLE,
+    "device-lost": NoticeKind.GPU_LOST,
+}
+
 
 def find_notices(
-    decision: Decision, drifts: Iterable[GatedDrift], hold_warning_s: float
+    decision: Decision, drifts: Iterable[GatedDrift], hold_warnings_s: Sequence[float]
 ) -> Iterator[Notice]:
     """The notices of one pass; of a pass over some names, those about them.
 
-    `drifts`: as their repairs ended.
+    `drifts`: as their repairs ended. `hold_warnings_s`: how long before the end of a hold.
     """
     index = decision.index
     if index is None:
         return
     for name, verdict in decision.verdicts.items():
         if isinstance(verdict, Holds) and verdict.slots and _is_user(verdict.user):
-            yield from _find_hold_end(name, verdict, verdict.user, index, hold_warning_s)
+            yield from _find_hold_end(name, verdict, verdict.user, index, hold_warnings_s)
     yield from _find_ended_holds(drifts, index)
+    yield from _report_findings(decision.findings, index)
+
+
+def explain_end_of_wait(answer: Allocated | Rejected) -> Notice | None:
+    """The notice of who waited for a slot and now has it."""
+    if isinstance(answer, Rejected) or answer.already:
+        return None
+    return Notice(
+        kind=NoticeKind.WAIT_OVER,
+        user=answer.user,
+        subject=answer.container,
+        slots=frozenset(given.slot for given in answer.all_slots),
+    )
 
 
 def explain_answer(
@@ -56,22 +76,49 @@ def explain_answer(
 
 
 def _find_hold_end(
-    name: ContainerName, verdict: Holds, user: UserName, index: BooksIndex, hold_warning_s: float
+    name: ContainerName,
+    verdict: Holds,
+    user: UserName,
+    index: BooksIndex,
+    hold_warnings_s: Sequence[float],
 ) -> Iterator[Notice]:
     """The notice of a stopped container whose hold ends soon, or is over and stays in force."""
     now = index.snapshot.now
-    left_s = None if verdict.until is None else verdict.until - now.boot
+    left_s = math.inf if verdict.until is None else verdict.until - now.boot
+    # The last warning that is due: whoever missed the earlier ones gets no second one at once.
+    stage = min((warning for warning in hold_warnings_s if left_s <= warning), default=None)
     if verdict.why is VerdictReason.OVERDUE:
         # Decision 227: time does not end such a hold, so the notice names what does.
         reason = f"docker rm {name} frees it"
-        kind, until = NoticeKind.HOLD_ENDED, None
-    elif verdict.why is VerdictReason.HOLD and left_s is not None and left_s <= hold_warning_s:
+        kind, until, stage = NoticeKind.HOLD_ENDED, None, 0.0
+    elif verdict.why is VerdictReason.HOLD and stage is not None:
         kind, until, reason = NoticeKind.HOLD_ENDING, Wall(now.wall + left_s), ""
     else:
         return
     yield Notice(
-        kind=kind, user=user, subject=name, slots=verdict.slots, until=until, reason=reason
+        kind=kind,
+        user=user,
+        subject=name,
+        slots=verdict.slots,
+        until=until,
+        stage=stage,
+        reason=reason,
     )
+
+
+def _report_findings(findings: Iterable[Finding], index: BooksIndex) -> Iterator[Notice]:
+    """What the user of a container has to know of it, once for all of its slots."""
+    of_container: dict[tuple[NoticeKind, ContainerName], list[Finding]] = {}
+    for finding in findings:
+        kind = _OF_FINDINGS.get(finding.kind.value)
+        if kind is not None and finding.container is not None:
+            of_container.setdefault((kind, finding.container), []).append(finding)
+    for (kind, name), several in of_container.items():
+        user = index.find_booker(name)
+        if _is_user(user):
+            slots = frozenset(finding.slot for finding in several if finding.slot is not None)
+            reason = several[0].reason
+            yield Notice(kind=kind, user=user, subject=name, slots=slots, reason=reason)
 
 
 def _find_ended_holds(drifts: Iterable[GatedDrift], index: BooksIndex) -> Iterator[Notice]:

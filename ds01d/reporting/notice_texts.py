@@ -34,6 +34,18 @@ def describe_notice(notice: Notice) -> str:
             return f"you hold {reason}: your quota is reached"
         case NoticeKind.QUOTA_REFUSED:
             return f"no GPU for you: {reason}; release one: docker rm CONTAINER"
+        case NoticeKind.WAIT_OVER:
+            return f"your turn has come: GPU {slots} is booked for {name}"
+        case NoticeKind.GPU_IDLE:
+            return (
+                f"container {name} holds GPU {slots} and does not use it ({reason});"
+                f" if you are done, release it: docker rm -f {name}"
+            )
+        case NoticeKind.GPU_LOST:
+            return (
+                f"container {name} can no longer reach its GPU {slots} ({reason});"
+                f" to get it back: docker restart {name}"
+            )
 
 
 def _shorten(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
 
@@ -44,6 +44,12 @@ from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
 RETRY_EVERY_S: Final = 1.0
 ReadStatus = Callable[[], Status]
 """The status document as it is now."""
+
+
+class NoteAnswer(Protocol):
+    """What gets the answers; `has_waited`: the caller was in the queue."""
+
+    def __call__(self, answer: Allocated | Rejected, /, *, has_waited: bool) -> None: ...
 
 
 _Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
@@ -82,7 +88,7 @@ class BookingService:
         world: World,
         read_status: ReadStatus,
         queue: WaitingQueue,
-        note_answer: Callable[[Allocated | Rejected], None] = lambda _: None,
+        note_answer: NoteAnswer | None = None,
     ) -> None:
         """`note_answer`: gets what came of an allocation, but not of one that still waits."""
         self._config, self._world, self._read_status = config, world, read_status
@@ -220,8 +226,8 @@ class BookingService:
                 log_refusal=log_refusal,
                 asked=asked,
             )
-        if log_refusal or isinstance(answer, Allocated):
-            self._note_answer(answer)
+        if (log_refusal or isinstance(answer, Allocated)) and self._note_answer is not None:
+            self._note_answer(answer, has_waited=not log_refusal)
         if isinstance(answer, Rejected):
             can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
             if not is_waiting or not can_end:

@@ -16,12 +16,12 @@ from ds01d.adapters import alerts_folder
 from ds01d.adapters.alerts_folder import AlertsFolder
 from ds01d.adapters.files import atomic_write
 from ds01d.errors import WriteFailed
-from ds01d.model.notice import Alert
+from ds01d.model.notice import Notice, NoticeKind, WrittenNotice
 from ds01d.model.primitives import UserName, Wall
 
 ALICE = UserName("alice")
 AT = Wall(1_784_000_000.25)
-ENDING = Alert("gpu_hold_ending", "container x is stopped")
+ENDING = WrittenNotice(Notice(kind=NoticeKind.HOLD_ENDING, user=ALICE), "container x is stopped")
 ELEMENT = {
     "type": "gpu_hold_ending",
     "message": "container x is stopped",
@@ -199,7 +199,7 @@ def test_what_another_writer_adds_meanwhile_is_kept(
     assert json.loads(path.read_text()) == [2, ELEMENT]
     others = iter("123456")
     with pytest.raises(WriteFailed, match="others write it all the time"):
-        AlertsFolder(tmp_path).add(ALICE, [Alert("a", "b")], AT)
+        AlertsFolder(tmp_path).add(ALICE, [WrittenNotice(ENDING.notice, "b")], AT)
     assert [entry.name for entry in tmp_path.iterdir()] == ["alice.json"]
 
 

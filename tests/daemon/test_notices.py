@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
-from ds01d.daemon.notices import REPEAT_QUOTA_S, Notices
+from ds01d.adapters.notices.spool import NoticeSpool, read_spool
+from ds01d.daemon.notices import REPEAT_S, Notices
 from ds01d.errors import Ds01Error, WriteFailed
 from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.notice import Alert
+from ds01d.model.drift import Finding
+from ds01d.model.notice import Alert, GivenNotice, WrittenNotice
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
+from ds01d.reconcile.report import Report
 from tests.support.build import NAME, Life
 from tests.support.repairs import life
 
 ALICE = UserName("alice")
+
+
+class Kind(str):
+    """A word in the place of a `FindingKind`."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> str:
+        return str(self)
 
 
 @dataclass
@@ -24,11 +39,15 @@ class Target:
 
     given: list[tuple[str, Alert]] = field(default_factory=list)
     broken_for: set[str] = field(default_factory=set)
+    former: Sequence[GivenNotice] = ()
 
-    def add(self, user: UserName, alerts: Sequence[Alert], at: Wall) -> None:
+    def add(self, user: UserName, notices: Sequence[WrittenNotice], at: Wall) -> None:
         if user in self.broken_for:
             raise WriteFailed(f"{user}.json was not written: it is a symbolic link")
-        self.given += [(user, alert) for alert in alerts]
+        self.given += [(user, Alert(one.kind.value, message)) for one, message in notices]
+
+    def list_given(self) -> Sequence[GivenNotice]:
+        return self.former
 
     def take(self) -> list[tuple[str, str]]:
         given, self.given = self.given, []
@@ -36,7 +55,7 @@ class Target:
 
 
 def notices(one: Life, target: Target) -> Notices:
-    return Notices(target, 300.0, one.host.world().clock.now)
+    return Notices([target], (300.0,), one.host.world().clock.now)
 
 
 def test_a_hold_that_ends_soon_and_the_slot_that_it_had_are_told_once_each() -> None:
@@ -105,7 +124,7 @@ def test_a_hold_that_is_over_and_stays_in_force_is_told() -> None:
 
 def test_nothing_is_told_in_mode_observe_or_where_it_is_off() -> None:
     one, target = Life().book("1.0").run("MIG-1-0").after(120.0).stop(), Target()
-    sender, off = notices(one, target), Notices(None, 300.0, one.host.world().clock.now)
+    sender, off = notices(one, target), Notices([], (300.0,), one.host.world().clock.now)
     for _ in range(20):
         one.host.pass_time(60.0)
         sender.add_report(one.sweep())
@@ -144,7 +163,7 @@ def grant(user: str = "alice", *, already: bool = False) -> Allocated:
 
 def test_a_quota_is_told_when_it_is_reached_and_when_it_refuses() -> None:
     boot, target = [0.0], Target()
-    sender = Notices(target, 300.0, lambda: Now(wall=Wall(0), boot=Boot(boot[0]), boot_id="b"))
+    sender = Notices([target], (300.0,), lambda: Now(wall=Wall(0), boot=Boot(boot[0]), boot_id="b"))
     sender.add_answer(grant(), lambda _: (1, 2))
     sender.add_answer(grant(), lambda _: (1, None))
     sender.add_answer(grant(already=True), lambda _: (2, 2))
@@ -160,7 +179,7 @@ def test_a_quota_is_told_when_it_is_reached_and_when_it_refuses() -> None:
     assert "USER_AT_LIMIT (2/2)" in messages[1]
     kinds = ["gpu_quota_reached", "gpu_quota_refused"]
     assert target.take() == [*(("alice", kind) for kind in kinds), ("bob", "gpu_quota_refused")]
-    boot[0] += REPEAT_QUOTA_S
+    boot[0] += REPEAT_S
     sender.add_answer(refusal(), lambda _: (2, 2))
     assert target.take() == [("alice", "gpu_quota_refused")]
 
@@ -169,6 +188,107 @@ def test_a_quota_that_cannot_be_read_fails_no_booking() -> None:
     def broken(_: UserName) -> tuple[int, int | None]:
         raise Ds01Error("no limits")
 
-    sender = Notices(Target(), 300.0, lambda: Now(wall=Wall(0), boot=Boot(0), boot_id="b"))
+    sender = Notices([Target()], (300.0,), lambda: Now(wall=Wall(0), boot=Boot(0), boot_id="b"))
     sender.add_answer(grant(), broken)
     assert sender.take_failure() == "no limits"
+
+
+def test_of_several_warnings_each_comes_in_its_time_and_the_last_alone_to_who_is_late() -> None:
+    one, target = life().stop(), Target()
+    sender = Notices([target], (600.0, 120.0), one.host.world().clock.now)
+    one.after(200.0)
+    sender.add_report(one.sweep())
+    assert target.take() == []
+    one.after(200.0)  # 500 s are left
+    for _ in range(2):
+        sender.add_report(one.sweep())
+    assert target.take() == [("alice", "gpu_hold_ending")]
+    one.after(400.0)  # 100 s are left
+    late = Target()
+    for _ in range(2):
+        sender.add_report(one.sweep())
+    Notices([late], (600.0, 120.0), one.host.world().clock.now).add_report(one.sweep())
+    assert target.take() == late.take() == [("alice", "gpu_hold_ending")]
+
+
+def test_a_restart_repeats_none_and_a_hold_that_is_another_one_is_told(tmp_path: Path) -> None:
+    spool = tmp_path / "notices"
+    one = life().stop().after(660.0)
+    for _ in range(3):
+        sender = Notices([NoticeSpool(spool)], (300.0,), one.host.world().clock.now)
+        sender.add_report(one.sweep())
+        sender.add_report(one.sweep())
+    assert [notice.kind for notice in read_spool(spool)] == ["gpu_hold_ending"]
+    # While ds01d was away, it was started and stopped again.
+    one.start_now("MIG-1-0")
+    one.sweep()
+    one.stop().after(660.0)
+    sender = Notices([NoticeSpool(spool)], (300.0,), one.host.world().clock.now)
+    sender.add_report(one.sweep())
+    assert [notice.kind for notice in read_spool(spool)] == ["gpu_hold_ending"] * 2
+
+
+def test_a_quota_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    boot = [0.0]
+
+    def now() -> Now:
+        return Now(wall=Wall(1e9 + boot[0]), boot=Boot(boot[0]), boot_id="b")
+
+    for _ in range(3):
+        Notices([NoticeSpool(tmp_path / "n")], (), now).add_answer(refusal(), lambda _: (2, 2))
+    assert len([*read_spool(tmp_path / "n")]) == 1
+    boot[0] = REPEAT_S + 1
+    Notices([NoticeSpool(tmp_path / "n")], (), now).add_answer(refusal(), lambda _: (2, 2))
+    assert len([*read_spool(tmp_path / "n")]) == 2
+
+
+def test_a_target_that_fails_keeps_nothing_back_from_the_other() -> None:
+    one, broken, target = life().stop(), Target(broken_for={"alice"}), Target()
+    sender = Notices([broken, target], (300.0,), one.host.world().clock.now)
+    one.after(660.0)
+    sender.add_report(one.sweep())
+    assert target.take() == [("alice", "gpu_hold_ending")]
+    assert "symbolic link" in sender.take_failure()
+
+
+def test_who_waited_and_has_it_is_told() -> None:
+    target = Target()
+    sender = Notices([target], (), lambda: Now(wall=Wall(0), boot=Boot(0), boot_id="b"))
+    sender.add_answer(grant(), lambda _: (1, 2), has_waited=True)
+    assert target.given == [
+        ("alice", Alert("gpu_wait_over", "your turn has come: GPU 1.0 is booked for x"))
+    ]
+    sender.add_answer(grant(already=True), lambda _: (1, 2), has_waited=True)
+    sender.add_answer(refusal(why=Refusal.NO_GPU_AVAILABLE), lambda _: (1, 2), has_waited=True)
+    assert len(target.given) == 1
+
+
+def with_findings(report: Report, *kinds: str) -> Report:
+    """The report with findings of these words, which the catalogue may not have yet."""
+    findings = tuple(
+        Finding(
+            kind=cast("Any", Kind(word)),
+            container=ContainerName(NAME),
+            slot=SlotId("1.0"),
+            reason="2 h",
+        )
+        for word in kinds
+    )
+    return replace(report, decision=replace(report.decision, findings=findings))
+
+
+def test_a_finding_about_a_container_is_told_once_however_the_readings_come_and_go() -> None:
+    one, target = life(), Target()
+    sender = notices(one, target)
+    for words in (["idle-holder"], [], ["idle-holder", "device-lost"], [], ["idle-holder"]):
+        sender.add_report(with_findings(one.sweep(), *words, "shared-slot"))
+        one.host.pass_time(60.0)
+    assert target.take() == [("alice", "gpu_idle"), ("alice", "gpu_lost")]
+    one.host.pass_time(REPEAT_S)
+    sender.add_report(with_findings(one.sweep()))
+    sender.add_report(with_findings(one.sweep(), "idle-holder"))
+    ((_, idle),) = target.given
+    assert idle.message == (
+        f"container {NAME} holds GPU 1.0 and does not use it (2 h); if you are done, release it:"
+        f" docker rm -f {NAME}"
+    )

@@ -26,6 +26,7 @@ NEW, OLD = "/root/ds01d-new.deb", "/root/ds01d-old.deb"
 EVERYWHERE = ("/etc", "/usr", "/opt", "/var/lib/ds01", "/var/log/ds01")
 COMMANDS = [
     "ds01d",
+    "ds01d-notify",
     "ds01ctl",
     "ds01-allocator",
     "ds01-dashboard",

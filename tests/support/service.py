@@ -29,7 +29,7 @@ from tests.support.samples import copy_sample
 
 PLACE: Final = "/usr/lib/ds01d/venv"
 UNIT: Final = "ds01d.service"
-COMMANDS: Final = ("ds01d", "ds01ctl", "ds01-allocator")
+COMMANDS: Final = ("ds01d", "ds01d-notify", "ds01ctl", "ds01-allocator")
 CONFIG: Final = "/etc/ds01/ds01d.toml"
 _PYTHON: Final = "/usr/bin/python3"
 # A machine that has just booted is slower than a process beside the tests.

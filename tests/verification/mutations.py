@@ -1050,10 +1050,54 @@ MUTATIONS = (
         invariant=15,
         name="users get notices of what is only observed",
         file="ds01d/daemon/notices.py",
-        old="        if self._target is None or not report.is_applied:\n",
-        new="        if self._target is None:\n",
+        old="        if not self._outboxes or not report.is_applied:\n",
+        new="        if not self._outboxes:\n",
         tests=(
             "tests/daemon/test_notices.py::test_nothing_is_told_in_mode_observe_or_where_it_is_off",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="whoever a label names gets mail",
+        file="ds01d/adapters/notices/mail.py",
+        old="        find_uid(notice.user)\n",
+        new="",
+        tests=("tests/adapters/notices/test_mail.py::test_who_is_no_user_of_this_host_gets_none",),
+    ),
+    Mutation(
+        invariant=12,
+        name="a terminal gets letters that it may obey",
+        file="ds01d/adapters/notices/terminals.py",
+        old='.encode("ascii", "backslashreplace")',
+        new='.encode("utf-8", "backslashreplace")',
+        tests=(
+            (
+                "tests/adapters/notices/test_terminals.py"
+                "::test_a_terminal_gets_ascii_and_nothing_that_it_obeys"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="mesg n refuses nothing",
+        file="ds01d/adapters/notices/terminals.py",
+        old="        and status.st_mode & stat.S_IWGRP\n",
+        new="",
+        tests=(
+            "tests/adapters/notices/test_terminals.py::test_one_that_refuses_messages_gets_none",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a notice that ends its sender is sent without end",
+        file="ds01d/notifier/delivery.py",
+        old="        if attempts > MAX_ATTEMPTS:\n",
+        new="        if False:\n",
+        tests=(
+            (
+                "tests/notifier/test_delivery.py"
+                "::test_one_that_kills_the_process_each_time_is_not_tried_without_end"
+            ),
         ),
     ),
     Mutation(

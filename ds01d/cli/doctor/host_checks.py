@@ -15,6 +15,7 @@ from pathlib import Path
 from ds01d import __version__
 from ds01d.cli.doctor.folder_checks import check_folders, check_writers
 from ds01d.cli.doctor.logrotate_checks import check_logrotate
+from ds01d.cli.doctor.notice_checks import check_notices
 from ds01d.cli.doctor.path_checks import check_directories, check_logs, effective_user
 from ds01d.cli.doctor.service_checks import UNIT, check_lab_units, check_service
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
@@ -49,6 +50,7 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield check_daemon(config, now)
     yield from check_event_stream(config, now)
     booted = Path("/run/systemd/system")
+    yield from check_notices(config, booted)
     yield from check_service(booted, Path("/var/log/journal"))
     yield from check_cron(CRON)
     yield from check_allocators()

@@ -109,7 +109,7 @@ def _describe_mode(status: os.stat_result) -> str:
 
 
 def check_logs(config: Config) -> Iterator[Check]:
-    """The logs that lines are added to, and the folder of notices."""
+    """The logs that lines are added to."""
     logs = {
         "operations log": config.logs.operations,
         "allocations log": config.logs.allocations,
@@ -124,14 +124,6 @@ def check_logs(config: Config) -> Iterator[Check]:
         else:
             detail = f"{path} is not writable for {effective_user()}; repairs continue without it"
             yield warn(name, detail, "create its folder, or grant write permission")
-
-    # Decision 239: what others wrote there is kept, so it has to be read, too.
-    folder = config.notify.folder
-    if folder is not None and _has_access(folder, os.R_OK | _CHANGE):
-        yield ok("notices", f"{folder} is writable")
-    elif folder is not None:
-        detail = f"{folder} is not writable for {effective_user()}; users get no notices"
-        yield warn("notices", detail, "create it, or grant write permission")
 
 
 def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:

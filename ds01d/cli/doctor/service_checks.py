@@ -49,7 +49,7 @@ def check_service(booted: Path, journal: Path) -> Iterator[Check]:
         yield ok("unit", "systemd is not running here")
         return
     command = (systemctl, "show", UNIT, f"--property={','.join((*_ASKED, *SANDBOX))}")
-    answer = _run_tool(command)
+    answer = run_tool(command)
     if isinstance(answer, str):
         yield warn("unit", f"systemctl failed: {answer}", "see systemctl status")
     else:
@@ -129,7 +129,7 @@ def _check_catalog() -> Iterator[Check]:
     if journalctl is None:
         return
     ids = [message.id for message in MESSAGES.values()]
-    answer = _run_tool((journalctl, "--list-catalog", *ids))
+    answer = run_tool((journalctl, "--list-catalog", *ids))
     catalog = "" if isinstance(answer, str) else answer.stdout
     missing = sum(ident not in catalog for ident in ids)
     if missing:
@@ -146,7 +146,7 @@ def check_lab_units(booted: Path, units: Sequence[str] = RELEASE_UNITS) -> Itera
     systemctl = shutil.which("systemctl")
     if systemctl is None or not booted.is_dir():
         return
-    answer = _run_tool((systemctl, "show", *units, "--property=Id,LoadState,ActiveState"))
+    answer = run_tool((systemctl, "show", *units, "--property=Id,LoadState,ActiveState"))
     if isinstance(answer, str):
         return  # `check_service` reports it
     states: dict[str, str] = {}
@@ -163,7 +163,7 @@ def check_lab_units(booted: Path, units: Sequence[str] = RELEASE_UNITS) -> Itera
         yield ok("lab units", f"{', '.join(states)}: active")
 
 
-def _run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
+def run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
     """The completed command, or why it could not run."""
     try:
         return subprocess.run(

@@ -1,0 +1,93 @@
+"""Notices in a file for each user, which a login shows: the newest of each container, as text."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ds01d.adapters.files.atomic_write import replace_file, wrap_write_errors
+from ds01d.adapters.notices.terminals import find_uid
+from ds01d.errors import DeliveryFailed, WriteFailed
+from ds01d.folders import make_folder, opened_folder
+from ds01d.model.notice import SpooledNotice
+from ds01d.text import make_printable
+
+FOLDER: Final = "greetings"
+_LASTS_S: Final = 72 * 3600.0
+_MAX_LINES: Final = 10
+_FOLDER_MODE: Final = 0o755
+
+
+class Greetings:
+    """Files in `folder`, which is made. Each is written as a whole, so nothing is in it twice."""
+
+    name: Final = "greetings"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._notices: dict[str, SpooledNotice] = {}
+        self._texts: dict[str, str] = {}
+
+    def send(self, notice: SpooledNotice) -> None:
+        """Put it into the file of its user. Raises `DeliveryFailed`."""
+        # Only users of this host log in; and a login is no path then.
+        find_uid(notice.user)
+        if "/" in notice.user or notice.user.startswith("."):
+            raise DeliveryFailed("the login is not a file name", is_final=True)
+        self._notices[notice.id] = notice
+        self._write(notice.user, notice.at)
+
+    def refresh(self, given: Sequence[SpooledNotice], now: float) -> None:
+        """Take what was given as all there is, and end what is over. Raises `DeliveryFailed`."""
+        self._notices = {notice.id: notice for notice in given if not _is_over(notice, now)}
+        users = {notice.user for notice in self._notices.values()}
+        with suppress(OSError), opened_folder(self._folder) as folder:
+            # Of an earlier process, too; what it left behind halfway is not ours to know.
+            users |= {entry.name for entry in os.scandir(folder) if entry.name[0] != "."}
+        for user in users:
+            self._write(user, now)
+
+    def _list_current(self, user: str, now: float) -> list[SpooledNotice]:
+        of_user = (notice for notice in self._notices.values() if notice.user == user)
+        return [notice for notice in of_user if not _is_over(notice, now)]
+
+    def _write(self, user: str, now: float) -> None:
+        text = format_greeting(self._list_current(user, now))
+        if self._texts.get(user) == text:
+            return
+        path = self._folder / user
+        try:
+            with wrap_write_errors(path):
+                make_folder(self._folder, _FOLDER_MODE)
+                if text:
+                    data = text.encode("utf-8", "backslashreplace")
+                    replace_file(path, data, mode=0o644, durable=False)
+                    self._texts[user] = text
+                    return
+                self._texts.pop(user, None)
+                with opened_folder(self._folder) as folder, suppress(FileNotFoundError):
+                    os.unlink(user, dir_fd=folder)
+        except WriteFailed as error:
+            raise DeliveryFailed(str(error)) from error
+
+
+def _is_over(notice: SpooledNotice, now: float) -> bool:
+    is_past = notice.until is not None and notice.until <= now
+    return is_past or now - notice.at > _LASTS_S
+
+
+def format_greeting(notices: Sequence[SpooledNotice]) -> str:
+    """The text: of each container the newest, oldest first; "" without any."""
+    ordered = sorted(notices, key=lambda notice: notice.at)
+    newest = {(notice.user, notice.container): notice for notice in ordered}
+    chosen = sorted(newest.values(), key=lambda notice: notice.at)[-_MAX_LINES:]
+    lines = [f"{_format_time(notice.at)}  {make_printable(notice.message)}" for notice in chosen]
+    return "".join(f"{line}\n" for line in ["GPU notices:", *lines]) if lines else ""
+
+
+def _format_time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
