@@ -37,12 +37,9 @@ class Durations(tuple[Seconds, ...]):
     def parse(cls, value: object) -> Durations:
         """Read "30m" or ["30m", "5m"]. Raises ValueError with what would be right."""
         several = value if isinstance(value, list) else [value]
-        if not 1 <= len(several) <= MAX_DURATIONS:
-            raise ValueError(f'write 1 to {MAX_DURATIONS} durations, like ["30m", "5m"]')
+        if not 1 <= len(several) <= 8:
+            raise ValueError('write 1 to 8 durations, like ["30m", "5m"]')
         return cls(sorted({Seconds.parse(entry) for entry in several}, reverse=True))
-
-
-MAX_DURATIONS: Final = 8
 
 
 class ConfigTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from ds01d.decide.decision import Decision
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import NOBODY
 from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.drift import Finding, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.drift import Finding, FindingKind, GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.holding import Holds, VerdictReason
 from ds01d.model.notice import Notice, NoticeKind
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
@@ -24,10 +24,10 @@ _LASTING_WAITS = frozenset(
 
 _QUOTA_REFUSALS = frozenset({Refusal.USER_AT_LIMIT, Refusal.AGGREGATE_GPU_QUOTA_EXCEEDED})
 
-# By the words of the findings, of which a container's user has to know.
-_OF_FINDINGS: Final[Mapping[str, NoticeKind]] = {
-    "idle-holder": NoticeKind.GPU_IDLE,
-    "device-lost": NoticeKind.GPU_LOST,
+# What of the findings the user of the container has to know.
+_OF_FINDINGS: Final[Mapping[FindingKind, NoticeKind]] = {
+    FindingKind.IDLE_HOLDER: NoticeKind.GPU_IDLE,
+    FindingKind.DEVICE_LOST: NoticeKind.GPU_LOST,
 }
 
 
@@ -45,7 +45,7 @@ def find_notices(
         if isinstance(verdict, Holds) and verdict.slots and _is_user(verdict.user):
             yield from _find_hold_end(name, verdict, verdict.user, index, hold_warnings_s)
     yield from _find_ended_holds(drifts, index)
-    yield from _report_findings(decision.findings, index)
+    yield from _report_findings(decision.findings)
 
 
 def explain_end_of_wait(answer: Allocated | Rejected) -> Notice | None:
@@ -106,19 +106,17 @@ def _find_hold_end(
     )
 
 
-def _report_findings(findings: Iterable[Finding], index: BooksIndex) -> Iterator[Notice]:
-    """What the user of a container has to know of it, once for all of its slots."""
-    of_container: dict[tuple[NoticeKind, ContainerName], list[Finding]] = {}
+def _report_findings(findings: Iterable[Finding]) -> Iterator[Notice]:
     for finding in findings:
-        kind = _OF_FINDINGS.get(finding.kind.value)
-        if kind is not None and finding.container is not None:
-            of_container.setdefault((kind, finding.container), []).append(finding)
-    for (kind, name), several in of_container.items():
-        user = index.find_booker(name)
-        if _is_user(user):
-            slots = frozenset(finding.slot for finding in several if finding.slot is not None)
-            reason = several[0].reason
-            yield Notice(kind=kind, user=user, subject=name, slots=slots, reason=reason)
+        kind = _OF_FINDINGS.get(finding.kind)
+        if kind is not None and finding.container is not None and _is_user(finding.user):
+            yield Notice(
+                kind=kind,
+                user=finding.user,
+                subject=finding.container,
+                slots=frozenset(finding.slots),
+                since=finding.since,
+            )
 
 
 def _find_ended_holds(drifts: Iterable[GatedDrift], index: BooksIndex) -> Iterator[Notice]:

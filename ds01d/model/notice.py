@@ -57,8 +57,8 @@ class Notice:
     """One notice to one user.
 
     `subject`: the container, "" where it is about no one of them. `until`: when a hold ends.
-    `stage`: which warning of it, in seconds before the end. `reason`: the rest, as text: numbers of
-    a quota, or what keeps an ended hold from its release.
+    `stage`: which warning of it, in seconds before the end. `since`: of what lasts. `reason`: the
+    rest, as text: numbers of a quota, or what keeps an ended hold from its release.
     """
 
     kind: NoticeKind
@@ -67,6 +67,7 @@ class Notice:
     slots: frozenset[SlotId] = frozenset()
     until: Wall | None = None
     stage: float = 0.0
+    since: Wall | None = None
     reason: str = ""
 
     @property

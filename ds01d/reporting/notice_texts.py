@@ -37,13 +37,14 @@ def describe_notice(notice: Notice) -> str:
         case NoticeKind.WAIT_OVER:
             return f"your turn has come: GPU {slots} is booked for {name}"
         case NoticeKind.GPU_IDLE:
+            since = _format_minute(notice.since)
             return (
-                f"container {name} holds GPU {slots} and does not use it ({reason});"
-                f" if you are done, release it: docker rm -f {name}"
+                f"container {name} holds GPU {slots} and has not used it since {since};"
+                f" if you are done with it: docker rm -f {name}"
             )
         case NoticeKind.GPU_LOST:
             return (
-                f"container {name} can no longer reach its GPU {slots} ({reason});"
+                f"container {name} can no longer open its GPU {slots};"
                 f" to get it back: docker restart {name}"
             )
 

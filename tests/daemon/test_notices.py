@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 
@@ -13,7 +13,7 @@ from ds01d.adapters.notices.spool import NoticeSpool, read_spool
 from ds01d.daemon.notices import REPEAT_S, Notices
 from ds01d.errors import Ds01Error, WriteFailed
 from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.drift import Finding
+from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.notice import Alert, GivenNotice, WrittenNotice
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall
 from ds01d.reconcile.report import Report
@@ -21,16 +21,6 @@ from tests.support.build import NAME, Life
 from tests.support.repairs import life
 
 ALICE = UserName("alice")
-
-
-class Kind(str):
-    """A word in the place of a `FindingKind`."""
-
-    __slots__ = ()
-
-    @property
-    def value(self) -> str:
-        return str(self)
 
 
 @dataclass
@@ -263,16 +253,19 @@ def test_who_waited_and_has_it_is_told() -> None:
     assert len(target.given) == 1
 
 
-def with_findings(report: Report, *kinds: str) -> Report:
-    """The report with findings of these words, which the catalogue may not have yet."""
+def with_findings(report: Report, *kinds: FindingKind) -> Report:
+    """The report of a pass that has found these."""
     findings = tuple(
         Finding(
-            kind=cast("Any", Kind(word)),
+            kind=kind,
             container=ContainerName(NAME),
             slot=SlotId("1.0"),
-            reason="2 h",
+            reason="as ever",
+            slots=(SlotId("1.0"), SlotId("1.1")),
+            user=ALICE,
+            since=Wall(1e9),
         )
-        for word in kinds
+        for kind in kinds
     )
     return replace(report, decision=replace(report.decision, findings=findings))
 
@@ -280,15 +273,17 @@ def with_findings(report: Report, *kinds: str) -> Report:
 def test_a_finding_about_a_container_is_told_once_however_the_readings_come_and_go() -> None:
     one, target = life(), Target()
     sender = notices(one, target)
-    for words in (["idle-holder"], [], ["idle-holder", "device-lost"], [], ["idle-holder"]):
-        sender.add_report(with_findings(one.sweep(), *words, "shared-slot"))
+    idle, lost = FindingKind.IDLE_HOLDER, FindingKind.DEVICE_LOST
+    for kinds in ([idle], [], [idle, lost], [], [idle]):
+        sender.add_report(with_findings(one.sweep(), *kinds, FindingKind.SHARED_SLOT))
         one.host.pass_time(60.0)
     assert target.take() == [("alice", "gpu_idle"), ("alice", "gpu_lost")]
     one.host.pass_time(REPEAT_S)
     sender.add_report(with_findings(one.sweep()))
-    sender.add_report(with_findings(one.sweep(), "idle-holder"))
-    ((_, idle),) = target.given
-    assert idle.message == (
-        f"container {NAME} holds GPU 1.0 and does not use it (2 h); if you are done, release it:"
-        f" docker rm -f {NAME}"
+    sender.add_report(with_findings(one.sweep(), idle))
+    ((_, alert),) = target.given
+    assert re.fullmatch(
+        rf"container {NAME} holds GPU 1\.0, 1\.1 and has not used it since 2001-09-\d\d \d\d:\d\d;"
+        rf" if you are done with it: docker rm -f {NAME}",
+        alert.message,
     )
