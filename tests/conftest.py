@@ -152,7 +152,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-_REAL_PARTS = {"docker", "machine", "gpu"}
+_REAL_PARTS = {"docker", "machine", "gpu", "browser"}
 
 
 def _needs_absent_gpu(item: pytest.Item) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,50 @@ def test_the_document_lists_exactly_these_words(known: Mapping[str, Labels]) -> 
     assert told.keys() == there.keys() - {"le", "version", "python"}
     for label in told.keys() - {"gpu", "profile", "kind"}:
         assert told[label] == there[label], label
+
+
+# Its library is for Python 3.11 and later.
+@pytest.mark.python_neutral
+def test_the_dashboard_is_one_by_grafanas_own_types() -> None:
+    """No registry has Grafana itself. Its SDK has the types of the version of `schemaVersion`.
+
+    Newer versions migrate a dashboard of it.
+    """
+    written = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    assert written["schemaVersion"] == 38
+    # Prometheus' own plugin knows that one: the text of the annotation.
+    assert [*find_losses(written, write_again(written))] == [".annotations.list[0].titleFormat"]
+
+
+@pytest.mark.python_neutral
+@pytest.mark.parametrize(
+    ("key", "wrong"), [("expr", "exrp"), ("gridPos", "gridpos"), ("unit", "units")]
+)
+def test_a_dashboard_with_a_wrong_key_would_be_found(key: str, wrong: str) -> None:
+    text = DASHBOARD.read_text(encoding="utf-8")
+    assert f'"{key}": ' in text
+    changed = json.loads(text.replace(f'"{key}": ', f'"{wrong}": ', 1))
+    losses = [*find_losses(changed, write_again(changed))]
+    assert any(place.endswith(f".{wrong}") for place in losses), losses
+
+
+def write_again(document: object) -> object:
+    """A dashboard as Grafana's SDK has understood it, queries and panels included."""
+    # By name: they have no types for mypy.
+    import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+    encoder = import_module("grafana_foundation_sdk.cog.encoder").JSONEncoder()
+    model = import_module("grafana_foundation_sdk.models.dashboard").Dashboard
+    again: object = json.loads(encoder.encode(model.from_json(document)))
+    return again
+
+
+def find_losses(written: object, again: object, path: str = "") -> Iterator[str]:
+    """The places at which something is missing or another in `again`."""
+    if isinstance(written, dict) and isinstance(again, dict):
+        for key, value in written.items():
+            yield from find_losses(value, again.get(key), f"{path}.{key}")
+    elif isinstance(written, list) and isinstance(again, list) and len(written) == len(again):
+        for number, pair in enumerate(zip(written, again, strict=True)):
+            yield from find_losses(*pair, f"{path}[{number}]")
+    elif written != again:
+        yield path

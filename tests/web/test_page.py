@@ -17,7 +17,8 @@ from ds01d.web.page import build_page
 from tests.support.books import until
 from tests.support.browser import Browser, find_browser
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+# What a browser does with the page is the same whatever Python has sent it.
+pytestmark = [pytest.mark.browser, pytest.mark.python_neutral, pytest.mark.timeout(300)]
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
