@@ -84,7 +84,7 @@ def _slot_blocks(state: DashboardState, key: RowKey) -> Iterator[Block]:
     yield Facts(tuple(_slot_facts(slot, gpu)))
     # The holder that was chosen comes first, those who share the slot with it after.
     for holder in sorted(slot.holders, key=lambda holder: holder.container != key.container):
-        yield Title(holder.container)
+        yield Title("holder")
         yield Facts(tuple(_holder_facts(holder)))
     if slot.foreign_holders:
         yield Title("used without a booking")
@@ -118,6 +118,7 @@ def _slot_facts(slot: SlotStatus, gpu: GpuStatus | None) -> Iterator[tuple[str, 
 
 
 def _holder_facts(holder: Holder) -> Iterator[tuple[str, Cell]]:
+    yield "container", holder.container
     yield "user", holder.shown_user or UNKNOWN
     if holder.user_by is not None:
         yield "whose it is by", holder.user_by.value

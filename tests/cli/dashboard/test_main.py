@@ -260,6 +260,9 @@ def test_a_look_that_finds_nothing_new_draws_the_age_alone(tmp_path: Path) -> No
             drawn += os.read(session.ours, 65536)
         assert b"rest._.1003" not in drawn
         assert len(drawn) < 3000
+        # Pasted at once: what follows the slash is no key that sorts, sweeps or ends.
+        session.type("/sq nobody\r")
+        session.expect("filter 'sq nobody'", 60)
         session.type("q")
         assert session.end() == 0
     finally:

@@ -41,10 +41,10 @@ class Dashboard(App[None]):
     CSS = """
     Screen { layout: vertical; }
     #filter { display: none; height: 1; }
-    #filter.shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # First of all: what is typed fast or pasted after it, "q" among it, goes to the field.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("o", "order(1)", "Order"),
         Binding("O", "order(-1)", show=False),
         Binding("r", "reverse", show=False),
@@ -128,7 +128,7 @@ class Dashboard(App[None]):
         if self._state is None:
             return
         # Beside them: the head, the titles, the keys, and the filter while it is typed.
-        taken = len(lines) + 3 + main.query_one("#filter").has_class("shown")
+        taken = len(lines) + 3 + main.query_one("#filter").display
         self._board = build_board(self._state, self.choice, width, max(1, height - taken))
         board = self._board
         main.query_one("#head", LineBlock).show_lines([board.head])
@@ -153,10 +153,11 @@ class Dashboard(App[None]):
         await self._open_page(detail_title(key), lambda state: detail_blocks(state, key))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Above a page only what works there is offered."""
+        """Above a page only what works there is offered; in the filter a slash is one."""
         del parameters
-        is_page = isinstance(self.screen, TextScreen)
-        return not (is_page and action in _BOARD_ACTIONS)
+        if action == "filter" and isinstance(self.focused, Input):
+            return False
+        return not (isinstance(self.screen, TextScreen) and action in _BOARD_ACTIONS)
 
     def action_order(self, step: int) -> None:
         """Sort by the next, or the one before."""
@@ -202,8 +203,8 @@ class Dashboard(App[None]):
     def action_filter(self) -> None:
         """Ask what to show only."""
         field = self.query_one("#filter", Input)
-        field.add_class("shown")
-        field.focus()
+        field.display = True
+        self.screen.set_focus(field)
         self._paint()
 
     def action_unfilter(self) -> None:
@@ -223,8 +224,8 @@ class Dashboard(App[None]):
 
     def _leave_filter(self) -> None:
         main = self.screen_stack[0]
-        main.query_one("#filter").remove_class("shown")
-        main.query_one(SlotGrid).focus()
+        main.query_one("#filter").display = False
+        main.set_focus(main.query_one(SlotGrid))
         self._paint()
 
     def _choose(self, rows: RowChoice) -> None:

@@ -181,7 +181,7 @@ def test_slash_filters_and_escape_ends_it() -> None:
         await pilot.press("slash", *"carol", "enter")
         await drawn(app, pilot, "filter 'carol': 8 of 56")
         await gone(app, pilot, "alice")
-        assert not app.query_one("#filter").has_class("shown")
+        assert not app.query_one("#filter").display
         await pilot.press("escape")
         await drawn(app, pilot, "alice")
         await gone(app, pilot, "filter 'carol'")
