@@ -121,7 +121,7 @@ def _holder_facts(holder: Holder) -> Iterator[tuple[str, Cell]]:
     yield "container", holder.container
     yield "user", holder.shown_user or UNKNOWN
     if holder.user_by is not None:
-        yield "whose it is by", holder.user_by.value
+        yield "user by", holder.user_by.value
     if not holder.is_charged:
         yield "quota", "does not count"
     yield "state", state_cell(holder.state)

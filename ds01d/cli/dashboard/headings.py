@@ -71,7 +71,8 @@ def gpu_pieces(heading: GpuHeading, width: int) -> Pieces:
         parts += [Part(1, "no readings", Tone.FAINT)]
     else:
         parts += _gpu_parts(gpu, width)
-    free = f"{heading.free}/{heading.slots} free"
+    # The books alone do not have those that use a slot without a booking.
+    free = f"{heading.free}/{heading.slots} {FREE if heading.is_seen else 'not booked'}"
     parts.append(Part(3, free, Tone.FAINT if not heading.free else Tone.PLAIN))
     return _fit_parts(parts, width, " ")
 
@@ -112,7 +113,8 @@ def _head_parts(head: HeadLine) -> list[Part]:
         parts.append(_readings_part(view.daemon, now))
     slots = {row.slot.id for row in head.rows}
     free = sum(row.state == FREE for row in head.rows)
-    parts.append(Part(2, f"{free} of {format_count(len(slots), 'slot')} free"))
+    word = FREE if view.daemon is not None else "not booked"
+    parts.append(Part(2, f"{free} of {format_count(len(slots), 'slot')} {word}"))
     if view.daemon is None:
         parts.append(Part(4, f"drifts {UNKNOWN}", Tone.FAINT))
     else:

@@ -73,7 +73,7 @@ def _name_cell(row: SlotRow, _: Wall, width: int) -> Piece:
     tone = row.problems[0].tone if row.problems else Tone.PLAIN
     if row.holder is None:
         others = ", ".join(row.slot.shown_foreign)
-        name = f"({others})" if others else FREE
+        name = f"({others})" if others else FREE if row.is_seen else "not booked"
         tone = tone or (Tone.WARN if others else Tone.FAINT)
     else:
         name = row.holder.container

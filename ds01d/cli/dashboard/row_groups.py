@@ -91,7 +91,11 @@ def _group_by_gpu(
         if is_filtered and index not in below:
             continue
         heading = GpuHeading(
-            index=index, gpu=gpus.get(index), slots=len(slots[index]), free=free[index]
+            index=index,
+            gpu=gpus.get(index),
+            slots=len(slots[index]),
+            free=free[index],
+            is_seen=view.daemon is not None,
         )
         yield RowGroup(heading=heading, rows=tuple(below.get(index, ())), together=True)
 

@@ -23,11 +23,15 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRow:
-    """A holder of a slot, or the slot itself where nobody holds it."""
+    """A holder of a slot, or the slot itself where nobody holds it.
+
+    `is_seen`: ds01d runs, so it is known who uses the slot without a booking.
+    """
 
     slot: SlotStatus
     holder: Holder | None
     problems: tuple[Problem, ...] = ()
+    is_seen: bool = True
 
     @property
     def key(self) -> RowKey:
@@ -72,6 +76,7 @@ class GpuHeading:
     gpu: GpuStatus | None
     slots: int
     free: int
+    is_seen: bool = True
 
     @property
     def key(self) -> RowKey:
@@ -102,6 +107,7 @@ def list_rows(view: StatusView, problems: Iterable[Problem]) -> tuple[SlotRow, .
             slot=slot,
             holder=holder,
             problems=tuple(index.find_at(slot, holder)),
+            is_seen=view.daemon is not None,
         )
         for slot in view.slots
         for holder in (slot.holders or (None,))

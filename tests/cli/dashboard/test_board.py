@@ -244,7 +244,7 @@ def test_without_a_daemon_nothing_looks_like_a_reading() -> None:
     assert "ds01d NOT RUNNING for 1 m 4 s" in text_of(board.head)
     assert "drifts ?" in text_of(board.head)
     text = shown(board)
-    assert "GPU 0 no readings" in text
+    assert "GPU 0 no readings 0/7 not booked" in text
     assert "%" not in text
     assert "!" not in text
 

@@ -278,7 +278,9 @@ def test_without_textual_one_line_names_the_extra(tmp_path: Path) -> None:
     assert code == 1
     assert "pip install 'ds01d[dashboard]'" in drawn
     assert drawn.count("\n") == 1
-    for one in ("--once", "--json"):
-        code, drawn = on_a_terminal([*words, one], env)
+    # A terminal on which nothing can be drawn gets what a pipe gets.
+    plain = {**env, "TERM": "dumb"}
+    for more, around in ((["--once"], env), (["--json"], env), ([], plain)):
+        code, drawn = on_a_terminal([*words, *more], around)
         assert code == 0
         assert "owned" in drawn
