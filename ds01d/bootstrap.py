@@ -19,6 +19,7 @@ from ds01d.adapters.docker.cached_running import CachedRunning
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
 from ds01d.adapters.docker.sessions import DockerSessions
+from ds01d.adapters.host.access_report import AccessReport
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.device_cgroups import DeviceCgroups
 from ds01d.adapters.host.owners_file import OwnersFile
@@ -142,7 +143,7 @@ def open_parts(
         limits=books.limits,
         passwd=passwd,
         owners=OwnersFile(config.books.owners),
-        device_rules=DeviceCgroups(),
+        device_rules=DeviceCgroups(report=AccessReport(), now=HostClock().now),
         state_dir=own_dir,
         published=PublishedStatus(config),
         # With a watch, its events tell what lives; a command lists.

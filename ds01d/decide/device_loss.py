@@ -12,7 +12,7 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.checkpoint import DeviceLoss
 from ds01d.model.containers import Container, State
-from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR
+from ds01d.model.device_access import CONTROL_MINOR, DeviceAccess
 from ds01d.model.devices import Inventory
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId
@@ -38,15 +38,23 @@ def follow_losses(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId,
 
 def find_denied(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:
     """The held slots whose device the kernel denies a container: the minor of a denied node."""
-    access = index.snapshot.device_access.get(container.id)
+    access = find_access(container, index)
     if access is None:
         return {}
     denied: dict[SlotId, int] = {}
     for slot, minor in find_minors(container, verdict, index).items():
         for node in (minor, CONTROL_MINOR):
-            if not access.allows(NVIDIA_MAJOR, node):
+            if access.denies(node):
                 denied.setdefault(slot, node)
     return denied
+
+
+def find_access(container: Container, index: BooksIndex) -> DeviceAccess | None:
+    """What a container may open; None: that is not known of it as it runs now."""
+    access = index.snapshot.device_access.get(container.id)
+    if access is None or access.started not in (None, container.started):
+        return None
+    return access
 
 
 def find_minors(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:

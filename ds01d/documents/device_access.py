@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ds01d.decide.device_loss import find_denied, find_minors
+from ds01d.decide.device_loss import find_access, find_denied, find_minors
 from ds01d.decide.index import BooksIndex
 from ds01d.documents.values import Section
 from ds01d.model.containers import Container
@@ -20,7 +20,7 @@ def device_section(
     if not minors:
         return None
     nodes = [name_node(minor) for minor in sorted({*minors.values()})]
-    if container.id not in index.snapshot.device_access:
+    if find_access(container, index) is None:
         # With cgroup v2 the rules are a program that nobody can read as rules.
         reason = "the rules of its cgroup cannot be read here; sudo ds01ctl doctor tries"
         return {"needs": nodes, "can_open": None, "unknown": reason}

@@ -16,8 +16,12 @@ import pytest
 from simulation import nvml
 from simulation.machine import Machine
 from tests.support.books import until
+from tests.support.daemon import ROOT
 from tests.support.service import Service
 
+pytestmark = pytest.mark.machine
+
+UNITS = ("ds01d-devices.service", "ds01d-devices.timer")
 LABELS = {"aime.mlc": "alice", "ds01.managed": "true"}
 NODES = """
 mkdir -p /dev/char
@@ -34,6 +38,8 @@ def service(service_binds: dict[str, Path]) -> Iterator[Service]:
     with Machine(binds=service_binds) as machine:
         service = Service(machine)
         service.install(nvml.prod4())
+        for unit in UNITS:
+            machine.put(f"/usr/lib/systemd/system/{unit}", ROOT / "systemd" / unit)
         path = "/etc/docker/daemon.json"
         settings = json.loads(machine.path(path).read_text())
         machine.put(path, json.dumps({**settings, "exec-opts": ["native.cgroupdriver=systemd"]}))
@@ -74,9 +80,20 @@ def test_a_reload_of_systemd_takes_a_gpu_and_doctor_tells(service: Service) -> N
     assert (access["needs"], access["can_open"]) == (["/dev/nvidia1"], None)
     assert service.ctl("status")["findings"] == []
 
+    # What root's unit leaves for it, it knows.
+    with service.logging("finding.new", DS01_FINDING="device-lost", DS01_CONTAINER=name):
+        machine.run("systemctl", "start", UNITS[0])
+    (finding,) = service.ctl("status")["findings"]
+    assert (finding["container"], finding["user"], finding["slots"]) == (name, "alice", ["1.0"])
+    assert service.ctl("explain", name)["device_access"]["can_open"] is False
+    exposure = machine.run("systemd-analyze", "security", "--no-pager", UNITS[0]).stdout
+    assert float(exposure.rsplit("Overall exposure level for ", 1)[1].split()[1]) <= 3.0
+
     # Docker makes a new cgroup. With the links that NVIDIA's tool makes, systemd knows the devices.
     machine.run("sh", "-euc", LINKS)
-    machine.run("docker", "restart", "--time=0", name)
+    # What was tried before says nothing of this start.
+    with service.logging("finding.gone", DS01_FINDING="device-lost"):
+        machine.run("docker", "restart", "--time=0", name)
     assert told(service) == [("ok", "1 container can open the requested GPUs")]
     machine.run("systemctl", "daemon-reload")
     assert told(service) == [("ok", "1 container can open the requested GPUs")]

@@ -1,20 +1,21 @@
 """The device rules of containers, as cgroup v1 shows them to everybody (`devices.list`).
 
 With cgroup v2 the rules are a BPF program, which only root can ask for and nobody can read as
-rules: there this has no answer, and `device_probe` tries the access itself.
+rules: there `device_probe` tries the access, as root, and leaves a report.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from ds01d.adapters.files.safe_read import NotRead, read_bytes
+from ds01d.adapters.host.access_report import AccessReport
 from ds01d.model.device_access import DeviceAccess, DeviceRule
-from ds01d.model.primitives import ContainerId
+from ds01d.model.primitives import ContainerId, Now
 
 HIERARCHY: Final = Path("/sys/fs/cgroup/devices")
 _FOLDER: Final = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
@@ -26,8 +27,15 @@ _MAX_BYTES: Final = 1024 * 1024
 class DeviceCgroups:
     """Reads them. `hierarchy`: of the controller `devices`; without it nothing is known."""
 
-    def __init__(self, hierarchy: Path = HIERARCHY) -> None:
-        self._hierarchy = hierarchy
+    def __init__(
+        self,
+        hierarchy: Path = HIERARCHY,
+        *,
+        report: AccessReport | None = None,
+        now: Callable[[], Now] | None = None,
+    ) -> None:
+        """`report`: what root tried, for containers whose rules cannot be read; `now`: its age."""
+        self._hierarchy, self._report, self._now = hierarchy, report, now
 
     def read_access(
         self, containers: Collection[ContainerId]
@@ -42,6 +50,9 @@ class DeviceCgroups:
             # A parent cgroup that somebody named after another container makes two of them.
             if len(paths) == 1 and (rules := _read_rules(Path(paths[0]))) is not None:
                 access[container] = rules
+        unread = {*containers} - access.keys()
+        if self._report is not None and self._now is not None and unread:
+            access |= self._report.read_access(unread, self._now())
         return access
 
     def _find_folders(self, folder: str, depth: int) -> Iterator[tuple[ContainerId, str]]:

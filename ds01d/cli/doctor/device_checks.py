@@ -7,6 +7,7 @@ container for a moment. Nothing of a container is changed.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,19 +17,21 @@ import msgspec
 from ds01d.adapters.docker.decoding import decode_answer
 from ds01d.adapters.docker.engine_info import read_info
 from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.adapters.host.access_report import AccessReport
 from ds01d.adapters.host.device_probe import find_denied_nodes
 from ds01d.cli.doctor.source_checks import Check, ok, warn
 from ds01d.config import Config
 from ds01d.decide.device_loss import find_minors
 from ds01d.errors import Ds01Error
 from ds01d.model.containers import Container
-from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR, name_node
-from ds01d.model.primitives import Source, Unknown
+from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR, TriedAccess, name_node
+from ds01d.model.primitives import ContainerName, Source, Unknown
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.text import format_count
 
 _NAME: Final = "device access"
+_SECOND_LOOK_S: Final = 1.0
 _LOST_FIX: Final = (
     "docker restart it: systemd has replaced the rules of its cgroup (see docs/operations.md)"
 )
@@ -74,29 +77,63 @@ def _check_reload(client: HttpClient, dev: Path) -> Iterator[Check]:
 
 def _check_containers(world: World, config: Config, client: HttpClient) -> Iterator[Check]:
     """Try the nodes of every container that holds a slot by its request."""
+    checked = 0
     try:
-        decision = Reconciler(world, config).plan().decision
+        for name, answer in _try_containers(world, config, client):
+            if isinstance(answer, Unknown):
+                yield warn(_NAME, f"of {name} is not known: {answer.reason}", "run it again")
+            elif answer.denied:
+                nodes = ", ".join(map(name_node, sorted(answer.denied)))
+                yield warn(_NAME, f"{name} runs and cannot open {nodes}", _LOST_FIX)
+            else:
+                checked += 1
     except Ds01Error as error:
         yield warn(_NAME, f"of containers is not known: {error}", "see the checks above")
-        return
-    index, checked = decision.index, 0
+    if checked:
+        yield ok(_NAME, f"{format_count(checked, 'container')} can open the requested GPUs")
+
+
+def publish_devices(world: World, config: Config, report: AccessReport) -> int:
+    """Try them all and leave what was found for ds01d; how many. Raises `Ds01Error`."""
+    client = HttpClient(config.docker.url, config.docker.timeout_s)
+    answers = _try_containers(world, config, client)
+    tried = [answer for _, answer in answers if isinstance(answer, TriedAccess)]
+    report.write(tried, world.clock.now())
+    return len(tried)
+
+
+def _try_containers(
+    world: World, config: Config, client: HttpClient
+) -> Iterator[tuple[ContainerName, TriedAccess | Unknown]]:
+    """Each running container that holds what it requested. Raises `Ds01Error`."""
+    decision = Reconciler(world, config).plan().decision
+    index = decision.index
     for name, verdict in decision.verdicts.items() if index is not None else ():
         container = None if index is None else index.containers.get(name)
-        if index is None or container is None:
+        if index is None or container is None or container.started is None:
             continue
         minors = {*find_minors(container, verdict, index).values()}
         if not minors:
             continue
-        nodes = [name_node(minor) for minor in (*sorted(minors), CONTROL_MINOR)]
-        denied = _probe(client, container, nodes)
+        nodes = {name_node(minor): minor for minor in (*sorted(minors), CONTROL_MINOR)}
+        denied = _probe(client, container, [*nodes])
+        # Decision 268: runc denies everything for a moment while it changes rules.
+        if not isinstance(denied, Unknown) and denied:
+            time.sleep(_SECOND_LOOK_S)
+            denied = _probe(client, container, [*nodes])
         if isinstance(denied, Unknown):
-            yield warn(_NAME, f"of {name} is not known: {denied.reason}", "run it again")
-        elif denied:
-            yield warn(_NAME, f"{name} runs and cannot open {', '.join(denied)}", _LOST_FIX)
-        else:
-            checked += 1
-    if checked:
-        yield ok(_NAME, f"{format_count(checked, 'container')} can open the requested GPUs")
+            yield name, denied
+            continue
+        lost = frozenset(nodes[node] for node in denied)
+        yield (
+            name,
+            TriedAccess(
+                container=container.id,
+                started=container.started,
+                allowed=frozenset(nodes.values()) - lost,
+                denied=lost,
+            ),
+        )
 
 
 def _probe(client: HttpClient, container: Container, nodes: list[str]) -> list[str] | Unknown:

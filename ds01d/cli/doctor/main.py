@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from ds01d.adapters.host.access_report import AccessReport
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
+from ds01d.cli.doctor import device_checks
 from ds01d.cli.doctor.container_checks import check_containers
 from ds01d.cli.doctor.device_checks import check_devices
 from ds01d.cli.doctor.host_checks import check_host
@@ -22,21 +24,30 @@ from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.config_checks import describe_risks
 from ds01d.config_file import DEFAULT_PATH, find_named_file
-from ds01d.errors import ConfigError
+from ds01d.errors import ConfigError, Refused
 from ds01d.model.primitives import Wall
+from ds01d.text import format_count
 
 _TONES = {Health.OK: Tone.GOOD, Health.WARN: Tone.WARN, Health.FAIL: Tone.BAD}
 
 
 @click.command()
+@click.option(
+    "--publish-devices",
+    is_flag=True,
+    help="Only try, as root, whether containers can open their GPUs, and leave the result for"
+    " ds01d (ds01d-devices.timer does).",
+)
 @json_option
 @config_option
 @click.pass_obj
-def doctor(invocation: Invocation, *, as_json: bool) -> int:
+def doctor(invocation: Invocation, *, publish_devices: bool, as_json: bool) -> int:
     """Check whether this host can run ds01d, with a fix for each problem. Change nothing.
 
     Checks with the permissions of the caller. Exit code: 0, or 1 if a check fails.
     """
+    if publish_devices:
+        return _publish_devices(invocation)
     now = Wall(time.time())
     # All of them before the first line: the exit code and the summary need them.
     checks = tuple(_run_checks(invocation, now))
@@ -69,6 +80,16 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
             [table, Sentence(""), Sentence(summary, Tone.BAD if failed else Tone.GOOD)], now
         )
     return ERROR if failed else CONSISTENT
+
+
+def _publish_devices(invocation: Invocation) -> int:
+    if os.geteuid() != 0:
+        raise Refused("only root can try the devices of containers")
+    config = invocation.config()
+    with invocation.environment.open_world(config) as world:
+        count = device_checks.publish_devices(world, config, AccessReport())
+    click.echo(f"{format_count(count, 'container')} tried")
+    return CONSISTENT
 
 
 def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
