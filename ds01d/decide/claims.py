@@ -22,7 +22,6 @@ from ds01d.decide.ownership import choose_owner, find_named_user, has_user, pars
 from ds01d.model.books import AllocatorState, BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, RefKind, State
-from ds01d.model.limits import sanitize_login
 from ds01d.model.primitives import (
     BookingId,
     ContainerId,
@@ -31,6 +30,7 @@ from ds01d.model.primitives import (
     UserName,
 )
 from ds01d.model.reservation import ProcessState, is_made_up
+from ds01d.model.sanitized_logins import sanitize_login
 from ds01d.model.snapshot import Snapshot
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from ds01d.decide.ownership import find_owner, is_login
 from ds01d.model.books import Record
 from ds01d.model.containers import Container
-from ds01d.model.limits import Limits, sanitize_login
+from ds01d.model.limits import Limits
 from ds01d.model.ownership import Owner, OwnerSource
 from ds01d.model.primitives import ContainerName, UserName
+from ds01d.model.sanitized_logins import sanitize_login
 from ds01d.model.snapshot import Snapshot
 
 # A group has no hyphen: else "ds01-students-anna-maria.slice" would be that of a user maria too.

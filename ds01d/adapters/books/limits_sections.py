@@ -20,8 +20,8 @@ from ds01d.adapters.books.limits_layers import (
 )
 from ds01d.adapters.books.quotas import RESERVATION_KEYS
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
-from ds01d.model.limits import sanitize_login
 from ds01d.model.primitives import UserName
+from ds01d.model.sanitized_logins import sanitize_login
 
 T = TypeVar("T")
 
