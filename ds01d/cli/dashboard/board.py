@@ -105,6 +105,7 @@ def build_board(state: DashboardState, choice: BoardChoice, width: int, height: 
     # What is wrong has a place of its own, however many rows there are.
     reserved = min(_LEAST_BELOW, len(problems))
     room = max(1, height - reserved)
+    # The rows decide first: below them stands what fits.
     placement, hides_free = _place_rows(view, rows, choice.rows, (width, room))
     wanted = [row for column in placement.columns for row in column if isinstance(row, SlotRow)]
     # Narrower than that a row is cut: a few columns of it say more than squeezed ones.
@@ -178,6 +179,7 @@ def _repeat_titles(titles: Pieces, count: int) -> Pieces:
 def _lines_below(
     state: DashboardState, problems: Sequence[Problem], width: int
 ) -> Iterator[Pieces]:
+    # What is wrong comes before what was done.
     yield from (problem_pieces(problem, state.now, width) for problem in problems)
     if state.log_problem:
         yield join_pieces([Piece(state.log_problem, Tone.BAD)], width)

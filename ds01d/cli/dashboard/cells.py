@@ -33,6 +33,7 @@ Pieces: TypeAlias = tuple[Piece, ...]
 def clean_text(text: str) -> str:
     """Untrusted text as it may be drawn: no control character, nothing without a width."""
     shown = shorten_text(text, _MOST)
+    # Nearly all names; every cell of every look comes through here.
     if shown.isascii():
         return shown
     # Marks that combine can be piled up without end, over the lines above and below.
@@ -43,6 +44,7 @@ def fit_text(text: str, width: int, *, right: bool = False) -> str:
     """Exactly `width` columns of it, with an ellipsis where it is cut; `right`: at the right."""
     shown = clean_text(text)
     size = cell_len(shown)
+    # Cut by columns, not by characters: a wide one would push the rest of the line.
     if size > width:
         shown = _cut_text(shown, width - 1) + _ELLIPSIS if width > 0 else ""
         size = cell_len(shown)

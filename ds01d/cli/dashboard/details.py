@@ -78,6 +78,7 @@ def _slot_blocks(state: DashboardState, key: RowKey) -> Iterator[Block]:
     if slot is None:
         yield Sentence(f"slot {key.subject} is not in the books any more", Tone.WARN)
         return
+    # The page stays open, and the world goes on.
     if key.container and all(holder.container != key.container for holder in slot.holders):
         yield Sentence(f"{key.container} does not hold it any more", Tone.WARN)
     gpu = next((gpu for gpu in view.gpus if str(gpu.index) == gpu_index(slot)), None)
@@ -134,12 +135,14 @@ def _holder_facts(holder: Holder) -> Iterator[tuple[str, Cell]]:
 
 
 def _problem_blocks(view: StatusView, slot: SlotStatus) -> Iterator[Block]:
+    # No drifts and no knowledge of drifts must not look alike.
     if view.daemon is None:
         yield Title("drifts and findings")
         yield Sentence("known only while ds01d runs", Tone.FAINT)
         return
     index = ProblemIndex(list_problems(view))
     problems: dict[Problem, None] = {}
+    # A drift of two holders is listed once.
     for holder in (*slot.holders, None):
         problems.update(dict.fromkeys(index.find_at(slot, holder)))
     if problems:

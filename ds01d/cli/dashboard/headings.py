@@ -67,6 +67,7 @@ def gpu_pieces(heading: GpuHeading, width: int) -> Pieces:
     """A GPU on a line: name, temperature, memory, utilisation, health."""
     gpu = heading.gpu
     parts = [Part(0, f"GPU {heading.index}", Tone.STRONG)]
+    # Without a reading there is nothing to be left out, and nothing that looks like a zero.
     if gpu is None:
         parts += [Part(1, "no readings", Tone.FAINT)]
     else:
@@ -105,10 +106,12 @@ def problem_pieces(problem: Problem, now: Wall, width: int) -> Pieces:
 
 def _head_parts(head: HeadLine) -> list[Part]:
     view, now = head.view, head.now
+    # Ranks: whether it can be trusted, what is wrong, how much is free, and last its own name.
     parts = [Part(9, "ds01-dashboard", Tone.STRONG)]
     if head.paused_at is not None:
         parts.append(Part(0, f"PAUSED at {_clock(head.paused_at)}", Tone.BAD))
     parts.append(_age_part(view, now))
+    # An age of readings that are not shown would only confuse.
     if view.daemon is not None:
         parts.append(_readings_part(view.daemon, now))
     slots = {row.slot.id for row in head.rows}
@@ -182,6 +185,7 @@ def _gpu_parts(gpu: GpuStatus, width: int) -> list[Part]:
 def _fit_parts(parts: Sequence[Part], width: int, gap: str) -> Pieces:
     """The parts that have room, in their order."""
     fitting = list(parts)
+    # Whole parts go: half a number would be another number.
     while len(fitting) > 1 and _parts_width(fitting, gap) > width:
         fitting.remove(max(fitting, key=lambda part: part.rank))
     pieces: list[Piece] = []

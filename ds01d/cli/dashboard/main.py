@@ -131,6 +131,7 @@ def _run_live(poller: Poller, interval: float, *, mouse: bool) -> int:
         sweep=poller.sweep,
         interval_s=interval,
     )
+    # With the mouse reported to us the terminal cannot select text, which some want more.
     app.run(mouse=mouse)
     return app.return_code or CONSISTENT
 

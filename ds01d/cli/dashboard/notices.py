@@ -14,6 +14,7 @@ _MOST_EACH, _MOST = 2, 6
 def notice_lines(sentences: Iterable[Sentence], width: int) -> tuple[Pieces, ...]:
     """The sentences, each in two lines at most, all of them in six: the rows stay in view."""
     lines: list[Pieces] = []
+    # A reason may be a driver's page of text.
     for sentence in sentences:
         texts = wrap(
             clean_text(sentence.text), max(10, width), max_lines=_MOST_EACH, placeholder=" …"

@@ -40,6 +40,7 @@ def place_groups(groups: Sequence[RowGroup], width: int, height: int) -> Placeme
 
 def _place_in(groups: Sequence[RowGroup], count: int, width: int, height: int) -> Placement:
     blocks = [block for group in groups for block in _divide_group(group, height)]
+    # Columns of equal height: a last one that is nearly empty wastes what others lack.
     total = sum(map(len, blocks))
     each = max([-(-total // count), *map(len, blocks)], default=0)
     # Blocks are not divided, so the lowest height at which they fit is found by trying.
@@ -60,6 +61,7 @@ def _fill_columns(blocks: Sequence[tuple[Row, ...]], height: int) -> list[tuple[
 def _divide_group(group: RowGroup, height: int) -> Iterator[tuple[Row, ...]]:
     """What stays together: a GPU with its slots, elsewhere a heading with the row below it."""
     lines = group.lines
+    # A GPU taller than the screen cannot stay together anyway.
     if group.together and len(lines) <= height:
         yield lines
         return

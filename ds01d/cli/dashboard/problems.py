@@ -64,6 +64,7 @@ def list_problems(view: StatusView) -> tuple[Problem, ...]:
         )
         for drift in daemon.open_drifts
     ]
+    # Findings wait for a person, whatever time it takes; a failed repair comes before them.
     problems += [
         Problem(
             kind=finding.kind.value,
@@ -86,6 +87,7 @@ class ProblemIndex:
         self._by_container: dict[str, list[Problem]] = {}
         self._by_slot: dict[str, list[Problem]] = {}
         for problem in problems:
+            # One that names both is found by both, and given for its container only.
             if problem.container:
                 self._by_container.setdefault(problem.container, []).append(problem)
             if problem.slot:

@@ -125,6 +125,7 @@ def _memory_text(row: SlotRow, _: Wall) -> str:
 
 def _memory_cell(row: SlotRow, _: Wall, width: int) -> Piece:
     slot, share = row.slot, row.memory_share
+    # A share is compared faster than an amount, which comes only where both have room.
     if width >= AMOUNT_AT:
         amount = format_memory(row.memory_used, slot.memory_total)
         return _bar_piece(share, amount, width, 9)
@@ -140,6 +141,7 @@ def _utilization_cell(row: SlotRow, _: Wall, width: int) -> Piece:
 
 
 def _share_cell(share: float | None, width: int) -> Piece:
+    # A bar of three columns tells less than the number in its place.
     if width < BAR_AT:
         tone = Tone.FAINT if share is None else Tone.PLAIN
         return Piece(fit_text(format_share(share), width, right=True), tone)
@@ -178,6 +180,7 @@ def _ends_cell(row: SlotRow, now: Wall, width: int) -> Piece:
     text = _ends_text(row, now)
     if text_width(text) > width:
         text = format_short_span(until - now, brief=True)
+    # Soon enough to save one's work.
     tone = Tone.WARN if until - now < _SOON_S else Tone.PLAIN
     return Piece(fit_text(text, width, right=True), tone)
 
@@ -193,6 +196,7 @@ def _type_cell(row: SlotRow, now: Wall, width: int) -> Piece:
 def _notes_text(row: SlotRow, _: Wall) -> str:
     """What is wrong there, and who else uses it."""
     notes = [f"{problem.kind} {problem.standing}" for problem in row.problems]
+    # Without a holder the others stand in the place of its name.
     if row.slot.foreign and row.holder is not None:
         notes.append(f"also {', '.join(row.slot.shown_foreign)}")
     return "; ".join(notes)

@@ -64,6 +64,7 @@ def group_rows(view: StatusView, rows: Sequence[SlotRow], choice: RowChoice) -> 
         if not (choice.hides_free and row.is_free)
         and all(word in row_text(row) for word in choice.words)
     ]
+    # By GPU only in the order of slots: in any other the slots of a GPU do not stand together.
     if choice.order is RowOrder.SLOT:
         groups = list(_group_by_gpu(view, rows, wanted, is_filtered=bool(choice.words)))
         return groups[::-1] if choice.is_reversed else groups
@@ -88,6 +89,7 @@ def _group_by_gpu(
     for row in wanted:
         below.setdefault(gpu_index(row.slot), []).append(row)
     for index in sorted(slots, key=_natural_key):
+        # A heading without rows would look like a GPU without slots.
         if is_filtered and index not in below:
             continue
         heading = GpuHeading(

@@ -53,6 +53,7 @@ class SlotRow:
     def memory_used(self) -> int | None:
         """Bytes on the slot's device; of the holder alone where it shares that with others."""
         slot, holder = self.slot, self.holder
+        # The device's is known more often: the driver may hide processes, and so a holder's share.
         if holder is None or (len(slot.holders) == 1 and not slot.foreign):
             return slot.memory_used
         return holder.memory_used
@@ -117,6 +118,7 @@ def list_rows(view: StatusView, problems: Iterable[Problem]) -> tuple[SlotRow, .
 def row_text(row: SlotRow) -> str:
     """What the filter looks at, in small letters: all that can be read in the row."""
     slot, holder = row.slot, row.holder
+    # Only what can be read on the screen: a match that nobody sees looks like a mistake.
     parts = [slot.id, slot.profile or slot.type.value, row.state, *slot.shown_foreign]
     if holder is not None:
         parts += [holder.container, holder.shown_user or "unknown"]
@@ -132,6 +134,7 @@ def gpu_index(slot: SlotStatus) -> str:
 
 def share_of(used: int | None, total: int | None) -> float | None:
     """A share from 0 to 1; None where a part of it is not known."""
+    # A device without memory is a reading that failed, and no full device.
     if used is None or not total:
         return None
     return min(1.0, max(0.0, used / total))

@@ -127,6 +127,7 @@ class Dashboard(App[None]):
         main.query_one("#notice", LineBlock).show_lines(lines)
         if self._state is None:
             return
+        # The rows and what is below them share what the fixed lines leave.
         # Beside them: the head, the titles, the keys, and the filter while it is typed.
         taken = len(lines) + 3 + main.query_one("#filter").display
         self._board = build_board(self._state, self.choice, width, max(1, height - taken))
@@ -135,6 +136,7 @@ class Dashboard(App[None]):
         main.query_one("#titles", LineBlock).show_lines([board.titles])
         main.query_one("#below", LineBlock).show_lines(board.below)
         main.query_one(SlotGrid).show_board(board)
+        # A page above the board is of the same moment.
         if isinstance(self.screen, TextScreen):
             self.screen.show_state(self._state)
 

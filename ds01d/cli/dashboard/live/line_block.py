@@ -50,6 +50,7 @@ class LineBlock(Widget):
                 self.refresh(Region(0, number, self.size.width, 1))
 
     def render_line(self, y: int) -> Strip:
+        # textual asks for lines of the height before, until it has laid out again.
         if y >= len(self._lines):
             return Strip.blank(self.size.width, self.rich_style)
         strip = Strip(make_segments(self._lines[y], self.rich_style + self._style))

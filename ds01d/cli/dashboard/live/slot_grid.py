@@ -63,9 +63,11 @@ class SlotGrid(ScrollView, can_focus=True):
         before, self._board = self._board, board
         selected_before = self.selected
         self._keep_selection()
+        # A size that is set lays out everything, even to the same value.
         size = Size(self.size.width, board.height)
         if size != self.virtual_size:
             self.virtual_size = size
+        # With another height rows move to other lines, so comparing lines would save nothing.
         if before is None or before.height != board.height:
             self.refresh()
             return
@@ -90,10 +92,12 @@ class SlotGrid(ScrollView, can_focus=True):
         place = self._find_selected()
         if self._board is None or place is None:
             return
+        # Down from the last line of a column goes on at the top of the next, as one reads.
         if lines:
             self._select_number(self._place + lines)
             return
         column = min(max(place[0] + columns, 0), len(self._board.columns) - 1)
+        # The last column may be shorter.
         line = min(place[1], len(self._board.columns[column]) - 1)
         self._select(self._board.columns[column][line].row.key)
 
@@ -133,6 +137,7 @@ class SlotGrid(ScrollView, can_focus=True):
         elif self.selected in rows:
             self._place = rows.index(self.selected)
         else:
+            # The place, not the first row: whoever looks at the end of a list stays there.
             self._place = min(self._place, len(rows) - 1)
             self.selected = rows[self._place]
 
@@ -149,6 +154,7 @@ class SlotGrid(ScrollView, can_focus=True):
             self._refresh_row(key)
         place = self._find_selected()
         if place is not None:
+            # Scrolling in steps would draw the screen many times over a slow connection.
             self.scroll_to_region(Region(0, place[1], 1, 1), animate=False)
 
     def _find_selected(self) -> tuple[int, int] | None:

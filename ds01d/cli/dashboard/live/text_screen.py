@@ -64,6 +64,7 @@ class TextScreen(Screen[None]):
     def show_state(self, state: DashboardState) -> None:
         """Draw the page of this state, if it differs from what is drawn."""
         self._state = state
+        # It is shown the state before it has a size.
         if not self.is_mounted:
             return
         blocks = list(self._draw_page(state))
