@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import forked
 from tests.support.allocator import AllocatorSite
-from tests.support.daemon import ROOT
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="acts for another user: needs root"),
@@ -58,16 +56,8 @@ def sudo(site: AllocatorSite, words: list[str], **env: str) -> tuple[int, str]:
     """Run a command as `sudo` would: exit code and stderr."""
     module, *rest = words
     known = {key: value for key, value in site.environment().items() if key != "DS01D_CONFIG"}
-    done = subprocess.run(
-        [sys.executable, "-m", f"ds01d.cli.{module}", *rest],
-        env={**known, "SUDO_UID": str(NOBODY.pw_uid), **env},
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**known, "SUDO_UID": str(NOBODY.pw_uid), **env}
+    done = forked.call(f"ds01d.cli.{module}", rest, env=environment)
     return done.returncode, done.stderr
 
 

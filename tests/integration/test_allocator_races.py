@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from simulation.fake_engine import FakeEngine
+from tests.support import forked
 from tests.support.allocator import AllocatorSite
 from tests.support.daemon import ROOT, RunningDaemon
 
@@ -184,20 +185,11 @@ def test_random_operations_beside_the_daemon(tmp_path: Path, fake_engine: FakeEn
 
 def at_once(site: AllocatorSite, calls: Sequence[Sequence[str]]) -> list[str]:
     """Several calls at the same time: what each printed."""
-    running: list[subprocess.Popen[str]] = [
-        subprocess.Popen(
-            [sys.executable, "-m", "ds01d.cli.allocator.main", *words],
-            env=site.environment(),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for words in calls
-    ]
-    printed = [one.communicate(timeout=250)[0] for one in running]
-    assert [one.returncode for one in running] == [0] * len(calls)
-    return printed
+    done = forked.call_at_once(
+        "ds01d.cli.allocator.main", calls, env=site.environment(), timeout_s=250
+    )
+    assert [one.returncode for one in done] == [0] * len(calls)
+    return [one.stdout for one in done]
 
 
 def test_twenty_releases_of_one_container(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ds01d.service.operations_client import RemoteOperations
 from simulation.debian_packages import PackagesUnavailable
 from simulation.fake_engine import FakeEngine, request
 from simulation.varlinkctl import Varlinkctl
+from tests.support import forked
 from tests.support.books import until
 from tests.support.daemon import ROOT, RunningDaemon, Site
 from tests.support.peers import BIN, DAEMON, call_as, public_socket, read_error
@@ -67,15 +68,7 @@ def allocate(site: Site, user: str, container: str) -> Allocated | Rejected:
 
 
 def run_allocator(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ds01d.cli.allocator.main", *words],
-        env=site.environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return forked.call("ds01d.cli.allocator.main", words, env=site.environment())
 
 
 def test_a_booking_from_the_first_call_to_the_release(site: Site) -> None:

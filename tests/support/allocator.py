@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ds01d.cli.allocator.main import main
+from tests.support import forked
 from tests.support.daemon import DATA, ROOT, Site
 
 __all__ = ["DATA", "AllocatorSite"]
@@ -62,7 +63,7 @@ class AllocatorSite(Site):
 
     def run(self, *words: str, merged: bool = True) -> subprocess.CompletedProcess[str]:
         """Call it as scripts do, with stderr in stdout unless it is not `merged`."""
-        return self.python("-m", "ds01d.cli.allocator.main", *words, merged=merged)
+        return forked.call("ds01d.cli.allocator.main", words, env=self.environment(), merged=merged)
 
     def python(self, *words: str, merged: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

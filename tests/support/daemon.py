@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support import forked
 from tests.support.books import DEADLINE_S, Booking, BooksOnDisk, until
 from tests.support.legacy import LegacyAllocator
 from tests.support.samples import copy_sample
@@ -119,15 +120,7 @@ class Site(BooksOnDisk):
 
     def ctl(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run ds01ctl to its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "ds01d.cli.ctl.main", *arguments],
-            env=self.environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = forked.call("ds01d.cli.ctl.main", arguments, env=self.environment())
         assert not check or done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
         return done
 
