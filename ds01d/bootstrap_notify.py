@@ -108,9 +108,12 @@ class Warnings:
         line = make_printable(text)[:1000]
         if line in self._written_at:
             return
-        # Bounded: texts may have names of users in them.
-        if len(self._written_at) < _MAX_TEXTS:
-            self._written_at[line] = now
+        # Bounded: texts may have names of users in them, who would fill the journal with them.
+        if len(self._written_at) > _MAX_TEXTS:
+            return
+        if len(self._written_at) == _MAX_TEXTS:
+            line = f"more than {_MAX_TEXTS} different warnings in an hour: others are left out"
+        self._written_at[line] = now
         with suppress(OSError, ValueError):
             sys.stderr.write(f"<4>{line}\n")
             sys.stderr.flush()

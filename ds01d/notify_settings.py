@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from ds01d import config_text
 
@@ -59,6 +58,8 @@ def parse_web_address(value: str) -> WebAddress:
     expected = 'write an address like "https://hooks.example.org/services/…"'
     if len(value) > _MAX_ADDRESS or not value.isascii() or re.search(r"[\x00-\x20\x7f\\]", value):
         raise ValueError(f"the address is too long, or has blanks or other signs: {expected}")
+    from urllib.parse import urlsplit  # noqa: PLC0415 - each command reads the configuration
+
     try:
         parts = urlsplit(value)
         host, port = parts.hostname or "", parts.port

@@ -25,8 +25,9 @@ NEW_TARGET_AGE_S: Final = 600.0
 """A target without a record gets what is younger: not the whole spool at once."""
 MAX_PER_HOUR: Final = 20
 """Notices to one user at one target."""
+MAX_QUEUED: Final = 2000
+"""Notices that wait at one target; the spool has about as many."""
 _HOUR_S: Final = 3600.0
-_MINUTE_S: Final = 60.0
 
 
 class Channel(Protocol):
@@ -84,11 +85,16 @@ class Delivery:
             self._is_new = False
             self._finished = {notice.id for notice in spooled if now - notice.at > NEW_TARGET_AGE_S}
         self._finished &= present
-        self._attempts = {key: count for key, count in self._attempts.items() if key in present}
+        # What waits here may have left the spool, and its attempts still count.
+        remaining = present | self._queued
+        self._attempts = {key: count for key, count in self._attempts.items() if key in remaining}
         for notice in spooled:
             if notice.id not in self._finished and notice.id not in self._queued:
                 self._queue.append(notice)
                 self._queued.add(notice.id)
+        if len(self._queue) > MAX_QUEUED:
+            self._warn(f"{self._channel.name}: more than {MAX_QUEUED} wait: the oldest are dropped")
+            self._drop([*self._queue][: len(self._queue) - MAX_QUEUED])
 
     @property
     def name(self) -> str:
@@ -186,10 +192,19 @@ class Delivery:
     def _drop_outdated(self) -> None:
         """Drop what nobody needs any more: too old, or about a moment that has passed."""
         now = self._wall()
-        for notice in [notice for notice in self._queue if _is_outdated(notice, now)]:
-            self._queue.remove(notice)
-            self._queued.discard(notice.id)
-            self._finish(notice, dropped=1)
+        self._drop([notice for notice in self._queue if _is_outdated(notice, now)])
+
+    def _drop(self, notices: Sequence[SpooledNotice]) -> None:
+        if not notices:
+            return
+        dropped = {notice.id for notice in notices}
+        self._queue = deque(notice for notice in self._queue if notice.id not in dropped)
+        self._queued -= dropped
+        self._finished |= dropped
+        self._attempts = {key: count for key, count in self._attempts.items() if key not in dropped}
+        self._record = replace(self._record, dropped=self._record.dropped + len(dropped))
+        # Once for all of them: the record is one file.
+        self._save()
 
     def _is_too_many(self, user: str) -> bool:
         now = self._monotonic()
@@ -202,7 +217,7 @@ class Delivery:
             return 0.0
         # To the minute is enough: it is looked again then.
         left = self._quiet.find_left_minutes(self._local_minute(self._wall()))
-        return min(left * _MINUTE_S, _MINUTE_S)
+        return min(left * 60.0, 60.0)
 
     def _load(self) -> tuple[DeliveryRecord, bool]:
         try:

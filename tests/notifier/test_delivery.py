@@ -12,6 +12,7 @@ from ds01d.model.notice import DeliveryRecord, SpooledNotice
 from ds01d.notifier.delivery import (
     MAX_ATTEMPTS,
     MAX_PER_HOUR,
+    MAX_QUEUED,
     NEW_TARGET_AGE_S,
     Delivery,
 )
@@ -207,6 +208,17 @@ def test_in_quiet_hours_they_wait_and_come_after() -> None:
     world.run(world.start(), spooled, turns=1000)
     assert world.sent == ["late"]
     assert 8 * 3600 - 60 <= world.now - night <= 8 * 3600 + 60
+
+
+def test_a_flood_at_a_target_that_hangs_fills_no_memory() -> None:
+    world = World(fails=False)
+    delivery = world.start()
+    for number in range(3):
+        delivery.offer([notice(id=f"{number}-{one}") for one in range(MAX_QUEUED)])
+        delivery.run_once()
+    assert world.record is not None
+    assert world.record.dropped == 2 * MAX_QUEUED
+    assert set(world.warnings) >= {f"test: more than {MAX_QUEUED} wait: the oldest are dropped"}
 
 
 def test_what_left_the_spool_is_forgotten() -> None:

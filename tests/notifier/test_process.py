@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.notices.spool import NoticeSpool, spool_folder
+from ds01d.bootstrap_notify import Warnings
 from ds01d.model.notice import Notice, NoticeKind, WrittenNotice
 from ds01d.model.primitives import UserName, Wall
 from tests.support.books import until
@@ -182,3 +183,17 @@ def test_without_a_target_it_ends_and_as_root_it_does_not_begin(host: Host) -> N
         done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=20)
         assert done.returncode == os.EX_CONFIG
         assert "does not run as root" in done.stderr
+
+
+def test_warnings_fill_no_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    warn = Warnings(lambda: clock[0])
+    for number in range(1000):
+        warn(f"no user {number % 500} \x1b[2J")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 101
+    assert all(line.startswith("<4>") and line.isprintable() for line in lines)
+    assert lines[-1].endswith("others are left out")
+    clock[0] = 3601.0
+    warn("no user 1")
+    assert capsys.readouterr().err == "<4>no user 1\n"

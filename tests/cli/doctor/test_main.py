@@ -15,6 +15,7 @@ import pytest
 
 from ds01d import __version__
 from ds01d.adapters.docker.engine_warnings import warn_no_lasting_id, warn_stream_cut
+from ds01d.adapters.notices.delivery_file import DeliveryFile
 from ds01d.cli.doctor import host_checks, path_checks, writer_checks
 from ds01d.cli.doctor.known_programs import ALLOCATORS
 from ds01d.cli.doctor.source_checks import Check, Health
@@ -22,6 +23,7 @@ from ds01d.config import BooksConfig, Config, LogsConfig, NotifyConfig
 from ds01d.errors import ConfigError, EngineFailed
 from ds01d.model.books import MISSING, BadRecord, Unreadable
 from ds01d.model.limits import HoldRule
+from ds01d.model.notice import DeliveryRecord
 from ds01d.model.primitives import ContainerName, Digest, Source, UserName, Wall
 from ds01d.reporting.status import PassHealth
 from ds01d.reporting.status_file import write_status
@@ -381,6 +383,24 @@ def test_where_events_and_notices_go_is_checked(desk: Desk, tmp_path: Path) -> N
     (tmp_path / "no" / "alerts").mkdir(parents=True)
     told = checks(desk)
     assert [told[name][0]["health"] for name in ("events", "notices")] == ["ok", "ok"]
+
+
+def test_what_became_of_notices_is_checked(desk: Desk, tmp_path: Path) -> None:
+    records = tmp_path / "deliveries"
+    records.mkdir()
+    notify = NotifyConfig(
+        terminals=True, command="/no/such", webhook="/etc/ds01/webhook", state_dir=tmp_path
+    )
+    desk.config = msgspec.structs.replace(desk.config, notify=notify)
+    failing = DeliveryRecord(sent=3, failed=1, failure="webhook: HTTP 500", is_failing=True)
+    DeliveryFile(records / "webhook.json").save(failing)
+    DeliveryFile(records / "terminals.json").save(DeliveryRecord(sent=1))
+    (records / "command.json").write_text("{")
+    told = [(one["health"], one["told"]) for one in checks(desk)["notices"]]
+    assert ("warn", "notify.command: /no/such is missing, or not executable") in told
+    assert ("ok", "terminals: 1 notice sent, 0 failed") in told
+    assert ("warn", "webhook: 3 notices sent, 1 failed; last: webhook: HTTP 500") in told
+    assert any(text.startswith(f"command: {records}/command.json: is damaged") for _, text in told)
 
 
 def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
