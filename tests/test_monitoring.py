@@ -139,6 +139,7 @@ def test_every_metric_is_shown_or_watched(known: Mapping[str, Labels]) -> None:
         "ds01d_process_virtual_memory_bytes",  # these three come with the client
         "ds01d_process_open_fds",
         "ds01d_process_max_fds",
+        "ds01d_notices_total",  # how many, for whoever asks
     }
 
 

@@ -16,6 +16,7 @@ from ds01d import __version__
 from ds01d import config as configuration
 from ds01d.adapters.host.clocks import read_boottime
 from ds01d.config import Config
+from ds01d.daemon.deliveries import read_deliveries
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
 from ds01d.daemon.missed_drifts import MissedEvents
@@ -88,6 +89,7 @@ class PassMetrics:
         self._exports = Exports(self.render, self.warnings.report_state)
         self._metrics: Metrics | None = None
         self._freeze_s, self._patience_s = 0.0, inf
+        self._notify = configuration.NotifyConfig()
         # Read in other threads: each is replaced as a whole, and never changed.
         self._stream: tuple[StreamCounters | None, _StreamCounts] = (None, _StreamCounts())
         self._open = OpenDrifts()
@@ -107,6 +109,7 @@ class PassMetrics:
             from ds01d.reporting.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
 
             self._metrics = Metrics(__version__)
+        self._notify = config.notify
         self._exports.apply_config(config.metrics)
 
     @_never_raises
@@ -188,6 +191,7 @@ class PassMetrics:
             stream_open=stream is not None and not stream.stream_problem,
             inventory_frozen=now < self._frozen_until,
             patience_s=self._patience_s,
+            deliveries=read_deliveries(self._notify),
         )
 
     def _total_stream_counts(self) -> _StreamCounts:

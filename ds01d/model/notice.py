@@ -109,6 +109,16 @@ class SpooledNotice:
     stage: float = 0.0
 
 
+class DeliveryTarget(Word):
+    """What ds01d-notify sends to; the value is the name of its record."""
+
+    TERMINALS = "terminals"
+    GREETINGS = "greetings"
+    COMMAND = "command"
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRecord:
     """What became of the notices at one target.

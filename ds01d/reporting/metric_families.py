@@ -22,8 +22,9 @@ from prometheus_client import (
 )
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.notice import DeliveryTarget
 from ds01d.model.primitives import Source
-from ds01d.reporting.metric_values import Frozen, Result, Scope
+from ds01d.reporting.metric_values import DeliveryResult, Frozen, Result, Scope
 
 PREFIX: Final = "ds01d"
 # From a pass over one name to one in which Docker and NVML each take all the time they may.
@@ -47,6 +48,7 @@ class MetricFamilies:
         self._create_queue_metrics()
         self._create_host_metrics()
         self._create_drift_metrics()
+        self._create_notice_metrics()
         self._create_gauge(
             "build_info",
             "Always 1: the version of ds01d and of the Python it runs on.",
@@ -161,6 +163,17 @@ class MetricFamilies:
         )
         self._troubles = self._create_gauge(
             "troubles", "Warnings of the last pass beside the repairs: logs, checkpoint."
+        )
+
+    def _create_notice_metrics(self) -> None:
+        self._notices = self._create_counter(
+            "notices",
+            "Notices to users, by what became of them at a target of ds01d-notify.",
+            target=DeliveryTarget,
+            result=DeliveryResult,
+        )
+        self._notices_failing = self._create_gauge(
+            "notices_failing", "1 while the last attempt at a target failed.", target=DeliveryTarget
         )
 
     def _create_drift_metrics(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 from ds01d.model.books import SlotType
 from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.notice import DeliveryRecord, DeliveryTarget
 from ds01d.model.primitives import Word
 from ds01d.reporting.status import SlotStatus, Status
 
@@ -40,6 +41,14 @@ class SlotState(Word):
     ALLOCATED = "allocated"
     HELD = "held"  # by stopped containers alone
     FOREIGN = "foreign"  # used without a booking
+
+
+class DeliveryResult(Word):
+    """What became of a notice at a target."""
+
+    SENT = "sent"
+    FAILED = "failed"  # given up
+    DROPPED = "dropped"  # too old, too many, or about a moment that has passed
 
 
 class Frozen(Word):
@@ -74,7 +83,8 @@ class Totals:
 class MetricsSnapshot:
     """What a scrape renders. `status`: the last one published, if any.
 
-    `patience_s`: a pass that has been running for longer hangs.
+    `patience_s`: a pass that has been running for longer hangs. `deliveries`: the records of
+    ds01d-notify, of the targets that it has.
     """
 
     status: Status | None
@@ -85,6 +95,7 @@ class MetricsSnapshot:
     stream_open: bool
     inventory_frozen: bool
     patience_s: float = inf
+    deliveries: Mapping[DeliveryTarget, DeliveryRecord] = field(default_factory=dict)
 
 
 def slot_labels(slot: SlotStatus) -> tuple[str, str, SlotState]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.notice import DeliveryRecord, DeliveryTarget
 from ds01d.reporting.metric_families import OPEN_LABELS, MetricFamilies
 from ds01d.reporting.metric_values import (
+    DeliveryResult,
     Frozen,
     MetricsSnapshot,
     OpenDrift,
@@ -30,6 +32,7 @@ class Metrics(MetricFamilies):
         super().__init__(version)
         self._lock = threading.Lock()
         self._last_totals = Totals()
+        self._last_deliveries: dict[tuple[DeliveryTarget, DeliveryResult], int] = {}
         self._slots_shown: frozenset[tuple[str, str]] = frozenset()
 
     def render(self, reading: MetricsSnapshot) -> bytes:
@@ -42,6 +45,7 @@ class Metrics(MetricFamilies):
             self._failing.set(_is_failing(reading))
             self._stream.set(reading.stream_open)
             self._inventory.set(reading.inventory_frozen)
+            self._set_deliveries(reading.deliveries)
             if reading.status is not None:
                 self._set_status(reading.status)
                 self._ready.set(reading.status.ready and not _is_failing(reading))
@@ -84,6 +88,18 @@ class Metrics(MetricFamilies):
         self._received.inc(now.received - before.received)
         self._lost.inc(now.lost - before.lost)
         self._reconnects.inc(now.reconnects - before.reconnects)
+
+    def _set_deliveries(self, deliveries: Mapping[DeliveryTarget, DeliveryRecord]) -> None:
+        for target, record in deliveries.items():
+            self._notices_failing.labels(target).set(record.is_failing)
+            counts = (record.sent, record.failed, record.dropped)
+            for result, count in zip(DeliveryResult, counts, strict=True):
+                before = self._last_deliveries.get((target, result), 0)
+                # A record that was lost begins at zero again.
+                self._notices.labels(target, result).inc(
+                    count - before if count >= before else count
+                )
+                self._last_deliveries[target, result] = count
 
     def _set_drifts(self, drifts: Iterable[OpenDrift]) -> None:
         counts = Tally((drift.kind, drift.verdict) for drift in drifts)

@@ -187,6 +187,8 @@ def test_the_files_are_those_that_are_promised(installed: Installed) -> None:
         CONFIG,
         "/etc/docker/key.json",  # made by dockerd 20.10 at its first start
         "/etc/systemd/system/multi-user.target.wants/ds01d.service",
+        "/etc/systemd/system/multi-user.target.wants/ds01d-notify.service",
+        "/etc/systemd/system/multi-user.target.wants/ds01d-notify-network.service",
         "/etc/systemd/system/sockets.target.wants/ds01d.socket",
     }
     conffiles = machine.run("dpkg-query", "--show", "--showformat=${Conffiles}", "ds01d").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import product
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.notice import DeliveryRecord, DeliveryTarget
 from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics import Metrics
@@ -233,3 +235,19 @@ def test_what_was_done_is_counted() -> None:
     assert value(text, "drifts_settled_total", kind="stale-allocation", result="done") == 1
     assert value(text, "releases_total", paced="yes") == 2
     assert value(text, "releases_total", paced="no") == 0
+
+
+def test_notices_are_counted_by_what_ds01d_notify_has_recorded() -> None:
+    metrics = Metrics("1")
+
+    def shown(sent: int, failed: int = 0, dropped: int = 0) -> list[float]:
+        record = DeliveryRecord(sent=sent, failed=failed, dropped=dropped, is_failing=True)
+        text = metrics.render(replace(reading(), deliveries={DeliveryTarget.MAIL: record}))
+        results = ("sent", "failed", "dropped")
+        numbers = [value(text, "notices_total", target="mail", result=one) for one in results]
+        return [*numbers, value(text, "notices_failing", target="mail")]
+
+    assert shown(sent=3, failed=1) == [3, 1, 0, 1]
+    assert shown(sent=5, failed=1, dropped=2) == [5, 1, 2, 1]
+    # The record was lost, and a counter does not fall.
+    assert shown(sent=1) == [6, 1, 2, 1]

@@ -8,7 +8,7 @@ from typing import Final
 
 from ds01d.adapters.notices.programs import TIMEOUT_S, run_program
 from ds01d.errors import DeliveryFailed
-from ds01d.model.notice import SpooledNotice
+from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.text import make_printable
 
 SEARCH_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -18,7 +18,7 @@ _PASSED_ON: Final = ("CREDENTIALS_DIRECTORY", "TZ")
 class NoticeCommand:
     """`path`: it is run once for each notice, one at a time, and without arguments."""
 
-    name: Final = "command"
+    name: Final = DeliveryTarget.COMMAND
 
     def __init__(self, path: Path, host: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._path, self._host, self._timeout_s = path, host, timeout_s

@@ -13,7 +13,7 @@ from ds01d.adapters.files.atomic_write import replace_file, wrap_write_errors
 from ds01d.adapters.notices.terminals import find_uid
 from ds01d.errors import DeliveryFailed, WriteFailed
 from ds01d.folders import make_folder, opened_folder
-from ds01d.model.notice import SpooledNotice
+from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.text import make_printable
 
 FOLDER: Final = "greetings"
@@ -25,7 +25,7 @@ _FOLDER_MODE: Final = 0o755
 class Greetings:
     """Files in `folder`, which is made. Each is written as a whole, so nothing is in it twice."""
 
-    name: Final = "greetings"
+    name: Final = DeliveryTarget.GREETINGS
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -16,7 +16,7 @@ from ds01d.adapters.notices.connections import open_connection
 from ds01d.adapters.notices.programs import run_program
 from ds01d.adapters.notices.terminals import find_uid
 from ds01d.errors import DeliveryFailed
-from ds01d.model.notice import SpooledNotice
+from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.notify_settings import MailRelay
 from ds01d.text import make_printable
 
@@ -32,7 +32,7 @@ _ADDRESS: Final = re.compile(
 class Mail:
     """`transport`: the path of a program like sendmail, or a server."""
 
-    name: Final = "mail"
+    name: Final = DeliveryTarget.MAIL
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from typing import Final
 
 from ds01d.adapters.notices.login_sessions import find_login_terminals
 from ds01d.errors import DeliveryFailed
-from ds01d.model.notice import SpooledNotice
+from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.text import make_printable
 
 _DEVICES: Final = Path("/dev")
@@ -37,7 +37,7 @@ def find_uid(login: str) -> int:
 class Terminals:
     """Needs group `tty` and no capability, so that the kernel keeps `mesg n`."""
 
-    name: Final = "terminals"
+    name: Final = DeliveryTarget.TERMINALS
 
     def __init__(
         self,

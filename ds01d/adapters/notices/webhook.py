@@ -19,7 +19,7 @@ from ds01d import __version__
 from ds01d.adapters.files.safe_read import NotRead, read_bytes
 from ds01d.adapters.notices.connections import open_connection
 from ds01d.errors import DeliveryFailed
-from ds01d.model.notice import SpooledNotice
+from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.notify_settings import WebAddress, parse_web_address
 from ds01d.text import make_printable
 
@@ -49,7 +49,7 @@ class Webhook:
     `find_token` gives "" where there is none. `trusted`: a file of certificates for tests.
     """
 
-    name: Final = "webhook"
+    name: Final = DeliveryTarget.WEBHOOK
 
     def __init__(
         self,
