@@ -6,62 +6,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from ds01d import config_text
-
-
-class Seconds(float):
-    """A duration: written "10s", "2m", "1h30m", "500ms"; kept in seconds."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: object) -> Seconds:
-        """Read a duration as it is written. Raises ValueError with what would be right."""
-        return cls(config_text.parse_seconds(text))
-
+from ds01d.config_values import ConfigTable, Durations, Seconds, duration_field
 
 READING_S: Final = 300.0
 """What was read of the use of a slot says nothing of the time that comes later than this."""
-
-
-class Durations(tuple[Seconds, ...]):
-    """One duration or several, the longest first."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> Durations:
-        """Read "30m" or ["30m", "5m"]. Raises ValueError with what would be right."""
-        several = value if isinstance(value, list) else [value]
-        if not 1 <= len(several) <= 8:
-            raise ValueError('write 1 to 8 durations, like ["30m", "5m"]')
-        return cls(sorted({Seconds.parse(entry) for entry in several}, reverse=True))
-
-
-class ConfigTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file; a key that it does not have is refused."""
-
-
-def _duration(name: str, default: float) -> Any:  # noqa: ANN401 - msgspec.field is typed so
-    return msgspec.field(name=name, default=Seconds(default))
 
 
 class DockerConfig(ConfigTable, frozen=True):
     """[docker]: the engine's socket and the deadline of each call."""
 
     url: str = "unix:///run/docker.sock"
-    timeout_s: Seconds = _duration("timeout", 10)
+    timeout_s: Seconds = duration_field("timeout", 10)
 
 
 class GpuConfig(ConfigTable, frozen=True):
     """[gpu]: where the inventory comes from and the deadline of one sample."""
 
     source: Literal["nvml", "none"] = "nvml"
-    timeout_s: Seconds = _duration("timeout", 60)
+    timeout_s: Seconds = duration_field("timeout", 60)
 
 
 class BooksConfig(ConfigTable, frozen=True):
@@ -74,7 +41,7 @@ class BooksConfig(ConfigTable, frozen=True):
     owners: Path = Path("/var/lib/ds01/opa/container-owners.json")
     writers: Literal["group", "service"] = "group"
     whole_gpus: Literal["without-mig", "always"] = "without-mig"
-    lock_timeout_s: Seconds = _duration("lock_timeout", 5)
+    lock_timeout_s: Seconds = duration_field("lock_timeout", 5)
 
 
 class LogsConfig(ConfigTable, frozen=True):
@@ -97,26 +64,26 @@ class DaemonConfig(ConfigTable, frozen=True):
 
     state_dir: Path = Path("/var/lib/ds01d")
     mode: Literal["repair", "observe"] = "repair"
-    sweep_interval_s: Seconds = _duration("sweep_interval", 60)
-    sweep_jitter_s: Seconds = _duration("sweep_jitter", 5)
+    sweep_interval_s: Seconds = duration_field("sweep_interval", 60)
+    sweep_jitter_s: Seconds = duration_field("sweep_jitter", 5)
     sweep_cron: str = ""
 
 
 class Policy(ConfigTable, frozen=True):
     """[policy]: how long to wait before a drift is repaired, and how many at a time."""
 
-    settle_s: Seconds = _duration("settle", 5)
-    absence_grace_s: Seconds = _duration("absence_grace", 120)
-    creation_grace_s: Seconds = _duration("creation_grace", 900)
-    reservation_limit_s: Seconds = _duration("reservation_limit", 7200)
-    freeze_s: Seconds = _duration("freeze", 120)
-    boot_grace_s: Seconds = _duration("boot_grace", 900)
+    settle_s: Seconds = duration_field("settle", 5)
+    absence_grace_s: Seconds = duration_field("absence_grace", 120)
+    creation_grace_s: Seconds = duration_field("creation_grace", 900)
+    reservation_limit_s: Seconds = duration_field("reservation_limit", 7200)
+    freeze_s: Seconds = duration_field("freeze", 120)
+    boot_grace_s: Seconds = duration_field("boot_grace", 900)
     pace_count: int = 2
     pace_fraction: float = 0.25
-    pace_window_s: Seconds = _duration("pace_window", 600)
+    pace_window_s: Seconds = duration_field("pace_window", 600)
     adopt: Literal["managed", "off"] = "managed"
     expired_holds: Literal["release", "report"] = "release"
-    idle_after_s: Seconds = _duration("idle_after", 0)
+    idle_after_s: Seconds = duration_field("idle_after", 0)
     idle_utilization: int = 0
 
 
@@ -148,8 +115,8 @@ class ContainersConfig(ConfigTable, frozen=True):
     """[containers]: what the container commands create containers from."""
 
     frameworks: Path = Path("/etc/ds01/frameworks.toml")
-    pull_idle_s: Seconds = _duration("pull_idle", 120)
-    pull_timeout_s: Seconds = _duration("pull_timeout", 7200)
+    pull_idle_s: Seconds = duration_field("pull_idle", 120)
+    pull_timeout_s: Seconds = duration_field("pull_timeout", 7200)
 
 
 class ServiceConfig(ConfigTable, frozen=True):

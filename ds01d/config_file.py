@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from ds01d import config_text
-from ds01d.config import Config, ConfigTable, Durations, Seconds
+from ds01d.config import Config
 from ds01d.config_checks import find_impossible
 from ds01d.config_text import show_value
+from ds01d.config_values import ConfigTable, Durations, Seconds
 from ds01d.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/ds01/ds01d.toml")

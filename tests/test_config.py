@@ -13,9 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds01d import config_text
-from ds01d.config import Config, Policy, Seconds
+from ds01d.config import Config, Policy
 from ds01d.config_checks import describe_risks
 from ds01d.config_file import ENVIRONMENT, load_config, parse_config
+from ds01d.config_values import Seconds
 from ds01d.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

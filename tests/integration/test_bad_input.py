@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.config import Seconds
+from ds01d.config_values import Seconds
 from ds01d.errors import WriteFailed
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.primitives import Source

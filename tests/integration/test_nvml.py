@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.host.device_cgroups import HIERARCHY
-from ds01d.config import Seconds
+from ds01d.config_values import Seconds
 from ds01d.model.drift import FindingKind, WaitReason
 from ds01d.model.primitives import Source
 from ds01d.reconcile.report import Report

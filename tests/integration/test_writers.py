@@ -22,7 +22,7 @@ from ds01d.adapters.books import state_file
 from ds01d.adapters.books.late_writers import ReplacedFiles
 from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.books.state_format import parse_state
-from ds01d.config import Seconds
+from ds01d.config_values import Seconds
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Unknown

@@ -25,7 +25,8 @@ from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.docker import inspector
 from ds01d.adapters.docker.engine import DockerEngine
 from ds01d.adapters.host.processes import Processes
-from ds01d.config import Config, Seconds
+from ds01d.config import Config
+from ds01d.config_values import Seconds
 from ds01d.model.drift import GatedDrift, Outcome
 from ds01d.model.primitives import Boot, Now, Wall
 from ds01d.reconcile.reconciler import Reconciler

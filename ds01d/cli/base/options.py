@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 
 from ds01d.adapters.books.timestamps import parse_time
-from ds01d.config import Seconds
+from ds01d.config_values import Seconds
 from ds01d.model.primitives import Wall
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
