@@ -222,10 +222,7 @@ def _choose_folders(options: CreateOptions, owner: Person) -> dict[str, str]:
 
 
 def _resolve_mounts(setup: Setup, owner: Person, without: Container[str] = ()) -> Setup:
-    """The setup with its host folders resolved as the owner. Raises `Refused`.
-
-    `without`: places where something else is mounted.
-    """
+    """The setup with its host folders resolved, `without` some places. Raises `Refused`."""
     mounts = (mount for mount in setup.mounts if mount.split(":")[1] not in without)
     return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in mounts))
 

@@ -20,7 +20,8 @@ class OwnSlot(DocumentPart, frozen=True):
     """A slot that the user holds, or only uses (`is_booked` false).
 
     `until`: when the hold of a stopped container ends. Memory in bytes, `utilization` of the device
-    in percent; None: not known. `others`: who else uses the device.
+    in percent; None: not known. `idle_since`: it uses nothing of its slots since then.
+    `others`: who else uses the device.
     """
 
     slot: SlotId
@@ -33,6 +34,7 @@ class OwnSlot(DocumentPart, frozen=True):
     memory_used: int | None
     memory_total: int | None
     processes: int | None
+    idle_since: DisplayTime | None
     others: tuple[str, ...]
     drifts: tuple[str, ...]
 
@@ -109,6 +111,7 @@ def _build_own_slot(slot: SlotStatus, holder: Holder, *, is_booked: bool) -> Own
         memory_used=holder.memory_used,
         memory_total=slot.memory_total,
         processes=holder.processes,
+        idle_since=display_time(holder.idle_since),
         others=tuple(dict.fromkeys(shown for name, shown in others if name != holder.container)),
         drifts=slot.drifts,
     )

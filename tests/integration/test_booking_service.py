@@ -235,6 +235,7 @@ class TestUsers:
                 "requests": [],
             }
             shown = json.loads(site.ctl("quota", "daemon", "--json").stdout)
+            assert shown.pop("schema") == "quota/1.0"
             assert shown.items() <= quota.items()
             refused = call_as(DAEMON, socket_of(site), "Quota", user="bin")
             assert read_error(refused)[0] == "NotPermitted"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ds01d import __version__
+from ds01d.documents.output_versions import VERSIONS
 from simulation import nvml
 from simulation.machine import Machine
 from tests.support.books import until
@@ -175,6 +176,8 @@ def test_the_files_are_those_that_are_promised(installed: Installed) -> None:
         assert f"/usr/share/bash-completion/completions/{command}" in promised
         assert f"/usr/share/zsh/vendor-completions/_{command}" in promised
         assert f"/usr/share/fish/vendor_completions.d/{command}.fish" in promised
+    for output in VERSIONS:
+        assert f"/usr/share/ds01d/schemas/{output}.json" in promised
         assert any(re.fullmatch(rf"/usr/share/man/man\d/{command}\.\d\.gz", x) for x in promised)
         assert machine.run(command, "--help").stdout
     # Nothing was compiled or written beside them, or changed.

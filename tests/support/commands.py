@@ -21,6 +21,7 @@ from ds01d.config import Config, DaemonConfig, GpuConfig
 from ds01d.model.actor import Actor
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import World
+from tests.support.schemas import check_document
 from tests.support.world import Host
 
 
@@ -53,10 +54,17 @@ class Desk:
         command: click.Command = ds01ctl,
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        return CliRunner().invoke(command, list(words), obj=self.environment(), env=env)
+        result = CliRunner().invoke(command, list(words), obj=self.environment(), env=env)
+        # Every test with a document shows that it is as its schema says.
+        if "--json" in words and "--follow" not in words and result.stdout:
+            check_document(json.loads(result.stdout))
+        return result
 
     def json(self, *words: str) -> Any:
-        return json.loads(self.call(*words, "--json").stdout)
+        """The document, without the version of its schema."""
+        document = json.loads(self.call(*words, "--json").stdout)
+        del document["schema"]
+        return document
 
     def environment(self) -> Environment:
         return Environment(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Tone, Toned
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.decide.short_names import split_name
-from ds01d.documents.values import DisplayTime, Document
+from ds01d.documents.values import DisplayTime, Document, Section
 from ds01d.model.containers import State
 from ds01d.text import format_count
 
@@ -19,7 +19,7 @@ EXPLANATION = (
 _TONES = {State.RUNNING: Tone.GOOD, State.DEAD: Tone.BAD, State.REMOVING: Tone.WARN}
 
 
-def list_document(containers: VisibleContainers) -> Document:
+def list_document(containers: VisibleContainers) -> Section:
     """For --json."""
     return {
         "sources": {

@@ -119,7 +119,7 @@ def list_(invocation: Invocation, *, every: bool, guided: bool, as_json: bool) -
     with open_commands(invocation) as commands:
         containers = commands.list_containers(with_stopped=every)
     if as_json:
-        show_json(list_view.list_document(containers))
+        show_json("container-list", list_view.list_document(containers))
     else:
         now = Wall(time.time())
         if guided:

@@ -94,7 +94,7 @@ def allocate(
 
 def _show_answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
     if as_json:
-        show_json(_build_document(answer))
+        show_json("allocate", _build_document(answer))
     else:
         _show_line(_describe_answer(answer), good=isinstance(answer, Allocated))
 
@@ -152,12 +152,13 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
     _print_warnings(answer.warnings)
     if as_json:
         show_json(
+            "release",
             {
                 "released": isinstance(answer, Released),
                 "container": answer.container,
                 "user": answer.user if isinstance(answer, Released) else None,
                 "slots": list(answer.slots) if isinstance(answer, Released) else [],
-            }
+            },
         )
     elif isinstance(answer, NotAllocated):
         _show_line(f"{container} holds no slot", good=False)

@@ -21,7 +21,7 @@ from ds01d.cli.base.context import ImageSource, Invocation
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Tone, Toned
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.catalogue_check import check_image, has_tag, split_pin
-from ds01d.documents.values import Document
+from ds01d.documents.values import Section
 from ds01d.errors import EngineFailed, EngineRefused
 from ds01d.model.catalogue_check import ImageCheck, ImageVerdict, InRegistry
 from ds01d.model.creation import Catalogue, Image
@@ -56,7 +56,7 @@ def check(invocation: Invocation, *, as_json: bool) -> int:
     images = read_catalogue(find_catalogue(config.containers.frameworks))
     checks = [*check_images(images, invocation.environment.open_images(config))]
     if as_json:
-        show_json(_make_document(images, checks))
+        show_json("catalogue-check", _make_document(images, checks))
     else:
         show_blocks(_make_blocks(images, checks), Wall(time.time()))
     verdicts = {check.verdict for check in checks}
@@ -103,7 +103,7 @@ class _Registries:
             return failure
 
 
-def _make_document(catalogue: Catalogue, checks: Sequence[ImageCheck]) -> Document:
+def _make_document(catalogue: Catalogue, checks: Sequence[ImageCheck]) -> Section:
     return {
         "catalogue": catalogue.origin,
         "images": [

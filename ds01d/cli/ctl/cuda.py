@@ -13,7 +13,7 @@ from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Block, Facts
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.cuda import TITLES, format_version
-from ds01d.documents.values import Document
+from ds01d.documents.values import Section
 from ds01d.model.cuda import CudaSupport
 from ds01d.model.primitives import Wall
 
@@ -41,13 +41,13 @@ def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> i
         detect_from_list(packages) if packages is not None else detect_on_host(invocation.config())
     )
     if as_json:
-        show_json(cuda_document(support))
+        show_json("cuda", cuda_document(support))
     else:
         show_blocks(_cuda_blocks(support), Wall(time.time()))
     return CONSISTENT
 
 
-def cuda_document(support: CudaSupport) -> Document:
+def cuda_document(support: CudaSupport) -> Section:
     """The object that `cuda --json` prints."""
     return {
         "stack": support.stack.value,

@@ -44,7 +44,7 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     if config.logs.events_path is not None:
         documents = tuple(_add_claims(document, config.logs.events_path) for document in documents)
     if as_json:
-        show_json(documents[0] if len(documents) == 1 else {"both": documents})
+        show_json("explain", documents[0] if len(documents) == 1 else {"both": documents})
     else:
         show_blocks(warning_sentences(explanation.troubles), now)
         for document in documents:

@@ -55,7 +55,7 @@ def history(
     matches = [row for row in rows if since is None or row.at >= since]
     newest = [*map(build_entry_document, matches[-limit:] if limit else matches)]
     if as_json:
-        show_json({"entries": newest, "older": len(matches) - len(newest)})
+        show_json("history", {"entries": newest, "older": len(matches) - len(newest)})
         return CONSISTENT
     now = Wall(time.time())
     if newest:

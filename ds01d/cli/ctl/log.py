@@ -79,7 +79,9 @@ def log(
         for problem in lines.problems:
             click.echo(f"ds01ctl log: {make_printable(problem)}", err=True)
     if as_json:
-        show_json({"entries": [log_document(row) for row in rows], "unreadable": query.unreadable})
+        show_json(
+            "log", {"entries": [log_document(row) for row in rows], "unreadable": query.unreadable}
+        )
         return CONSISTENT
     now = Wall(time.time())
     show_blocks([log_table(rows)] if rows else [Sentence("no log entries")], now)

@@ -57,7 +57,7 @@ def me(invocation: Invocation, *, watched: bool, interval: float, as_json: bool)
     now = Wall(time.time())
     document, view = _look(invocation, config, person, now)
     if as_json:
-        show_json(document)
+        show_json("me", document)
     else:
         show_blocks(personal_blocks(document, now), now)
     return ERROR if view.books_problem else CONSISTENT
@@ -67,7 +67,7 @@ def _watch(document: PersonalDocument, _: StatusView, now: Wall, *, as_json: boo
     # A look is no news: its moment and the ages are left out of what is compared.
     key = [getattr(document, name) for name in document.__struct_fields__ if name != "at"]
     if as_json:
-        return WatchedView(lines=[format_json(document, indent=None)], key=key)
+        return WatchedView(lines=[format_json("me", document, indent=None)], key=key)
     return WatchedView(blocks=[*personal_blocks(document, now)], key=key)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from ds01d.cli.ctl.quota import format_amount
 from ds01d.cli.ctl.report import finding_table
-from ds01d.cli.ctl.status_view import format_memory, state_cell
+from ds01d.cli.ctl.status_view import format_idle, format_memory, state_cell
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
 from ds01d.documents.personal import FreeSlots, OwnSlot, PersonalDocument
 from ds01d.documents.quota import QuotaDocument
 from ds01d.model.primitives import Wall
+from ds01d.model.quota import QuotaUnit
 from ds01d.text import format_count
 
 _SLOT_COLUMNS = ("slot", "type", "container", "state", "until", "util", "memory", "processes")
@@ -22,7 +23,7 @@ def personal_blocks(document: PersonalDocument, now: Wall) -> Iterator[Block]:
         yield Sentence(problem, Tone.BAD)
     yield Sentence(_summarize(document), Tone.STRONG)
     if document.slots:
-        yield Table((*_SLOT_COLUMNS, "others"), [_slot_row(slot) for slot in document.slots])
+        yield Table((*_SLOT_COLUMNS, "others"), [_slot_row(slot, now) for slot in document.slots])
         if document.readings_at is not None:
             age = document.readings_at.relative_to(now)
             yield Sentence(f"readings of NVML: {age}", Tone.FAINT)
@@ -64,14 +65,18 @@ def _summarize(document: PersonalDocument) -> str:
         return text
     if quota.limit is None:
         return f"{text}; any number is allowed"
-    booked_amount = f"{quota.used + quota.reserved:g} of {format_amount(quota.limit, quota.unit)}"
-    return f"{text}: {booked_amount}, {format_amount(quota.left, quota.unit)} left"
+    amount = f"{quota.used + quota.reserved:g} of {format_amount(quota.limit, quota.unit)}"
+    left = f"{format_amount(quota.left, quota.unit)} left"
+    if quota.unit == QuotaUnit.SLOTS.value:
+        return f"{document.user} holds {amount}, {left}"
+    return f"{text}: {amount}, {left}"
 
 
-def _slot_row(slot: OwnSlot) -> list[Cell]:
-    state = (
-        state_cell(slot.state) if slot.is_booked else Toned(f"{slot.state}, not booked", Tone.WARN)
-    )
+def _slot_row(slot: OwnSlot, now: Wall) -> list[Cell]:
+    since = None if slot.idle_since is None else slot.idle_since.at
+    state = state_cell(slot.state, format_idle(since, now))
+    if not slot.is_booked:
+        state = Toned(f"{slot.state}, not booked", Tone.WARN)
     return [
         slot.slot,
         slot.type,

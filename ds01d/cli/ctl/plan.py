@@ -89,7 +89,7 @@ def run_passes(
 def show_report(report: PassDocument, *, as_json: bool, verbose: bool = False) -> int:
     """Show a report and return the exit code."""
     if as_json:
-        show_json(report)
+        show_json("pass", report)
     else:
         show_blocks(reports.report_blocks(report, verbose=verbose), report.at.at)
     return reports.exit_code(report)

@@ -30,7 +30,7 @@ def quota(invocation: Invocation, *, user: str | None, as_json: bool) -> int:
     """
     document = invocation.environment.read_quota(invocation.config(), user)
     if as_json:
-        show_json(document)
+        show_json("quota", document)
     else:
         show_blocks(_quota_blocks(document), Wall(time.time()))
     return CONSISTENT

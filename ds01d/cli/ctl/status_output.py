@@ -58,7 +58,7 @@ class StatusOutput:
         if self.form == "json":
             # One object a line: whoever reads a stream of them splits it at line ends.
             document = status_document(self.only.apply(view))
-            return WatchedView(lines=[format_json(document, indent=None)], key=document)
+            return WatchedView(lines=[format_json("status", document, indent=None)], key=document)
         if self.form == "name":
             lines = self._make_lines(view)
             return WatchedView(lines=[*lines, ""], key=lines)
@@ -71,7 +71,7 @@ class StatusOutput:
         shown = self.only.apply(view)
         if self.form == "name":
             return [make_printable(slot.id) for slot in shown.slots]
-        return [format_json(status_document(shown))]
+        return [format_json("status", status_document(shown))]
 
     def _make_key(self, view: StatusView) -> object:
         """What is news to a reader: neither that time goes on nor, in a narrow table, readings."""

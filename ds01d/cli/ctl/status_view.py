@@ -154,9 +154,14 @@ def _readings_sentence(view: StatusView, now: Wall) -> Sentence:
 
 def describe_idle(holder: Holder, now: Wall) -> str:
     """How long a running container has used none of its slots; "" while that is not long."""
-    if holder.idle_since is None or now - holder.idle_since < _SHOWN_IDLE_S:
+    return format_idle(holder.idle_since, now)
+
+
+def format_idle(since: Wall | None, now: Wall) -> str:
+    """As `describe_idle`. `since` None: it is not idle, or that is unknown."""
+    if since is None or now - since < _SHOWN_IDLE_S:
         return ""
-    return f"idle {format_span(now - holder.idle_since)}"
+    return f"idle {format_span(now - since)}"
 
 
 def unbooked_cell(slot: SlotStatus) -> Cell:

@@ -37,7 +37,7 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     with open_operations(invocation, config, change=change) as operations:
         result = operations.undo_entry(entry, dry_run=dry_run)
     if as_json:
-        show_json(result)
+        show_json("undo", result)
     else:
         _show_undo(result)
     return CONSISTENT if result.refused is None and (dry_run or not result.troubles) else ERROR

@@ -100,7 +100,7 @@ def report(
     remote = environment.find_operations(config)
     usage = environment.read_usage(config, query) if remote is None else remote.read_usage(query)
     if as_json or form == "json":
-        show_json(usage)
+        show_json("report", usage)
     elif form == "csv":
         click.echo(format_csv(usage), nl=False)
     else:

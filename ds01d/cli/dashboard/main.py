@@ -69,7 +69,7 @@ def main(invocation: Invocation, *, once: bool, interval: float, mouse: bool, as
             return _run_live(poller, interval, mouse=mouse)
         state = poller.read_state()
     if as_json:
-        show_json(dashboard_document(state))
+        show_json("dashboard", dashboard_document(state))
     else:
         show_blocks(dashboard_blocks(state, config), state.now)
     return ERROR if state.status.books_problem else CONSISTENT

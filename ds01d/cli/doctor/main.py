@@ -54,6 +54,7 @@ def doctor(invocation: Invocation, *, publish_devices: bool, as_json: bool) -> i
     failed = any(check.health is Health.FAIL for check in checks)
     if as_json:
         show_json(
+            "doctor",
             {
                 "ok": not failed,
                 "checks": [
@@ -65,7 +66,7 @@ def doctor(invocation: Invocation, *, publish_devices: bool, as_json: bool) -> i
                     }
                     for check in checks
                 ],
-            }
+            },
         )
     else:
         rows = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import click
 from ds01d.cli.output.blocks import Block, Facts, Sentence, Table, Title
 from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
 from ds01d.cli.output.text import shorten_text
+from ds01d.documents.output_versions import Output, name_version
 from ds01d.documents.values import DisplayTime, Document, DocumentPart
 from ds01d.model.primitives import Wall
 from ds01d.text import make_printable
@@ -45,15 +46,20 @@ def format_blocks(blocks: Iterable[Block], now: Wall) -> Iterator[str]:
         yield from (line.rstrip() for line in _plain_lines(block, now))
 
 
-def show_json(document: Document) -> None:
+def show_json(output: Output, document: Mapping[str, Document] | DocumentPart) -> None:
     """One object, in ASCII: nothing in it is obeyed by a terminal. Moments are in UTC."""
-    click.echo(format_json(document))
+    click.echo(format_json(output, document))
 
 
-def format_json(document: Document, *, indent: int | None = 2) -> str:
+def format_json(
+    output: Output, document: Mapping[str, Document] | DocumentPart, *, indent: int | None = 2
+) -> str:
     """As `show_json`. `indent` None: all of it on one line."""
+    keys = _list_keys(document) if isinstance(document, DocumentPart) else document
+    # First, so that people see it as well. Decision 285.
+    versioned = {"schema": name_version(output), **keys}
     # ASCII: names in the books may hold anything, and terminals obey some of it.
-    return json.dumps(document, indent=indent, default=_for_json)
+    return json.dumps(versioned, indent=indent, default=_for_json)
 
 
 @contextmanager
@@ -106,12 +112,16 @@ def _plain_table_lines(table: Table, now: Wall) -> Iterator[str]:
                 yield f"    {shorten_text(detail, SENTENCE)}"
 
 
+def _list_keys(part: DocumentPart) -> dict[str, object]:
+    names = zip(part.__struct_encode_fields__, part.__struct_fields__, strict=True)
+    return {key: getattr(part, name) for key, name in names}
+
+
 def _for_json(value: object) -> object:
     if isinstance(value, DisplayTime):
         return value.to_utc()
     if isinstance(value, DocumentPart):
-        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
-        return {key: getattr(value, name) for key, name in names}
+        return _list_keys(value)
     import msgspec  # noqa: PLC0415 - few documents need it
 
     return msgspec.to_builtins(value)

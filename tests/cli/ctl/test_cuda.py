@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from ds01d.cli.ctl.main import main as ds01ctl
 from simulation.nvml import prod4
 from tests.support.fixtures import NvmlWorld
+from tests.support.schemas import check_document
 
 
 class Person:
@@ -46,7 +47,9 @@ def person(tmp_path: Path) -> Person:
 def test_packages_tell_it(person: Person) -> None:
     person.install("cuda-keyring 1.1-1", "libcudnn8 8.9.7.29-1+cuda12.2")
     result = person.call("--json")
+    assert check_document(json.loads(result.stdout)) == "cuda"
     assert json.loads(result.stdout) == {
+        "schema": "cuda/1.0",
         "stack": "cuda",
         "version": "12.2",
         "architecture": "CUDA_ADA",

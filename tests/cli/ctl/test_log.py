@@ -135,7 +135,7 @@ def test_rotated_files_are_read_too(reader: Reader) -> None:
 def test_without_a_log_nothing_was_logged(reader: Reader) -> None:
     reader.path.unlink()
     assert reader.call().stdout == "no log entries\n"
-    assert reader.json() == {"entries": [], "unreadable": 0}
+    assert reader.json() == {"schema": "log/1.0", "entries": [], "unreadable": 0}
 
 
 def test_a_log_that_cannot_be_read_is_an_error(reader: Reader) -> None:

@@ -81,5 +81,6 @@ def test_it_is_shown(tmp_path: Path, quota: QuotaDocument, lines: list[str]) -> 
     result = CliRunner().invoke(ds01ctl, ["quota", "bob", "--json"], obj=environment)
     document = json.loads(result.stdout)
     assert document["left"] == quota.left
+    assert document.pop("schema") == "quota/1.0"
     assert set(document) == set(QuotaDocument.__struct_encode_fields__)
     assert asked == [None, "bob"]

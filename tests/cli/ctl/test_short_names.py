@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def test_thaw_refuses_several(desk: Desk) -> None:
 
 
 def test_release_takes_ones_own_and_nobody_elses(desk: Desk) -> None:
-    mine: Any = json.loads(desk.call("release", "train", "--json").stdout)
+    mine: Any = desk.json("release", "train")
     assert mine == {"released": True, "container": TRAIN, "user": "alice", "slots": ["1.0"]}
     other = desk.call("release", "gone")
     assert (other.exit_code, other.stdout) == (3, "gone holds no slot\n")

@@ -33,6 +33,7 @@ from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import MethodCall
 from tests.adapters.test_accounting_file import BOOTED, begun, ended, store, used
+from tests.support.schemas import check_document
 
 OLGA = Peer(uid=1009, login="olga", pid=9, is_operator=True)
 ALICE = Peer(uid=1001, login="alice", pid=7, is_operator=False)
@@ -96,7 +97,10 @@ class Reader:
         return CliRunner().invoke(ds01ctl, ["report", *words], obj=environment)
 
     def json(self, *words: str) -> Any:
-        return json.loads(self.call(*words, "--json").stdout)
+        document = json.loads(self.call(*words, "--json").stdout)
+        assert check_document(document) == "report"
+        del document["schema"]
+        return document
 
 
 def _environment(config: Config) -> Environment:

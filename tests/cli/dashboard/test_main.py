@@ -32,6 +32,7 @@ from ds01d.reporting.status import (
 from ds01d.reporting.status_file import write_status
 from tests.cli.base.test_command import config as config_of
 from tests.support.commands import Desk
+from tests.support.schemas import check_document
 from tests.support.status import published
 from tests.support.terminal import TerminalSession, conversation, on_a_terminal
 
@@ -149,8 +150,9 @@ def test_one_look_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_and_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
-    show_json(dashboard_document(scene()))
+    show_json("dashboard", dashboard_document(scene()))
     told = json.loads(capsys.readouterr().out)
+    assert check_document(told) == "dashboard"
     assert told["at"] == "2027-01-15T08:00:00+00:00"
     assert told["gpus"][0]["temperature"] == 41
     assert told["gpus"][1]["utilization"] is None
