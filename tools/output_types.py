@@ -295,6 +295,15 @@ class ProcessForm(Form, kw_only=True):
     memory_mib: int | None
 
 
+class DeviceAccessForm(Form, kw_only=True):
+    """Whether a container can open the devices that it needs; null: `unknown` says why."""
+
+    needs: tuple[str, ...]
+    can_open: bool | None
+    denied: tuple[str, ...] | UnsetType = UNSET
+    unknown: str | UnsetType = UNSET
+
+
 class AttemptForm(Form, kw_only=True):
     unknown: str | UnsetType = UNSET
     create_pending_since: DisplayTime | UnsetType | None = UNSET
@@ -366,6 +375,7 @@ class ContainerExplanation(_SubjectForm, kw_only=True):
     docker: ContainerForm | UnsetType | None = UNSET
     limits: UserLimitsForm | UnsetType | None = UNSET
     processes: tuple[ProcessForm, ...] | UnknownForm | UnsetType = UNSET
+    device_access: DeviceAccessForm | UnsetType | None = UNSET
     operations: AttemptForm | UnsetType | None = UNSET
     claims: tuple[ClaimedEvent, ...] | UnknownForm | UnsetType = UNSET
 

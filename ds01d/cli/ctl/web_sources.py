@@ -86,7 +86,7 @@ class _WebSources:
         now = Wall(time.time())
         with self._environment.open_world(self._config) as world:
             view = collect_status(self._config, world, now)
-        document: dict[str, Any] = json.loads(format_json(status_document(view)))
+        document: dict[str, Any] = json.loads(format_json("status", status_document(view)))
         return document
 
 
