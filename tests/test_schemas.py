@@ -117,7 +117,7 @@ def test_a_change_without_a_step_is_not_written(tmp_path: Path) -> None:
 def test_readers_are_told_to_expect_more() -> None:
     """A schema lets keys pass that a later version adds; the tests do not."""
     assert '"additionalProperties": false' not in (FOLDER / "status.json").read_text()
-    document = {"stack": "", "version": None, "architecture": "", "evidence": []}
+    document: dict[str, Any] = {"stack": "", "version": None, "architecture": "", "evidence": []}
     assert check_document({"schema": "cuda/1.7", **document}) == "cuda"
     with pytest.raises(AssertionError, match="'more' was unexpected"):
         check_document({"schema": "cuda/1.0", **document, "more": 1})
