@@ -100,9 +100,14 @@ WHOLE_FILES = (
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # without types
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        is_shared = "tests/machine/" in file or file.endswith(WHOLE_FILES)
-        return file if is_shared else nodeid
+        return scope_of(nodeid)
+
+
+def scope_of(nodeid: str) -> str:
+    """What is given to one worker: a test, or its whole file."""
+    file = nodeid.partition("::")[0]
+    is_shared = "tests/machine/" in file or file.endswith(WHOLE_FILES)
+    return file if is_shared else nodeid
 
 
 def _needs_newer_engine(item: pytest.Item) -> bool:

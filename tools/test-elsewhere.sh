@@ -9,9 +9,16 @@ cd "$(dirname "$0")/.."
 uptime=60
 tests=(
     tests/test_environment.py tests/cli
-    tests/adapters/books/test_metadata_dir.py tests/adapters/books/test_timestamps.py tests/integration/test_nvml.py
+    tests/adapters/books/test_metadata_dir.py tests/adapters/books/test_timestamps.py
     tests/machine/test_doctor.py
 )
+# Of those with NVML what goes by the time since the boot, and what has the real clock.
+nvml=(
+    soon_after_a_boot_fewer_devices_than_before_are_not_believed in_the_first_minutes_of_a_host_only_fewer_devices_have_to_wait
+    a_while_after_a_boot_fewer_devices_are_believed a_layout_that_is_back_before_anybody_acted_leaves_no_trace
+    the_process_of_a_real_container_keeps_its_slot a_daemon_survives_a_hanging_nvml_and_releases_when_it_answers
+)
+tests+=("${nvml[@]/#/tests/integration/test_nvml.py::test_}")
 
 # A time namespace: offsets are relative to the initial namespace, also in a nested one (time_namespaces(7)).
 just_booted=(unshare --time --fork)

@@ -21,7 +21,8 @@ T = TypeVar("T")
 def until(found: Callable[[], T | None], deadline_s: float = DEADLINE_S, *, what: object = "") -> T:
     """What `found` gives as soon as it is true; fails after the deadline.
 
-    A look that starts a program is dear: between two of them is time for what is waited for.
+    A look that starts a program is dear: between two of them is time for what is waited for, and
+    where all cores are busy that is what it waits for.
     """
     end = time.monotonic() + deadline_s
     while True:
@@ -32,7 +33,7 @@ def until(found: Callable[[], T | None], deadline_s: float = DEADLINE_S, *, what
         if now > end:
             told = what() if callable(what) else what
             raise AssertionError(f"not within {deadline_s:g} s: {told or found}")
-        time.sleep(min(max(0.01, 2 * (now - began)), 0.2))
+        time.sleep(min(max(0.01, 2 * (now - began)), 0.5))
 
 
 class BooksOnDisk:
