@@ -42,8 +42,8 @@ format: setup ## fix what `check` reports, where ruff can do it
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-bench: setup ## measure the cost of a sweep, a release and the daemon
-	@$(BIN)/python bench/bench.py
+bench: setup ## measure the cost of a sweep, a release, the daemon and the web page; ARGS='--web' etc.: only that
+	@$(BIN)/python bench/bench.py $(ARGS)
 
 load: setup ## load test: 10,000 containers and 1,000 events per second for a minute
 	@$(BIN)/python bench/load.py $(ARGS)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-from bench import bookings, releases, service, sweeps
+from bench import bookings, releases, service, sweeps, web
 from bench.daemon import LIBRARIES, ROOT, WORKER_LIBRARIES, Bare, Daemon, bare, cpu_s, memory
 from bench.figures import Figure, median, table, write_docs, write_json
 from bench.host import GPUS, MIGS, REAL, Host, host, root_filesystem
@@ -20,6 +20,8 @@ from simulation.cache import cache
 DOCS: Final = ROOT / "docs" / "performance.md"
 SWEEP_EVERY_S: Final = 60.0
 MIB: Final = 1 << 20
+WEB_CONTAINERS: Final = REAL + 1
+"""On the fake engine, which is there sooner: readers ask nothing of Docker."""
 BUSY: Final = 0.5
 
 
@@ -34,6 +36,7 @@ class Effort:
     idle_s: float
     starts: int
     service_s: float
+    web_s: float
 
 
 FULL: Final = Effort(
@@ -44,9 +47,10 @@ FULL: Final = Effort(
     idle_s=30,
     starts=5,
     service_s=600,
+    web_s=120,
 )
 QUICK: Final = Effort(
-    sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2, service_s=60
+    sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2, service_s=60, web_s=30
 )
 
 
@@ -54,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 if every target is met, else 1."""
     options = _options(arguments)
     base = QUICK if options.quick else FULL
-    effort = replace(base, sizes=() if options.service else options.sizes or base.sizes)
+    effort = replace(
+        base, sizes=() if options.service or options.web else options.sizes or base.sizes
+    )
     facts = _facts()
     head = [f"{key}: {value}" for key, value in facts.items()]
     print("\n".join(head), flush=True)
@@ -65,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{size:,} containers: making the host")
         with host(size) as there:
             found += (_commands if options.commands else _measured)(there, effort)
-    if not options.commands:
+    if not options.commands and not options.service:
+        _say(f"the web page with {WEB_CONTAINERS:,} containers")
+        with host(WEB_CONTAINERS) as there:
+            found += web.figures(there, effort.web_s)
+    if not options.commands and not options.web:
         _say(f"the service with {service.CONTAINERS} containers")
         with host(service.CONTAINERS) as there:
             found += service.figures(there, effort.service_s, bare(LIBRARIES, effort.idle_s))
@@ -206,6 +216,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--service", action="store_true", help="only the service, left alone for ten minutes"
     )
+    parser.add_argument("--web", action="store_true", help="only the web page and its readers")
     parser.add_argument("--commands", action="store_true", help="only the commands")
     parser.add_argument("--json", type=Path, default=cache("bench") / "bench.json")
     parser.add_argument("--write-docs", action="store_true", help=f"also into {DOCS.name}")
