@@ -17,6 +17,7 @@ from ds01d.web.bodies import HTML, Body
 
 _STYLE: Final = "/*STYLE*/"
 _SCRIPT: Final = "/*SCRIPT*/"
+_SCRIPTS: Final = ("page_elements.js", "page_sections.js", "page.js")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,9 @@ def build_page() -> Page:
     """Put the page together from the files beside this module."""
     folder = files("ds01d.web")
     style = (folder / "page.css").read_text("utf-8")
-    script = (folder / "page.js").read_text("utf-8")
+    # One script of several files, and a block around it: nothing of it is the window's.
+    parts = ((folder / name).read_text("utf-8") for name in _SCRIPTS)
+    script = "\n".join(['"use strict";', "{", *parts, "}"])
     document = (folder / "page.html").read_text("utf-8")
     document = document.replace(_STYLE, style).replace(_SCRIPT, script)
     directives = (

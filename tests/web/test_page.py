@@ -135,7 +135,7 @@ def find_overflow(browser: Browser) -> list[str]:
 
 
 def test_whatever_users_write_is_text(browser: Browser, shown: Shown) -> None:
-    holders = [make_holder(name, name, state=name, until=name) for name in HOSTILE]
+    holders = [make_holder(name, name, state=name, until=name, idle_since=name) for name in HOSTILE]
     slots = [
         make_slot(name, *holders, foreign=[name], drifts=[name], profile=name) for name in HOSTILE
     ]
