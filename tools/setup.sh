@@ -103,6 +103,8 @@ missing_packages() {
     has promtool || echo prometheus # the server is never started here
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages
+    has zsh || echo zsh        # both try what Tab completes
+    has fish || echo fish
     has logrotate || echo logrotate
     { ! has_browser && has_browser_package && echo chromium-headless-shell; } || true
     has zstd || echo zstd # which logrotate may be configured to use

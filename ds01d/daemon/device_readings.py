@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ds01d.model.containers import Container
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
-from ds01d.model.primitives import DeviceUuid, Now, Unknown, Wall
+from ds01d.model.primitives import ContainerId, DeviceUuid, Now, Unknown, Wall
 from ds01d.reporting.status import GpuStatus
 
 
@@ -55,24 +54,26 @@ def find_readings_time(inventory: Inventory | Unknown | None, now: Now) -> Wall 
     return now.to_wall(inventory.sampled_at) if isinstance(inventory, Inventory) else None
 
 
-def measure_holder(
-    container: Container | None, processes: Sequence[GpuProcess] | None
-) -> tuple[int | None, int | None]:
-    """How many of the processes on a device are of a container, and their memory in bytes.
+def measure_containers(
+    processes: Sequence[GpuProcess] | None,
+) -> Mapping[ContainerId, tuple[int, int | None]] | None:
+    """How many of the processes on a device each container has, and their memory in bytes.
 
     None: not known. `processes`: None if they cannot be listed.
     """
-    if container is None or processes is None:
-        return None, None
-    # Decision 280: one whose container is not known may be this one's, so there is no number.
-    if any(isinstance(process.container, Unknown) for process in processes):
-        return None, None
-    # By its pid and device: one that computes and draws is listed twice.
-    memory = {
-        (process.pid, process.device): process.memory
-        for process in processes
-        if process.container == container.id
-    }
-    sizes = [used for used in memory.values() if used is not None]
+    # Decision 280: one whose container is not known may be anybody's, so there are no numbers.
+    if processes is None or any(isinstance(process.container, Unknown) for process in processes):
+        return None
+    # By pid and device: one that computes and draws is listed twice.
+    memory: dict[ContainerId, dict[tuple[int, DeviceUuid], int | None]] = {}
+    for process in processes:
+        if process.container is not None and not isinstance(process.container, Unknown):
+            sizes = memory.setdefault(process.container, {})
+            sizes[process.pid, process.device] = process.memory
+    return {container: _sum_up(sizes) for container, sizes in memory.items()}
+
+
+def _sum_up(sizes: Mapping[tuple[int, DeviceUuid], int | None]) -> tuple[int, int | None]:
+    listed = [size for size in sizes.values() if size is not None]
     # A part of the sum would be shown as all of it.
-    return len({pid for pid, _ in memory}), sum(sizes) if len(sizes) == len(memory) else None
+    return len({pid for pid, _ in sizes}), sum(listed) if len(listed) == len(sizes) else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from ds01d.daemon.device_readings import index_devices_by_uuid, measure_holder
+from ds01d.daemon.device_readings import index_devices_by_uuid, measure_containers
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import uses_by_slot
@@ -12,7 +12,7 @@ from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Gpu, GpuProcess
 from ds01d.model.drift import Drift, GatedDrift
 from ds01d.model.holding import Holds, Verdict, Verdicts
-from ds01d.model.primitives import ContainerName, Now, SlotId
+from ds01d.model.primitives import ContainerId, ContainerName, Now, SlotId
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.status import Holder, SlotStatus
 
@@ -40,16 +40,12 @@ def build_slot_statuses(
             uuid=uuid,
             profile=slot.profile,
             holders=tuple(
-                _build_holder(
-                    name, index, verdicts.get(name), now, moved=name in moved, processes=processes
-                )
+                _build_holder(name, index, verdicts.get(name), now, moved=name in moved, used=used)
                 for name in holders
             ),
             foreign=tuple(dict.fromkeys(use.user for use in foreign.get(slot.id, ()))),
             foreign_holders=tuple(
-                _build_holder(
-                    name, index, verdicts.get(name), now, moved=False, processes=processes
-                )
+                _build_holder(name, index, verdicts.get(name), now, moved=False, used=used)
                 for name in dict.fromkeys(use.container for use in foreign.get(slot.id, ()))
                 if name is not None
             ),
@@ -63,6 +59,7 @@ def build_slot_statuses(
         for uuid, holders in (slots[slot.id],)
         for device in (devices_by_uuid.get(uuid),)
         for processes in (_list_processes(slot.id, index),)
+        for used in (measure_containers(processes),)
     )
 
 
@@ -95,11 +92,11 @@ def _build_holder(
     now: Now,
     *,
     moved: bool,
-    processes: tuple[GpuProcess, ...] | None,
+    used: Mapping[ContainerId, tuple[int, int | None]] | None,
 ) -> Holder:
     """`moved`: its booking followed a rename in this pass, so it belongs to this container.
 
-    `processes`: on the device of the slot; None: not known.
+    `used`: processes and memory of each container on the device of the slot; None: not known.
     """
     container = index.containers.get(name)
     state = container.state.value if container is not None else "absent"
@@ -111,7 +108,9 @@ def _build_holder(
     # A booking of another container under this name is not what `owner` is about.
     booker = owner if owner is not None and owner.user == user else None
     books = index.snapshot.state
-    count, memory = measure_holder(container, processes)
+    count, memory = None, None
+    if container is not None and used is not None:
+        count, memory = used.get(container.id, (0, 0))
     run = None if container is None else index.checkpoint.idle.get(container.id)
     return Holder(
         container=name,
