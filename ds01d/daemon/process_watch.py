@@ -35,6 +35,7 @@ class ProcessWatch:
             name: record.processes
             for name, record in snapshot.metadata.items()
             if isinstance(record, Record)
+            and record.processes
             and snapshot.find_process_state(record) is ProcessState.RUNS
         }
 

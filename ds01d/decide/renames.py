@@ -73,12 +73,13 @@ def find_renames(
 
     `booked`: the names that slots list; `recorded`: those that have metadata.
     """
-    current_name: dict[ContainerName, ContainerName] = {}
-    for name, identity in checkpoint.identities.items():
-        # By ID: Docker keeps it through `docker rename`, and nothing else links the two names.
-        container = engine.containers.get(identity.id)
-        if container is not None and container.name != name:
-            current_name[name] = container.name
+    containers = engine.containers
+    # By ID: Docker keeps it through `docker rename`, and nothing else links the two names.
+    current_name = {
+        name: container.name
+        for name, identity in checkpoint.identities.items()
+        if (container := containers.get(identity.id)) is not None and container.name != name
+    }
     # Nearly always nothing was renamed; a sweep over hundreds of names stops here.
     if not current_name:
         return NO_RENAMES
