@@ -22,8 +22,8 @@ from ds01d.adapters.docker.sessions import DockerSessions
 from ds01d.adapters.host.access_report import AccessReport
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.device_cgroups import DeviceCgroups
+from ds01d.adapters.host.followed_processes import FollowedProcesses
 from ds01d.adapters.host.owners_file import OwnersFile
-from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.reserving_processes import ReservingProcesses
 from ds01d.adapters.host.run_as_owner import act_as_owner
 from ds01d.adapters.nvml.sampler import NvmlSampler
@@ -112,7 +112,7 @@ def open_parts(
     books = BooksOnly(config)
     state = books.open_state_file()
     passwd = books.passwd
-    processes = Processes(
+    processes = FollowedProcesses(
         is_known=engine.has_cached,
         users=passwd.find_logins,
         rootless=may_be_rootless(config.docker.url),

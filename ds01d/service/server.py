@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Protocol
 
 import structlog
@@ -40,6 +41,7 @@ SEND_S: Final = 5.0  # for one message, in either direction
 IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
+_IDENTIFIED_S: Final = 1.0  # from the connection to its first call
 _ACCEPTED_AT_ONCE: Final = 8  # who is refused has a descriptor and a buffer, too, for a moment
 
 # From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
@@ -155,6 +157,7 @@ class BookingServer:
     ) -> None:
         # At once: who waits until the pid is another's would be taken for them.
         peer = await self._identify_peer(peer_socket)
+        identified_until = self._loop.time() + _IDENTIFIED_S
         while isinstance(peer, Peer) and not self._stop.is_set():
             message = await connection.next_message(self._idle_s, self._stop)
             if message is None:
@@ -164,8 +167,11 @@ class BookingServer:
             if over:
                 await connection.send(encode_error(unavailable(over)))
                 continue
-            # And for each call: a connection may outlive the right to make it.
-            peer = await self._identify_peer(peer_socket)
+            # And for each call: a connection may outlive the right to make it. But nearly every
+            # one brings its only call along.
+            if self._loop.time() > identified_until:
+                peer = await self._identify_peer(peer_socket)
+            identified_until = -inf
             if isinstance(peer, Peer):
                 await self._answer_call(connection, peer, call)
         # No waiting for a call: a user with 65,536 uids (subuid(5)) would take all connections.

@@ -270,6 +270,7 @@ OPERATIONS = "tests/adapters/books/test_operations_log.py"
 WRITERS = "tests/integration/test_writers.py"
 SAMPLES = "tests/adapters/nvml/test_sampler.py"
 PROCESSES = "tests/adapters/host/test_processes.py"
+FOLLOWED = "tests/adapters/host/test_followed_processes.py"
 LIVING = "tests/decide/test_liveness.py"
 HOSTILE = "tests/adapters/files/test_hostile_folders.py"
 FOLDERS = "tests/test_folders.py"
@@ -1269,12 +1270,12 @@ MUTATIONS = (
     Mutation(
         invariant=2,
         name="a pid that was seen before is still of the same process",
-        file="ds01d/adapters/host/processes.py",
-        old="if container is None or (entry.started, owner) != (seen.started, seen.owner):",
-        new="if container is None:",
+        file="ds01d/adapters/host/followed_processes.py",
+        old="if container is not None and (entry.started, owner) == (before.started, seen.owner):",
+        new="if container is not None:",
         tests=(
-            f"{PROCESSES}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",
-            f"{PROCESSES}::test_what_was_read_ahead_counts_for_the_very_process",
+            f"{FOLLOWED}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",
+            f"{FOLLOWED}::test_what_was_read_ahead_counts_for_the_very_process",
         ),
     ),
     Mutation(

@@ -7,9 +7,7 @@ be determined is Unknown, never "of the host". Nothing here asks the engine or s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +24,6 @@ from ds01d.adapters.host.process_entry import (
     list_cgroups,
     read_entry,
     read_file,
-    read_owner,
 )
 from ds01d.model.primitives import ContainerId, Source, Unknown
 from ds01d.text import make_printable
@@ -34,7 +31,6 @@ from ds01d.text import make_printable
 _MAX_PARENTS = 256
 _FEW = 4
 _ATTEMPTS = 3
-_AHEAD_S = 1.0  # what was read longer ago may not be so any more
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
 _HIDDEN_NAMESPACE = (
@@ -52,15 +48,14 @@ class Process:
     command: str = ""
 
 
-class _ProcessGone(Exception):
+class ProcessGone(Exception):
     """There is no process of that pid."""
 
 
-class _Description(NamedTuple):
-    """A process as it was found; `owner`: of its folder in /proc, which shows a change of user."""
+class ProcessDescription(NamedTuple):
+    """A process as it was found; `started` is its identity."""
 
     started: int
-    owner: int
     uid: int | None
     container: ContainerId | Unknown | None
     command: str
@@ -87,9 +82,6 @@ class Processes:
         self._users = users or (lambda _: {})
         self._rootless = rootless
         self._is_hidden = is_hidden
-        self._seen: Mapping[int, _Description] = {}  # by the last `look_up`
-        self._ahead: Mapping[int, tuple[int, str]] = {}  # owner and cgroup
-        self._ahead_until = 0.0
         self.proc = proc
 
     @property
@@ -103,31 +95,23 @@ class Processes:
         # Each time: after a remount of /proc all of them would look ended, and be released.
         try:
             self._read_text(1, "cgroup")
-        except (_ProcessGone, OSError):
+        except (ProcessGone, OSError):
             return (
                 f"{self.proc} hides the processes of others, and a hidden process looks dead: "
                 "be root with CAP_SYS_PTRACE, and without ProtectProc="
             )
         return ""
 
-    def look_ahead(self) -> None:
-        """Read what the next `look_up` can use of the processes of the last one; never raises."""
-        ahead: dict[int, tuple[int, str]] = {}
-        for pid in self._seen:
-            with suppress(_ProcessGone, OSError):
-                ahead[pid] = self._read_owner(pid), self._read_text(pid, "cgroup")
-        self._ahead, self._ahead_until = ahead, time.monotonic() + _AHEAD_S
-
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
         """The facts about each process; one that has ended is missing."""
         if self._is_hidden():
             return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
         processes: dict[int, Process] = {}
-        found: dict[int, _Description] = {}
+        found: dict[int, ProcessDescription] = {}
         for pid in pids:
             try:
                 description = self._describe(pid)
-            except _ProcessGone:  # noqa: PERF203 - the few processes on GPUs
+            except ProcessGone:  # noqa: PERF203 - the few processes on GPUs
                 if self.hidepid_problem:
                     processes[pid] = Process(container=_make_unknown(self.hidepid_problem))
             except OSError as error:
@@ -139,7 +123,6 @@ class Processes:
                 processes[pid] = Process(container=_make_unknown(problem))
             else:
                 found[pid] = description
-        self._seen, self._ahead = found, {}
         # All at once: a directory service that hangs costs its time once.
         uids = frozenset(one.uid for one in found.values() if one.uid is not None)
         names = self._users(uids) if uids else {}
@@ -202,39 +185,23 @@ class Processes:
     def _is_alive(self, pid: int) -> bool:
         try:
             return not self._read_stat(pid).has_ended
-        except _ProcessGone:
+        except ProcessGone:
             return False
 
-    def _describe(self, pid: int) -> _Description:
-        seen = self._seen.get(pid)
-        known = None if seen is None else self._describe_again(pid, seen)
-        if known is not None:
-            return known
+    def _describe(self, pid: int) -> ProcessDescription:
         # Four reads are no snapshot: the pid may be another process's between two of them.
         for _ in range(_ATTEMPTS):
             before = self._read_stat(pid)
-            owner = self._read_owner(pid)
             try:
                 container = self._find_container(pid, before)
-            except _ProcessGone:
+            except ProcessGone:
                 continue  # it ended, or a parent did: then it has another one now
             uid = self._read_uid(pid)
             # The same start time: all that was read is of the same process.
             if self._read_stat(pid).started == before.started:
-                return _Description(before.started, owner, uid, container, before.command)
+                return ProcessDescription(before.started, uid, container, before.command)
         problem = _make_unknown(f"process {pid} and its parents kept changing")
-        return _Description(started=-1, owner=-1, uid=None, container=problem, command="")
-
-    def _describe_again(self, pid: int, seen: _Description) -> _Description | None:
-        """Describe a process that was seen before by half of the reads; None: not that simple."""
-        read = self._ahead.get(pid) if time.monotonic() < self._ahead_until else None
-        owner, cgroup = read or (self._read_owner(pid), self._read_text(pid, "cgroup"))
-        container = find_container(cgroup, self._is_known)
-        # Read last: who had the pid then and has it now had it all the time in between.
-        entry = self._read_stat(pid)
-        if container is None or (entry.started, owner) != (seen.started, seen.owner):
-            return None
-        return _Description(entry.started, owner, seen.uid, container, entry.command)
+        return ProcessDescription(started=-1, uid=None, container=problem, command="")
 
     def _find_container(self, pid: int, stat: ProcessEntry) -> ContainerId | Unknown | None:
         """Find its container, else that of the nearest parent that has one."""
@@ -249,20 +216,14 @@ class Processes:
             pid, child = stat.parent, stat
             stat = self._read_stat(pid)
             if stat.started > child.started:
-                raise _ProcessGone  # the parent's pid is somebody else's by now
+                raise ProcessGone  # the parent's pid is somebody else's by now
         return _make_unknown(f"process {pid} has more than {_MAX_PARENTS} parents")
 
     def _read_stat(self, pid: int) -> ProcessEntry:
         try:
             return read_entry(self.proc, pid)
         except (FileNotFoundError, ProcessLookupError) as error:
-            raise _ProcessGone from error
-
-    def _read_owner(self, pid: int) -> int:
-        try:
-            return read_owner(self.proc, pid)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise _ProcessGone from error
+            raise ProcessGone from error
 
     def _read_uid(self, pid: int) -> int | None:
         # By LF alone: a process chooses its name, in which the kernel escapes only LF.
@@ -275,7 +236,7 @@ class Processes:
         try:
             return read_file(self.proc, pid, name).decode("utf-8", "replace")
         except (FileNotFoundError, ProcessLookupError) as error:
-            raise _ProcessGone from error
+            raise ProcessGone from error
 
 
 def _make_unknown(reason: str) -> Unknown:

@@ -17,42 +17,7 @@ from ds01d.adapters.host.processes import Process, Processes
 from ds01d.bootstrap import may_be_rootless
 from ds01d.model.primitives import ContainerId, Unknown
 from simulation.engine import PrivateEngine
-
-OUTER = ContainerId("a" * 64)
-INNER = ContainerId("b" * 64)
-
-
-class Proc:
-    """A made-up /proc."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.add(1, "0::/init.scope", parent=0, started=1, command="systemd")
-
-    def add(
-        self,
-        pid: int,
-        cgroup: str,
-        *,
-        parent: int = 1,
-        started: int = 1000,
-        uid: int = 1001,
-        command: str = "python",
-        state: str = "S",
-        threads: int = 1,
-    ) -> None:
-        folder = self.root / str(pid)
-        folder.mkdir(exist_ok=True)
-        rest = " ".join(
-            [state, str(parent), *["0"] * 15, str(threads), "0", str(started), *["0"] * 30]
-        )
-        (folder / "stat").write_text(f"{pid} ({command}) {rest}\n")
-        status = f"Name:\t{command}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
-        (folder / "status").write_bytes(status.encode())
-        (folder / "cgroup").write_text(f"{cgroup}\n")
-
-    def look_up(self, pid: int, *known: ContainerId) -> Process | None:
-        return Processes(proc=self.root, is_known=known.__contains__).look_up([pid]).get(pid)
+from tests.support.made_up_proc import INNER, OUTER, Proc
 
 
 @pytest.fixture
@@ -371,82 +336,6 @@ def test_a_process_that_may_not_be_read_may_be_of_any_container(proc: Proc) -> N
     (proc.root / "50" / "cgroup").unlink()
     (proc.root / "50" / "cgroup").mkdir()
     assert isinstance(living(proc, OUTER), Unknown)
-
-
-class Counting(Processes):
-    """Counts how often a uid is read."""
-
-    uids_read = 0
-
-    def _read_uid(self, pid: int) -> int | None:
-        self.uids_read += 1
-        return super()._read_uid(pid)
-
-
-def test_a_process_that_was_seen_before_is_read_again_where_it_may_have_changed(
-    proc: Proc,
-) -> None:
-    proc.add(50, f"0::/docker/{OUTER}", command="sh")
-    processes = Counting(proc=proc.root)
-    assert processes.look_up([50])[50] == Process(container=OUTER, user="1001", command="sh")
-    proc.add(50, f"0::/docker/{INNER}", command="python")
-    assert processes.look_up([50])[50] == Process(container=INNER, user="1001", command="python")
-    assert processes.uids_read == 1
-    proc.add(50, "0::/user.slice")  # it left its cgroup: then its parents count
-    assert processes.look_up([50])[50].container is None
-    proc.add(50, f"0::/docker/{OUTER}", started=2000, uid=1002)
-    assert processes.look_up([50])[50] == Process(container=OUTER, user="1002", command="python")
-
-
-def test_a_process_of_another_user_than_before_is_read_whole(proc: Proc) -> None:
-    """setuid(2) changes the owner of its folder."""
-    proc.add(50, f"0::/docker/{OUTER}", uid=0)
-    processes = Counting(proc=proc.root)
-    assert processes.look_up([50])[50].user == "0"
-    proc.add(50, f"0::/docker/{OUTER}", uid=1002)
-    os.chown(proc.root / "50", 1002, -1)
-    assert processes.look_up([50])[50].user == "1002"
-
-
-def test_what_was_read_ahead_counts_for_the_very_process(proc: Proc) -> None:
-    """It is read once, however long ago, unless the pid is another process's by now."""
-    proc.add(50, f"0::/docker/{INNER}")
-    processes = Processes(proc=proc.root)
-    processes.look_up([50])
-    processes.look_ahead()
-    proc.add(50, f"0::/docker/{OUTER}", started=2000, uid=1002)
-    assert processes.look_up([50])[50].container == OUTER
-    processes.look_ahead()
-    proc.add(50, f"0::/docker/{INNER}", started=2000, uid=1002)
-    assert processes.look_up([50])[50].container == OUTER, "as it was a moment ago"
-    assert processes.look_up([50])[50].container == INNER
-    processes.look_ahead()
-    for file in (proc.root / "50").iterdir():
-        file.unlink()
-    assert processes.look_up([50]) == {}
-    processes.look_ahead()
-
-
-class ReusedBetween(Processes):
-    """Gives the pid to another process between two reads."""
-
-    armed = False
-
-    def _read_text(self, pid: int, name: str) -> str:
-        text = super()._read_text(pid, name)
-        if self.armed and name == "cgroup":
-            self.armed = False
-            Proc(self.proc).add(pid, f"0::/docker/{OUTER}", started=2000, uid=1002)
-        return text
-
-
-def test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now(proc: Proc) -> None:
-    proc.add(50, f"0::/docker/{INNER}")
-    processes = ReusedBetween(proc=proc.root)
-    assert processes.look_up([50])[50].container == INNER
-    processes.armed = True
-    process = processes.look_up([50])[50]
-    assert process == Process(container=OUTER, user="1002", command="python")
 
 
 class Reusing(Processes):
