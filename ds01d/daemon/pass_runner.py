@@ -93,9 +93,11 @@ class PassRunner:
         session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)
-        if report.is_sweep or self.publisher.may_publish():
-            self.publish_status(session, sweep=report.is_sweep)
-        else:
+        if report.is_sweep:
+            self.publish_status(session, sweep=True)
+        # Else at the end of the turn, after the calls that wait: of a thousand containers the
+        # status takes as long as two bookings.
+        elif not self.publisher.may_publish():
             # Without a name: it only ends the wait, and the turn of the loop publishes.
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
         # After all that somebody may wait for.
