@@ -29,11 +29,22 @@ class Proc:
         command: str = "python",
         state: str = "S",
         threads: int = 1,
+        flags: int = 0,
     ) -> None:
         folder = self.root / str(pid)
         folder.mkdir(exist_ok=True)
         rest = " ".join(
-            [state, str(parent), *["0"] * 15, str(threads), "0", str(started), *["0"] * 30]
+            [
+                state,
+                str(parent),
+                *["0"] * 4,
+                str(flags),
+                *["0"] * 10,
+                str(threads),
+                "0",
+                str(started),
+                *["0"] * 30,
+            ]
         )
         (folder / "stat").write_text(f"{pid} ({command}) {rest}\n")
         status = f"Name:\t{command}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"

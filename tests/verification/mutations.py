@@ -1279,6 +1279,32 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        invariant=2,
+        name="every child of kthreadd is a thread of the kernel",
+        file="ds01d/adapters/host/kernel_threads.py",
+        old="{pid for pid in new if self._check_pid(pid)}",
+        new="{*new}",
+        tests=(
+            (
+                "tests/adapters/host/test_kernel_threads.py"
+                "::test_a_program_that_the_kernel_started_is"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="pid 2 is kthreadd everywhere",
+        file="ds01d/adapters/host/kernel_threads.py",
+        old="self._has_kthreadd or self._is_kernel_thread(_KTHREADD)",
+        new="True",
+        tests=(
+            (
+                "tests/adapters/host/test_kernel_threads.py"
+                "::test_in_another_pid_namespace_pid_2_is_of_anybody"
+            ),
+        ),
+    ),
+    Mutation(
         invariant=12,
         name="a slot that reads alike is the one that was read before",
         file="ds01d/adapters/books/state_format.py",

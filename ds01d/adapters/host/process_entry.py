@@ -68,16 +68,16 @@ def read_owner(proc: Path, pid: int) -> int:
     return os.stat(f"{proc}/{pid}").st_uid  # noqa: PTH116
 
 
-def list_cgroups(proc: Path) -> Iterator[tuple[int, bytes]]:
+def list_cgroups(proc: Path, without: frozenset[str]) -> Iterator[tuple[int, bytes]]:
     """The pid and the cgroup file of every process that has not ended meanwhile.
 
-    Raises `OSError` where a process may not be read.
+    `without`: pids that are left out. Raises `OSError` where a process may not be read.
     """
     # The loop of a release, over hundreds of processes: no call of our own for any of them.
     folder = os.open(proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in os.listdir(folder):  # noqa: PTH208 - by descriptor
-            if not name.isdecimal():
+            if not name.isdecimal() or name in without:
                 continue
             try:
                 descriptor = os.open(f"{name}/cgroup", _READ, dir_fd=folder)

@@ -19,6 +19,7 @@ from ds01d.adapters.host.cgroup_paths import (
     is_of_another,
     without_users_own,
 )
+from ds01d.adapters.host.kernel_threads import KernelThreads
 from ds01d.adapters.host.process_entry import (
     ProcessEntry,
     list_cgroups,
@@ -82,6 +83,7 @@ class Processes:
         self._users = users or (lambda _: {})
         self._rootless = rootless
         self._is_hidden = is_hidden
+        self._kernel_threads = KernelThreads(proc)
         self.proc = proc
 
     @property
@@ -151,7 +153,7 @@ class Processes:
         Independent of Docker: a container whose ID stands in the cgroup path of a living process,
         in any form, is alive for the kernel; unless the process is of a container that the engine
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
-        look at every process of the host, 5 to 15 microseconds each.
+        look at every process of the host, 5 to 15 microseconds each; not at the kernel's threads.
         """
         if problem := self.hiding_problem:
             return _make_unknown(problem)
@@ -160,7 +162,7 @@ class Processes:
         texts = tuple(by_text) if len(by_text) <= _FEW else ()
         living: dict[ContainerId, int] = {}
         try:
-            for pid, whole in list_cgroups(self.proc):
+            for pid, whole in list_cgroups(self.proc, without=self._kernel_threads.list_pids()):
                 # As of nearly all processes.
                 if len(whole) < ID_LENGTH or (texts and not any(t in whole for t in texts)):
                     continue
