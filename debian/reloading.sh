@@ -7,7 +7,7 @@
 # Whether systemd uses another unit file than the one on disk, or one that was removed.
 needs_reload() {
     systemctl show --property NeedDaemonReload --value ds01d.service ds01d-notify.service \
-        ds01d-notify-network.service | grep -qx yes
+        ds01d-notify-network.service ds01d-web.service | grep -qx yes
 }
 
 # reload_systemd COMMAND: reload systemd, or print why not and the command to run later.

@@ -18,7 +18,6 @@ _SHOWN: Final = frozenset(
         "action",
         "as_of",
         "at",
-        "by_day",
         "complete_since",
         "first_seen",
         "gate",
@@ -33,13 +32,14 @@ _SHOWN: Final = frozenset(
         "profile",
         "readings_at",
         "sampled_since",
+        "schema",
         "since",
         "slot",
         "state",
         "status",
-        "subject",
         "type",
         "until",
+        "user_by",
         "uuid",
         "verdict",
         "version",
@@ -47,8 +47,12 @@ _SHOWN: Final = frozenset(
     }
 )
 _CONTAINERS: Final = frozenset({"container", "foreign"})
-# A model of a GPU; everywhere else a "name" is somebody's.
-_SHOWN_IN: Final = {"gpus": frozenset({"name"}), "slots": frozenset({"drifts"})}
+# A model of a GPU, and a day; elsewhere "name" is somebody's, and "subject" what is frozen.
+_SHOWN_IN: Final = {
+    "gpus": frozenset({"name"}),
+    "lines": frozenset({"subject"}),
+    "slots": frozenset({"drifts"}),
+}
 
 
 def hide_users(document: Mapping[str, Any]) -> dict[str, Any]:

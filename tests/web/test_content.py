@@ -105,7 +105,14 @@ def test_hiding_leaves_what_is_about_slots() -> None:
     slot = {"slot": "1.0", "profile": "1g.10gb", "holders": [holder], "foreign": [f"{LOGIN}-x"]}
     drift = {"kind": "stale-allocation", "container": f"{LOGIN}-x", "reason": f"of {LOGIN}"}
     gpu = {"index": 0, "name": "NVIDIA A100", "utilization": 7}
-    status = {"slots": [slot], "gpus": [gpu], "open_drifts": [drift], "daemon": {"alive": True}}
+    freeze = {"subject": f"{LOGIN}-train._.1001", "by": LOGIN, "reason": f"for {LOGIN}"}
+    status = {
+        "slots": [slot],
+        "freezes": [freeze],
+        "gpus": [gpu],
+        "open_drifts": [drift],
+        "daemon": {"alive": True},
+    }
     body = content(status, hides_users=True).find_status().content
     assert LOGIN.encode() not in body
     assert b"1001" not in body
@@ -124,12 +131,27 @@ def test_hiding_leaves_what_is_about_slots() -> None:
 
 TEXTS = st.text().map(lambda text: f"{text}{LOGIN}")
 PERSONAL = st.sampled_from(
-    ["user", "container", "by", "reason", "details", "subjects", "health", "degraded", "error", "x"]
+    [
+        "user",
+        "container",
+        "subject",
+        "name",
+        "by",
+        "reason",
+        "details",
+        "subjects",
+        "health",
+        "degraded",
+        "error",
+        "x",
+    ]
 )
 DOCUMENTS = st.recursive(
     st.dictionaries(PERSONAL, TEXTS | st.lists(TEXTS)),
     lambda parts: st.dictionaries(
-        st.sampled_from(["slots", "holders", "findings", "log", "waiting", "daemon", "x"]),
+        st.sampled_from(
+            ["slots", "holders", "freezes", "findings", "log", "waiting", "daemon", "x"]
+        ),
         parts | st.lists(parts, max_size=3),
         max_size=3,
     ),
