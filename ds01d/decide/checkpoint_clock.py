@@ -63,7 +63,7 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterable[Boot]:
         (at for _, at in checkpoint.destroyed.values()),
         checkpoint.removing.values(),
         (moment for run in checkpoint.idle.values() for moment in (run.since, run.read_at)),
-        map(attrgetter("since"), checkpoint.lost_devices.values()),
+        map(attrgetter("lost"), checkpoint.device_access.values()),
         checkpoint.released,
         map(attrgetter("last"), checkpoint.repairs.values()),
     )

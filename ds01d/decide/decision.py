@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ds01d.config import Config
 from ds01d.decide.claims import bind_claimed
 from ds01d.decide.deadlines import Deadlines
-from ds01d.decide.device_loss import follow_losses
+from ds01d.decide.device_loss import follow_access
 from ds01d.decide.diff import diff_books
 from ds01d.decide.diff_rebuild import diff_rebuild
 from ds01d.decide.docker_books import derive_books
@@ -168,9 +168,9 @@ def _decide_on_table(
     index = build_index(snapshot, checkpoint, config, table)
     deadlines = Deadlines(snapshot, checkpoint)
     verdicts = _decide_names(names, index, deadlines)
-    idle, lost = follow_idleness(index, verdicts), follow_losses(index, verdicts)
-    if idle != checkpoint.idle or lost != checkpoint.lost_devices:
-        checkpoint = replace(checkpoint, idle=idle, lost_devices=lost)
+    idle, access = follow_idleness(index, verdicts), follow_access(index, verdicts)
+    if idle != checkpoint.idle or access != checkpoint.device_access:
+        checkpoint = replace(checkpoint, idle=idle, device_access=access)
         index = replace(index, checkpoint=checkpoint)
     bookings = index.count_bookings()
     drifts = tuple(diff_books(index, verdicts))

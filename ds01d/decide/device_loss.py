@@ -1,4 +1,4 @@
-"""Which running containers cannot open the devices that their requests name, and since when. Pure.
+"""Which running containers cannot open the devices of their requests any more, since when. Pure.
 
 By the rules of their device cgroups, where these can be read; elsewhere it is unknown, and nothing
 is reported. What NVML lists proves neither: a process that has a device open keeps it.
@@ -7,10 +7,11 @@ is reported. What NVML lists proves neither: a process that has a device open ke
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.verdict import find_resolved_devices
-from ds01d.model.checkpoint import DeviceLoss
+from ds01d.model.checkpoint import AccessSeen
 from ds01d.model.containers import Container, State
 from ds01d.model.device_access import CONTROL_MINOR, DeviceAccess
 from ds01d.model.devices import Inventory
@@ -18,22 +19,40 @@ from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId
 
 
-def follow_losses(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId, DeviceLoss]:
-    """Since when containers cannot open a device; a pass over names reads no rules."""
-    former = index.checkpoint.lost_devices
+def follow_access(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId, AccessSeen]:
+    """Who could open its devices, and since when it cannot; a pass over names reads no rules."""
+    former = index.checkpoint.device_access
     if index.snapshot.names is not None:
         return former
-    losses: dict[ContainerId, DeviceLoss] = {}
-    for name, verdict in verdicts.items() if index.snapshot.device_access else ():
+    known = index.snapshot.device_access
+    seen: dict[ContainerId, AccessSeen] = {}
+    for name, verdict in verdicts.items() if known or former else ():
         container = index.containers.get(name)
-        if container is None or not find_denied(container, verdict, index):
+        if container is None or not (minors := find_minors(container, verdict, index)):
             continue
-        loss = former.get(container.id)
-        if loss is None or loss.started != container.started:
-            now = index.snapshot.now
-            loss = DeviceLoss(since=now.boot, began=now.wall, started=container.started)
-        losses[container.id] = loss
-    return losses
+        before = former.get(container.id)
+        if before is not None and before.started != container.started:
+            before = None
+        after = _extend_access(before, container, frozenset(minors.values()), index)
+        if after is not None:
+            seen[container.id] = after
+    return seen
+
+
+def _extend_access(
+    before: AccessSeen | None, container: Container, minors: frozenset[int], index: BooksIndex
+) -> AccessSeen | None:
+    """What was seen of a container, with what is known of it now."""
+    access, needed = find_access(container, index), minors | {CONTROL_MINOR}
+    if access is not None and any(map(access.denies, needed)):
+        if before is None or before.lost is not None:
+            return before
+        now = index.snapshot.now
+        return replace(before, lost=now.boot, lost_wall=now.wall)
+    if access is not None and all(access.is_tried(minor) for minor in needed):
+        return AccessSeen(started=container.started)
+    # Unknown: what it could before, it could; that it cannot has to be seen again.
+    return None if before is None else replace(before, lost=None, lost_wall=None)
 
 
 def find_denied(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:

@@ -100,12 +100,15 @@ class IdleRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceLoss:
-    """Since when a container that was `started` then cannot open a device of its request."""
+class AccessSeen:
+    """A container that was `started` then was seen to be able to open what it requested.
 
-    since: Boot
-    began: Wall
+    `lost`, `lost_wall`: since when it cannot any more; None: it can, or that is not known now.
+    """
+
     started: Wall | None
+    lost: Boot | None = None
+    lost_wall: Wall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +240,8 @@ class Checkpoint:
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
     # Decision 265: time that nobody saw is no idle time, so what is kept is a run of readings.
     idle: Mapping[ContainerId, IdleRun] = field(default_factory=dict)
-    lost_devices: Mapping[ContainerId, DeviceLoss] = field(default_factory=dict)
+    # Decision 268: what a container never had, it did not lose.
+    device_access: Mapping[ContainerId, AccessSeen] = field(default_factory=dict)
     # Decision 7: noted before the releases are made, so that a killed daemon keeps the pace.
     released: tuple[Boot, ...] = ()
     # Invariant 13: two programs that repair each other's work in turns would write for ever.

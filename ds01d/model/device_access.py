@@ -40,8 +40,11 @@ class DeviceAccess:
 
     def denies(self, minor: int) -> bool:
         """Whether it is known that one of NVIDIA's devices cannot be opened."""
-        is_known = self.tried is None or minor in self.tried
-        return is_known and not self.allows(NVIDIA_MAJOR, minor)
+        return self.is_tried(minor) and not self.allows(NVIDIA_MAJOR, minor)
+
+    def is_tried(self, minor: int) -> bool:
+        """Whether it is known of one of NVIDIA's devices."""
+        return self.tried is None or minor in self.tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ class Watched:
 def watched(*minors: int, settings: Any = None, **fields: Any) -> Watched:
     """A container that runs on MIG-1-0, of the GPU with minor 1."""
     one = Watched(Life(settings, **fields).book("1.0").run("MIG-1-0"))
+    one.rules.minors[OWN] = {1, 255}
     one.sweep()
     one.rules.minors[OWN] = {*minors}
     return one
@@ -82,8 +83,8 @@ def test_what_it_says_and_since_when() -> None:
         kind=FindingKind.DEVICE_LOST,
         container=NAME,
         slot=SlotId("1.0"),
-        reason="it runs, and its cgroup does not let it open /dev/nvidia1 (195:1), as after"
-        " systemctl daemon-reload: a program that has the GPU open goes on, a new one fails;"
+        reason="it runs, and its cgroup does not let it open /dev/nvidia1 (195:1) any more, as"
+        " after systemctl daemon-reload: a program that has the GPU open goes on, a new one fails;"
         f" docker restart {NAME}",
         slots=(SlotId("1.0"),),
         user=UserName("alice"),
@@ -131,6 +132,19 @@ def test_what_is_no_loss(change: Any) -> None:
     one.found()
     change(one.life)
     assert one.found() == []
+
+
+def test_what_it_never_had_it_did_not_lose() -> None:
+    one = Watched(Life().book("1.0").run("MIG-1-0"))
+    one.rules.minors[OWN] = set()
+    assert (one.found(), one.found(), one.found()) == ([], [], [])
+    one.rules.minors[OWN] = {1, 255}
+    one.found()
+    one.rules.minors[OWN] = set()
+    assert one.found() == []
+    # The next start has to have it first, too.
+    one.life.change(started=Wall(one.life.host.wall))
+    assert (one.found(), one.found()) == ([], [])
 
 
 def test_who_named_no_device_was_given_none_to_lose() -> None:

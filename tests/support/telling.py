@@ -24,7 +24,7 @@ from ds01d.daemon.report_log import ReportLogger
 from ds01d.errors import LockTimeout
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Freeze
-from ds01d.model.device_access import DeviceAccess
+from ds01d.model.device_access import DeviceAccess, DeviceRule
 from ds01d.model.drift import FindingKind, Kind
 from ds01d.model.primitives import ContainerId, ContainerName, Digest, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
@@ -63,13 +63,17 @@ class Watched:
         self._denied: frozenset[ContainerId] = frozenset()
 
     def deny(self, *containers: str) -> None:
-        """From now on these containers can open no device."""
+        """From now on these containers can open no device; all others can."""
         self._denied = frozenset(map(ContainerId, containers))
 
     def read_access(
         self, containers: Collection[ContainerId]
     ) -> Mapping[ContainerId, DeviceAccess]:
-        return {one: DeviceAccess(rules=frozenset()) for one in self._denied & {*containers}}
+        anything = frozenset({DeviceRule(None, None)})
+        return {
+            one: DeviceAccess(rules=frozenset() if one in self._denied else anything)
+            for one in containers
+        }
 
     def sweep(self, seconds: float = MINUTE, names: frozenset[ContainerName] | None = None) -> None:
         """Let time pass, then make a pass over everything, or over `names`."""

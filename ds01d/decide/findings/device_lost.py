@@ -8,18 +8,18 @@ from ds01d.decide.device_loss import find_denied
 from ds01d.decide.index import BooksIndex
 from ds01d.model.device_access import NVIDIA_MAJOR, name_node
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Holds, Verdicts
+from ds01d.model.holding import Verdicts
 
 
 def device_lost(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """The kernel denies what they requested: systemd has set the rules of their cgroup again."""
-    for name, verdict in verdicts.items() if index.checkpoint.lost_devices else ():
+    for name, verdict in verdicts.items() if index.checkpoint.device_access else ():
         container = index.containers.get(name)
-        loss = None if container is None else index.checkpoint.lost_devices.get(container.id)
-        if container is None or loss is None or not isinstance(verdict, Holds):
+        seen = None if container is None else index.checkpoint.device_access.get(container.id)
+        if container is None or seen is None or seen.lost is None:
             continue
         # Decision 268: while runc changes the rules, everything is denied for a moment.
-        if index.snapshot.now.boot - loss.since < max(index.policy.settle_s, 1.0):
+        if index.snapshot.now.boot - seen.lost < max(index.policy.settle_s, 1.0):
             continue
         denied = find_denied(container, verdict, index)
         if not denied:
@@ -32,10 +32,10 @@ def device_lost(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
             kind=FindingKind.DEVICE_LOST,
             container=name,
             slot=slots[0],
-            reason=f"it runs, and its cgroup does not let it open {nodes}, as after systemctl"
-            " daemon-reload: a program that has the GPU open goes on, a new one fails;"
+            reason=f"it runs, and its cgroup does not let it open {nodes} any more, as after"
+            " systemctl daemon-reload: a program that has the GPU open goes on, a new one fails;"
             f" docker restart {name}",
             slots=slots,
-            user=verdict.user,
-            since=loss.began,
+            user=index.find_user(name),
+            since=seen.lost_wall,
         )
