@@ -12,7 +12,8 @@ def copy_sample(source: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         target.chmod(0o755)
         for entry in source.iterdir():
-            copy_sample(entry, target / entry.name)
+            if ".pyc." not in entry.name:  # another process writes it at this moment
+                copy_sample(entry, target / entry.name)
     else:
         shutil.copy2(source, target)
         target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
