@@ -200,7 +200,11 @@ def test_the_files_are_those_that_are_promised(installed: Installed) -> None:
         "/etc/logrotate.d/ds01d-own",
     ]
     groups = machine.run("id", "--name", "--groups", "ds01d").stdout.split()
-    assert set(groups) == {"ds01d", "ds01", "docker", "systemd-journal"}
+    assert set(groups) == {"ds01d", "ds01", "docker", "systemd-journal", "ds01d-notify"}
+    # No target is configured: what sends notices ended at once, and begins with each boot.
+    for unit in ("ds01d-notify.service", "ds01d-notify-network.service"):
+        told = machine.show(unit, "ActiveState", "Result", "UnitFileState")
+        assert told == {"ActiveState": "inactive", "Result": "success", "UnitFileState": "enabled"}
 
 
 def test_what_it_brings_is_found_where_people_look(installed: Installed) -> None:
