@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.containers.names import check_owner, full_name
+from ds01d.containers.names import check_owner, full_name, resolve_name
 from ds01d.decide.short_names import split_name
 from ds01d.errors import Refused
 from ds01d.model.containers import Container, State
@@ -83,3 +83,33 @@ def test_root_touches_any_but_foreign_ones() -> None:
     check_owner(container("a._.1002"), ROOT)
     with pytest.raises(Refused, match="is not a DS01 container"):
         check_owner(container("a"), ROOT)
+
+
+def resolve(text: str, caller: Caller, *names: str) -> str:
+    there = {name: container(name) for name in names}
+    return resolve_name(text, caller, there.get, lambda: [c.name for c in there.values()])
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "resolved"),
+    [
+        ("train", ("train._.1001",), "train._.1001"),
+        ("train", ("train._.0", "train._.1001"), "train._.0"),  # one's own first
+        ("train", ("train", "train._.1001"), "train"),  # an exact name before a short one
+        ("train", (), "train._.0"),  # which Docker then does not have
+        ("train._.1002", ("train._.1001",), "train._.1002"),
+    ],
+)
+def test_root_means_the_only_one_of_a_short_name(
+    text: str, names: tuple[str, ...], resolved: str
+) -> None:
+    assert resolve(text, ROOT, *names) == resolved
+
+
+def test_root_gets_the_list_of_several() -> None:
+    with pytest.raises(Refused, match=r"ambiguous: expected train\._\.1001 or train\._\.1002$"):
+        resolve("train", ROOT, "train._.1002", "train._.1001")
+
+
+def test_a_user_never_means_anybody_elses() -> None:
+    assert resolve("train", ALICE, "train._.1002") == "train._.1001"

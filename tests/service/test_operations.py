@@ -210,6 +210,16 @@ def test_the_owner_sees_everything_of_a_container(tmp_path: Path) -> None:
     assert mine["docker"]["labels"]
 
 
+def test_a_short_name_is_that_of_who_asks(tmp_path: Path) -> None:
+    def explain(peer: Peer) -> Result:
+        desk = remote_desk(tmp_path, peer)
+        desk.host.run(container("train._.1002", 9, "bob", State.RUNNING, "MIG-1-3"))
+        return desk.call("explain", "train", "--json")
+
+    assert json.loads(explain(ALICE).stdout)["subject"] == TRAIN
+    assert "is ambiguous" in explain(OLGA).stderr
+
+
 def test_others_see_what_status_shows(tmp_path: Path) -> None:
     theirs = remote_desk(tmp_path, ALICE).json("explain", REST)
     assert theirs.keys() == {
