@@ -47,7 +47,7 @@ FULL: Final = Effort(
     idle_s=30,
     starts=5,
     service_s=600,
-    web_s=120,
+    web_s=90,
 )
 QUICK: Final = Effort(
     sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2, service_s=60, web_s=30

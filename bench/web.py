@@ -19,6 +19,7 @@ from typing import Final
 from bench.daemon import ROOT, Daemon, cpu_s, memory
 from bench.figures import Figure
 from bench.host import Host
+from ds01d.reporting import status_file
 from ds01d.web.content import POLL_S
 
 READERS: Final = 50
@@ -36,11 +37,19 @@ def figures(host: Host, lasting_s: float) -> Iterator[Figure]:
         with _readers(port):
             time.sleep(POLL_S)  # the first of each reads all of it
             busy = _measure(daemon, page, lasting_s)
+            with _changes(host):
+                changing = _measure(daemon, page, lasting_s)
         rss = memory(page).rss / (1 << 20)
     size = len(host.names)
     rows = (
         (f"web page, {READERS} readers, the daemon's part", busy[0] - idle[0], CORE_TARGET_PERCENT),
         (f"web page, {READERS} readers, its own part", busy[1], CORE_TARGET_PERCENT),
+        (
+            "  the daemon's part while its status changes",
+            changing[0] - idle[0],
+            CORE_TARGET_PERCENT,
+        ),
+        ("  its own part while the status changes", changing[1], None),
         ("web page, no readers", idle[1], None),
     )
     for name, value, target in rows:
@@ -95,6 +104,25 @@ def _readers(port: int) -> Iterator[None]:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def _changes(host: Host) -> Iterator[None]:
+    """Make the status look like a new one each second, as on a host where something happens."""
+    ended = threading.Event()
+    file = host.own / status_file.NAME
+
+    def change() -> None:
+        while not ended.wait(1.0):
+            os.utime(file)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _read(port: int, etag: str) -> str:
