@@ -24,7 +24,7 @@ from ds01d import config as configuration
 from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.docker import inspector
 from ds01d.adapters.docker.engine import DockerEngine
-from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.host.followed_processes import FollowedProcesses
 from ds01d.config import Config
 from ds01d.config_values import Seconds
 from ds01d.model.drift import GatedDrift, Outcome
@@ -354,6 +354,7 @@ def simulated_host(
     engine = functools.partial(DockerEngine, clock_wall=lambda: host.clock.now().wall)
     monkeypatch.setattr(bootstrap, "DockerEngine", engine)
     monkeypatch.setattr(inspector, "INSPECT_S", LONGEST_S)  # however slow, all in one look
-    monkeypatch.setattr(bootstrap, "Processes", functools.partial(Processes, proc=host.proc.path))
+    followed = functools.partial(FollowedProcesses, proc=host.proc.path)
+    monkeypatch.setattr(bootstrap, "FollowedProcesses", followed)
     yield host
     host.reopen()
