@@ -764,7 +764,7 @@ class TestWaiting:
             assert request.reason.startswith("NO_GPU_AVAILABLE")
             assert quota["requests"][0]["since"].endswith("+00:00")
             shown = site.ctl("me", check=True).stdout
-            assert shown.startswith("root holds 0 slots")
+            assert shown.startswith("root holds 0 of 2 slots, 2 slots left")
             for wait in waits:
                 wait.leave()
 
