@@ -193,6 +193,16 @@ class WebConfig(ConfigTable, frozen=True):
         return config_text.parse_web_address(self.listen) if self.listen else None
 
 
+class FleetConfig(ConfigTable, frozen=True):
+    """[fleet]: the hosts that commands ask over ssh; off unless one of them is set.
+
+    Names as ssh knows them, in `hosts` and, one a line, in the file `hosts_file`.
+    """
+
+    hosts: tuple[str, ...] = ()
+    hosts_file: str = ""
+
+
 class Config(ConfigTable, frozen=True):
     """The whole configuration."""
 
@@ -210,6 +220,7 @@ class Config(ConfigTable, frozen=True):
     notify: NotifyConfig = NotifyConfig()
     metrics: MetricsConfig = MetricsConfig()
     web: WebConfig = WebConfig()
+    fleet: FleetConfig = FleetConfig()
 
     def __post_init__(self) -> None:
         """With Docker as the books the files are ds01d's own, and have only reservations."""

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ds01d import config_text, notify_settings
-from ds01d.config import READING_S, Config, ExemptConfig, NotifyConfig, WebConfig
+from ds01d.config import (
+    READING_S,
+    Config,
+    ExemptConfig,
+    FleetConfig,
+    NotifyConfig,
+    WebConfig,
+)
 
 MAX_SOCKET_PATH = 107  # bytes, unix(7)
 
@@ -45,6 +52,7 @@ def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     yield from _find_bad_addresses(config)
     yield from _find_bad_targets(config.notify)
     yield from _find_bad_paths(config)
+    yield from _find_bad_hosts(config.fleet)
 
 
 def _find_bad_numbers(config: Config) -> Iterator[tuple[str, str]]:
@@ -118,6 +126,16 @@ def _find_problem(value: str, parse: Callable[[str], object]) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _find_bad_hosts(fleet: FleetConfig) -> Iterator[tuple[str, str]]:
+    for problem in filter(None, map(config_text.host_name_problem, fleet.hosts)):
+        yield "fleet.hosts", problem
+    if len(set(fleet.hosts)) != len(fleet.hosts):
+        yield "fleet.hosts", "a host is listed twice: list each once"
+    path = _parse_optional(fleet.hosts_file)
+    if isinstance(path, str) and path:
+        yield "fleet.hosts_file", path
 
 
 def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:

@@ -14,13 +14,23 @@ from ds01d.containers.context import CommandContext
 from ds01d.containers.labels import build_labels, device_of
 from ds01d.containers.planned_container import PlannedContainer
 from ds01d.errors import Ds01Error, EngineFailed, Interrupted, Refused
-from ds01d.model.allocation import Allocated, NotAllocated, Rejected
+from ds01d.model.allocation import Allocated, NotAllocated, Refusal, Rejected
 from ds01d.model.containers import State
 from ds01d.model.creation import Created, Order, Plan
 from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId, UserName
 from ds01d.service.exchange import ServiceUnanswered
 
 COMMAND = "container-create"
+_NO_GPU = "no GPU: "
+
+
+def find_refusal(text: str) -> Refusal | None:
+    """Why a creation got no slot, by the text of its `Refused`; None if that was not the reason."""
+    # The text is what ds01d sends to users without Docker, too: there is one place for the word.
+    if not text.startswith(_NO_GPU):
+        return None
+    word = text.removeprefix(_NO_GPU).partition(" ")[0].rstrip(";")
+    return next((refusal for refusal in Refusal if refusal.value == word), None)
 
 
 class Creation:
@@ -111,7 +121,7 @@ class Creation:
             for warning in answer.warnings:
                 self._context.warn(warning)
             if isinstance(answer, Rejected):
-                raise Refused(f"no GPU: {answer.reason}")
+                raise Refused(f"{_NO_GPU}{answer.reason}")
             if answer.already:
                 raise Refused(
                     f"slot {answer.slot} is already booked for {order.name} by another process"

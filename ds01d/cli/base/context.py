@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from ds01d.cli.base.fleet import Fleet
     from ds01d.config import Config
     from ds01d.containers.context import ContainerServices
     from ds01d.documents.quota import QuotaDocument
@@ -79,6 +80,15 @@ def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
     return bootstrap_reports.read_usage(config, query)
 
 
+def _open_fleet(config: Config) -> Fleet:
+    from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415 - as below
+    from ds01d.cli.base.fleet import Fleet  # noqa: PLC0415 - only where other hosts are asked
+
+    if config.fleet.hosts_file:
+        require_of_root(Path(config.fleet.hosts_file), os.environ)
+    return Fleet(config)
+
+
 def _find_caller() -> Caller:
     from ds01d.adapters.host.callers import identify_caller  # noqa: PLC0415 - few commands need it
 
@@ -95,7 +105,7 @@ class Environment:
     is for commands that book slots, `open_container_services` for those that change containers;
     `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
     daemon, for who needs them; `read_usage` reads the accounting, for who may; `read_quota` a
-    user's quota, None for the caller's.
+    user's quota, None for the caller's; `open_fleet` the other hosts.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -113,6 +123,7 @@ class Environment:
     find_operations: Callable[[Config], RemoteOperations | None] = lambda _: None
     read_quota: Callable[[Config, str | None], QuotaDocument] = _read_quota
     read_usage: Callable[[Config, ReportQuery], UsageReport] = _read_usage
+    open_fleet: Callable[[Config], Fleet] = _open_fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

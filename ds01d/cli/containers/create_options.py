@@ -14,20 +14,26 @@ from ds01d.text import make_printable
 def render_command(options: CreateOptions) -> str:
     """The equivalent command line."""
     words = ["container-create", options.name or "NAME", *filter(None, (options.framework,))]
+    return shlex.join([*words, *list_options(options)])
+
+
+def list_options(options: CreateOptions) -> list[str]:
+    """The options that say the same, as words."""
+    words: list[str] = []
     if options.slots:
-        words += [f"--slot {slot}" for slot in options.slots]
+        words += [word for slot in options.slots for word in ("--slot", slot)]
     elif options.gpus == 0:
         words.append("--cpu-only")
     elif options.gpus is not None:
-        words.append(f"--gpus {options.gpus}")
-    words += [f"--image {options.image}"] if options.image else []
-    words += [f"--architecture {options.architecture}"] if options.architecture else []
-    words += [f"--workspace {shlex.quote(options.workspace)}"] if options.workspace else []
-    words += [f"--data {shlex.quote(options.data)}"] if options.data else []
+        words += ["--gpus", str(options.gpus)]
+    words += ["--image", options.image] if options.image else []
+    words += ["--architecture", options.architecture] if options.architecture else []
+    words += ["--workspace", options.workspace] if options.workspace else []
+    words += ["--data", options.data] if options.data else []
     words += ["--dry-run"] if options.dry_run else []
     words += [] if options.start else ["--no-start"]
     words += ["--wait"] if options.wait else []
-    return " ".join(words)
+    return words
 
 
 def check_options(options: CreateOptions, *, guided: bool) -> None:

@@ -8,11 +8,17 @@ import time
 
 import click
 
+from ds01d.cli.base.command import ERROR
 from ds01d.cli.base.context import Invocation
+from ds01d.cli.containers.create_document import (
+    created_document,
+    plan_document,
+    refusal_document,
+)
 from ds01d.cli.containers.create_options import check_options
 from ds01d.cli.containers.direct import open_commands, print_warning
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
-from ds01d.cli.output.display import show_blocks
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.containers.commands import ContainerCommands, CreatedContainer
 from ds01d.containers.order import CreateOptions
 from ds01d.containers.preview import CreationPlan
@@ -22,8 +28,12 @@ from ds01d.model.primitives import Wall
 NO_TERMINAL = 2
 
 
-def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) -> int:
+def run_create(
+    invocation: Invocation, options: CreateOptions, *, guided: bool, as_json: bool = False
+) -> int:
     """Run the command and return the exit code."""
+    if guided and as_json:
+        raise click.UsageError("--guided and --json contradict")
     if guided and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo(
             "container-create: --guided needs a terminal; without one, give all arguments:"
@@ -32,6 +42,8 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         )
         return NO_TERMINAL
     check_options(options, guided=guided)
+    if as_json:
+        return _create_for_programs(invocation, options)
     with open_commands(invocation) as commands:
         if guided:
             options = _ask_options(invocation, options, commands)
@@ -39,6 +51,24 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
             _show_plan(commands.preview_container(options))
             return 0
         return _create_container(commands, options)
+
+
+def _create_for_programs(invocation: Invocation, options: CreateOptions) -> int:
+    """As the command for people, with its outcome as one object on stdout."""
+    try:
+        with open_commands(invocation) as commands:
+            if options.dry_run:
+                show_json(plan_document(commands.preview_container(options)))
+                return 0
+            created = commands.create_container(options)
+    except Interrupted as interrupted:
+        show_json(refusal_document(str(interrupted)))
+        return 128 + interrupted.signal
+    except Ds01Error as error:
+        show_json(refusal_document(str(error)))
+        return ERROR
+    show_json(created_document(created))
+    return 0
 
 
 def _ask_options(

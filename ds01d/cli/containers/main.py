@@ -20,6 +20,7 @@ from ds01d.cli.base.command import (
     json_option,
 )
 from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.fleet_options import HostOptions, host_options
 from ds01d.cli.containers import creation, list_view
 from ds01d.cli.containers.changes import remove, start, stop
 from ds01d.cli.containers.direct import open_commands
@@ -64,6 +65,8 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--dry-run", is_flag=True, help="Show what would be created; book nothing.")
 @click.option("--no-start", is_flag=True, help="Create it, and do not start it.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
+@host_options
+@json_option
 @click.pass_obj
 def create(
     invocation: Invocation,
@@ -82,11 +85,16 @@ def create(
     dry_run: bool,
     no_start: bool,
     wait: bool,
+    any_host: bool,
+    hosts: tuple[str, ...],
+    without: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """Create a container of FRAMEWORK, called NAME, with a GPU of its own, and start it.
 
     FRAMEWORK is one of the catalogue: "pytorch" for the newest, "pytorch 2.5.0" or "pytorch-2.5.0";
     or an image, like "me/my-image:1". Whatever fails on the way, nothing is left of it.
+    On another host it is created as this command does there, over ssh.
 
     Exit code: 0 created, 1 not created, 2 --guided without a terminal, 130 or 143 interrupted.
     """
@@ -105,7 +113,14 @@ def create(
         start=not no_start,
         wait=wait,
     )
-    return creation.run_create(invocation, options, guided=guided)
+    chosen = HostOptions(any_host=any_host, hosts=hosts, without=without)
+    if not chosen.is_given:
+        return creation.run_create(invocation, options, guided=guided, as_json=as_json)
+    if guided:
+        raise click.UsageError("--guided asks for a container of this host")
+    from ds01d.cli.containers.fleet_create import create_on_fleet  # noqa: PLC0415 - rarely used
+
+    return create_on_fleet(invocation, options, chosen, as_json=as_json)
 
 
 @click.command("container-list", cls=ExitCodeCommand, context_settings=_HELP)

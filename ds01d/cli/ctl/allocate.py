@@ -10,6 +10,7 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import release_if_undelivered
+from ds01d.cli.base.fleet_options import HostOptions, host_options
 from ds01d.cli.base.waiting import show_waiting
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
@@ -42,6 +43,7 @@ REFUSED = 3
 )
 @click.option("--reason", default="", help="For history and log.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
+@host_options
 @json_option
 @config_option
 @click.pass_obj
@@ -57,17 +59,41 @@ def allocate(
     profile: str | None,
     reason: str,
     wait: bool,
+    any_host: bool,
+    hosts: tuple[str, ...],
+    without: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Book a slot for CONTAINER of USER; without CONTAINER under a name that is made up.
 
     A container with the label ds01.booking=ID, or with that name, turns it into its booking.
+    On another host it is booked as this command does there, over ssh.
 
     Exit code: 0 booked (now or before), 3 refused, 1 an error.
     """
     if slot is not None and count > 1:
         raise click.UsageError("--slot and --count exclude each other")
     config = invocation.config()
+    chosen = HostOptions(any_host=any_host, hosts=hosts, without=without)
+    if chosen.is_given:
+        from ds01d.cli.ctl.fleet_allocate import (  # noqa: PLC0415 - rarely used
+            RemoteBooking,
+            allocate_on_fleet,
+        )
+
+        booking = RemoteBooking(
+            user=user,
+            container=container,
+            max_slots=max_slots,
+            priority=priority,
+            slot=slot,
+            count=count,
+            profile=profile,
+            reason=reason,
+            wait=wait,
+        )
+        fleet = invocation.environment.open_fleet(config)
+        return allocate_on_fleet(fleet, booking, chosen, as_json=as_json)
     wanted_slot = None if slot is None else SlotId(slot)
     name = None if container is None else ContainerName(container)
     with invocation.environment.open_allocator(config) as allocator:

@@ -29,6 +29,7 @@ COMMANDS = {
     "freeze": ("ctl.freeze", "Stop repairs of everything, or of one container or slot."),
     "thaw": ("ctl.freeze", "End a freeze, or trust the Docker engine in use now."),
     "web": ("ctl.web", "Serve the web page in the foreground."),
+    "fleet": ("ctl.fleet", "Show what all hosts of the configuration have."),
     "doctor": ("doctor.main", "Check whether this host can run ds01d, with fixes."),
 }
 

@@ -1,0 +1,79 @@
+"""Keeps what each host said last, for display: one small file for each, of the user who asks.
+
+In $XDG_CACHE_HOME/ds01d/fleet, else ~/.cache/ds01d/fleet. Whatever is wrong with it, it counts as
+empty: nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ds01d.adapters.fleet.status_format import encode_last_word, parse_last_word
+from ds01d.errors import Ds01Error
+from ds01d.folders import make_folder, opened_folder
+from ds01d.model.fleet import HostName, LastWord
+
+NOTHING_KNOWN: Final = LastWord(answered_at=None, unknown_since=None, status=None)
+_MAX_BYTES: Final = 8 << 20
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def find_cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where this user's caches are (XDG Base Directory Specification); it may not exist."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    # The specification ignores relative paths.
+    if not os.path.isabs(base):  # noqa: PTH117 - of text
+        # As ssh does, not by $HOME, which sudo may have left to somebody else.
+        base = f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache"
+    return Path(base) / "ds01d" / "fleet"
+
+
+class LastWords:
+    """The last words of hosts, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, name: HostName) -> LastWord:
+        """What a host said last; nothing where that cannot be read."""
+        with contextlib.suppress(OSError, Ds01Error), opened_folder(self._folder) as folder:
+            descriptor = os.open(_file_name(name), _READ, dir_fd=folder)
+            with os.fdopen(descriptor, "rb") as opened:
+                status = os.fstat(descriptor)
+                # A FIFO would wait, and a file of somebody else's could show anything.
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    return parse_last_word(opened.read(_MAX_BYTES))
+        return NOTHING_KNOWN
+
+    def keep(self, words: Mapping[HostName, LastWord]) -> None:
+        """Replace what is kept of these hosts; what cannot be written is left out."""
+        with contextlib.suppress(OSError):
+            make_folder(self._folder, 0o700)
+            with opened_folder(self._folder) as folder:
+                for name, word in words.items():
+                    _replace_file(folder, _file_name(name), encode_last_word(word))
+
+
+def _file_name(name: HostName) -> str:
+    # Names of hosts are checked by the configuration: no slash, no leading dot.
+    return f"{name}.json"
+
+
+def _replace_file(folder: int, name: str, data: bytes) -> None:
+    temporary = f".{name}.{os.getpid()}"
+    descriptor = os.open(temporary, _WRITE, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(data)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise

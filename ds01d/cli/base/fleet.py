@@ -1,0 +1,64 @@
+"""The hosts of the configuration, for commands: how they are now, and commands run on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from ds01d.adapters.fleet.hosts_file import list_hosts
+from ds01d.adapters.fleet.last_words import LastWords, find_cache_folder
+from ds01d.adapters.fleet.look import FleetLook
+from ds01d.adapters.fleet.remote_command import RemoteRun
+from ds01d.config import Config
+from ds01d.decide.fleet_hosts import StatusTimes, judge_host, update_last_word
+from ds01d.errors import ConfigError
+from ds01d.model.fleet import FleetHost, HostName, RemoteEnd, RemoteResult
+from ds01d.model.primitives import Wall
+
+_SLACK_S = 30.0
+
+
+class Fleet:
+    """The hosts that `[fleet]` names. Raises `ConfigError` where it names none."""
+
+    def __init__(self, config: Config) -> None:
+        self.hosts = list_hosts(config.fleet)
+        if not self.hosts:
+            raise ConfigError("no other hosts are configured: list them in fleet.hosts")
+        docker, gpu, daemon = config.docker, config.gpu, config.daemon
+        # As on this host: a pass may rightly take that long, and publishes only at its end.
+        self._times = StatusTimes(
+            interval_s=daemon.sweep_interval_s,
+            slack_s=docker.timeout_s + gpu.timeout_s + daemon.sweep_jitter_s + _SLACK_S,
+        )
+        self._look = FleetLook(daemon.state_dir, os.environ)
+        self._last_words = LastWords(find_cache_folder(os.environ))
+
+    def view(self, hosts: Sequence[HostName] | None = None) -> list[FleetHost]:
+        """How these hosts are now, all of them by default, in the order of the configuration."""
+        names = self.hosts if hosts is None else hosts
+        before = {name: self._last_words.load(name) for name in names}
+        # Decision 300: those that were unknown last, so that they delay nobody else.
+        order = sorted(names, key=lambda name: before[name].unknown_since is not None)
+        answers = self._look.ask_hosts(order)
+        now = Wall(time.time())
+        view = [judge_host(name, answers[name], before[name], self._times, now) for name in names]
+        self._last_words.keep({host.name: update_last_word(host) for host in view})
+        return view
+
+    def run_command(
+        self,
+        host: HostName,
+        words: Sequence[str],
+        show: Callable[[str], None],
+        limit_s: float | None = None,
+    ) -> RemoteResult:
+        """Run a command on a host. Ctrl-C ends the connection: then its end is uncertain too."""
+        run = RemoteRun(host, words, show)
+        try:
+            return run.run(limit_s)
+        except KeyboardInterrupt:
+            if not run.is_begun:
+                raise
+            return RemoteResult(end=RemoteEnd.UNCERTAIN, reason="interrupted here")

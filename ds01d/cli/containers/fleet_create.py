@@ -1,0 +1,133 @@
+"""`container-create --any-host`, `--host` and `--not-host`: the same command, on another host."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from ds01d.adapters.host.privileges import user_behind_root
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.fleet_command import FleetRequest, run_on_fleet
+from ds01d.cli.base.fleet_options import HostOptions
+from ds01d.cli.containers.create_options import check_options, list_options
+from ds01d.cli.output.blocks import Facts, Sentence, Tone
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.containers.names import full_name
+from ds01d.containers.order import CreateOptions
+from ds01d.decide.short_names import split_name
+from ds01d.documents.values import Document
+from ds01d.errors import NotPermitted
+from ds01d.model.fleet import HostName
+from ds01d.model.primitives import ContainerName, Wall
+
+if TYPE_CHECKING:
+    from ds01d.cli.base.fleet import Fleet
+
+_COMMAND: Final = "container-create"
+_IMAGES_LIMIT_S: Final = 15.0
+_MOST_ASKED: Final = 6
+
+
+def create_on_fleet(
+    invocation: Invocation, options: CreateOptions, hosts: HostOptions, *, as_json: bool
+) -> int:
+    """Create it on the host that is chosen, and show where; the exit code. Raises `Ds01Error`."""
+    check_options(options, guided=False)
+    if options.wait and hosts.only_host is None:
+        raise click.UsageError("--wait needs one host: there is no queue over hosts")
+    if options.slots and hosts.only_host is None:
+        raise click.UsageError("--slot needs one host: --host HOST")
+    # There it would be a container of root's: ssh carries a login, and no SUDO_UID.
+    if user_behind_root(os.environ) is not None:
+        raise NotPermitted("another host is asked as you: leave out sudo")
+    fleet = invocation.environment.open_fleet(invocation.config())
+    request = FleetRequest(
+        command=_COMMAND,
+        words=_make_words(options),
+        done_key="planned" if options.dry_run else "created",
+        subject=f'container "{options.name}"',
+        container=full_name(options.name or "", invocation.environment.find_caller()),
+        count=len(options.slots) or (1 if options.gpus is None else options.gpus),
+        find_images=lambda opened, names: _find_images(opened, names, options),
+    )
+    name, document = run_on_fleet(fleet, hosts, request)
+    plan = document.get("plan")
+    if as_json:
+        shown = {"plan": _read_plan(plan)} if options.dry_run else _read_document(document)
+        show_json({"host": name, **shown})
+    elif options.dry_run:
+        rows = [(key.replace("_", " "), value) for key, value in _read_plan(plan).items()]
+        heading = Sentence(f"dry run, nothing is changed; would create on {name}:")
+        show_blocks([heading, Facts(rows)], Wall(time.time()))
+    else:
+        _show_created(name, document, options)
+    return 0
+
+
+def _make_words(options: CreateOptions) -> list[str]:
+    names = [word for word in (options.name, options.framework) if word is not None]
+    return [_COMMAND, "--json", *list_options(options), "--", *names]
+
+
+def _find_images(fleet: Fleet, names: Sequence[HostName], options: CreateOptions) -> list[HostName]:
+    """Which of these hosts need not pull the image; those that do not say so do."""
+    words = _make_words(replace(options, dry_run=True))
+
+    def is_present(name: HostName) -> bool:
+        result = fleet.run_command(name, words, lambda _: None, _IMAGES_LIMIT_S)
+        plan = (result.document or {}).get("plan")
+        return isinstance(plan, Mapping) and plan.get("image_present") is True
+
+    with ThreadPoolExecutor(_MOST_ASKED, "fleet") as threads:
+        answers = [*threads.map(is_present, names)]
+    return [name for name, present in zip(names, answers, strict=True) if present]
+
+
+def _read_document(document: Mapping[str, object]) -> dict[str, Document]:
+    """The keys that are known, with values that can be shown."""
+    slots = document.get("slots")
+    return {
+        "created": document.get("created") is True,
+        "container": _read_text(document.get("container")),
+        "image": _read_text(document.get("image")),
+        "slots": [str(slot) for slot in slots] if isinstance(slots, list) else [],
+        "started": document.get("started") is True,
+    }
+
+
+def _read_plan(plan: object) -> dict[str, Document]:
+    """A plan of another host: texts, truths and lists of texts, whatever else there is."""
+    shown: dict[str, Document] = {}
+    for key, value in plan.items() if isinstance(plan, Mapping) else ():
+        shown[str(key)] = [*map(str, value)] if isinstance(value, list) else _read_scalar(value)
+    return shown
+
+
+def _read_scalar(value: object) -> Document:
+    return value if isinstance(value, bool | str) else str(value)
+
+
+def _read_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _show_created(host: HostName, document: Mapping[str, object], options: CreateOptions) -> None:
+    created = _read_document(document)
+    slots = created["slots"]
+    shown = ", ".join(map(str, slots)) if isinstance(slots, list) else ""
+    gpu = f"on GPU {shown}" if shown else "without a GPU"
+    state = "runs" if created["started"] else "is created, not started,"
+    name = _read_text(created["container"]) or str(options.name)
+    lines = [Sentence(f"{name} {state} {gpu} of {host}, from {created['image']}", Tone.GOOD)]
+    short, _ = split_name(ContainerName(name))
+    verb = "container-enter" if created["started"] else "container-start"
+    # Quoted: the name is what that host says, and the line is there to be copied.
+    lines.append(Sentence(f"Go on there: ssh -t {host} {verb} {shlex.quote(short)}"))
+    show_blocks(lines, Wall(time.time()))

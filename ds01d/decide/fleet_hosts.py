@@ -1,0 +1,112 @@
+"""Whether what a host said counts, and who is where. Pure.
+
+A host is unknown until it proves otherwise: by an answer in this call, with a status that is recent
+by that host's own clock and that its ds01d itself does not doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ds01d.decide.short_names import split_name
+from ds01d.model.fleet import (
+    FleetHost,
+    HostAnswer,
+    HostFailure,
+    HostName,
+    HostState,
+    HostStatus,
+    LastWord,
+    Occurrence,
+)
+from ds01d.model.primitives import ContainerName, Wall
+from ds01d.text import format_span
+
+AHEAD_S: Final = 60.0
+"""So far in the future a status may be: a clock that was set while it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusTimes:
+    """When the next status is due: after `interval_s`, and `slack_s` later it is overdue."""
+
+    interval_s: float
+    slack_s: float
+
+
+def judge_host(
+    name: HostName,
+    answer: HostAnswer | HostFailure,
+    before: LastWord,
+    times: StatusTimes,
+    now: Wall,
+) -> FleetHost:
+    """The host as it is shown. `now`: by the clock of this host."""
+    reason = find_doubt(answer, times)
+    status, age_s = before.status, None
+    # Even of a status that does not count the newest is the best last word.
+    if isinstance(answer, HostAnswer):
+        status, age_s = answer.status, max(0.0, answer.clock - answer.status.published_at)
+    if not reason:
+        return FleetHost(name=name, state=HostState.OK, status=status, age_s=age_s, answered_at=now)
+    return FleetHost(
+        name=name,
+        state=HostState.UNKNOWN,
+        status=status,
+        age_s=age_s,
+        reason=reason,
+        # The clock of this host may have been set back since.
+        unknown_since=now if before.unknown_since is None else min(before.unknown_since, now),
+        answered_at=before.answered_at,
+    )
+
+
+def find_doubt(answer: HostAnswer | HostFailure, times: StatusTimes) -> str:
+    """Why what a host answered does not count; "" if it does."""
+    if isinstance(answer, HostFailure):
+        return answer.reason or "no answer"
+    status = answer.status
+    age_s = answer.clock - status.published_at
+    # Not a plain comparison: whatever is no number is no proof of being recent.
+    if not age_s >= -AHEAD_S:
+        return f"the status of ds01d there is {format_span(-age_s)} in the future"
+    due = max(status.next_at or 0.0, status.published_at + times.interval_s)
+    if not answer.clock <= due + times.slack_s:
+        return f"ds01d there published its last status {format_span(age_s)} ago"
+    return status.doubt
+
+
+def update_last_word(host: FleetHost) -> LastWord:
+    """What the next call is to know of a host."""
+    return LastWord(
+        answered_at=host.answered_at,
+        unknown_since=host.unknown_since,
+        status=host.status,
+    )
+
+
+def find_occurrences(hosts: Sequence[FleetHost], subject: str) -> Iterator[Occurrence]:
+    """Where a user, a container (also by its short name) or the device with a UUID is.
+
+    Also in the last words of hosts that are unknown, since it may be there still.
+    """
+    for host in hosts:
+        yield from _find_on_host(host, host.status, subject)
+
+
+def _find_on_host(host: FleetHost, status: HostStatus | None, subject: str) -> Iterator[Occurrence]:
+    for slot in status.slots if status is not None else ():
+        is_device = slot.uuid == subject
+        for holder in slot.holders:
+            short, _ = split_name(holder.container)
+            if is_device or subject in {holder.user, holder.container, short}:
+                yield Occurrence(host=host, slot=slot, holder=holder)
+        users = {str(holder.container): holder.user for holder in slot.foreign_holders}
+        for foreign in slot.foreign:
+            short, _ = split_name(ContainerName(foreign))
+            if is_device or subject in {foreign, short, users.get(foreign)}:
+                yield Occurrence(host=host, slot=slot, holder=None, foreign=foreign)
+        if is_device and slot.is_free:
+            yield Occurrence(host=host, slot=slot, holder=None)
