@@ -177,6 +177,8 @@ class SshHosts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # Found once: later PATH may begin with our own.
+        self._ssh = shutil.which("ssh")
         self.commands = folder / "client"
         """Holds `ssh`: the real one, with the configuration of these hosts."""
         self.commands.mkdir()
@@ -203,7 +205,7 @@ class SshHosts:
         parts = [extra, *(host.ssh_settings for host in self.hosts.values()), every]
         settings.write_text("\n".join(parts), encoding="utf-8")
         script = self.commands / "ssh"
-        script.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{settings}" "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {self._ssh} -F "{settings}" "$@"\n')
         script.chmod(0o755)
 
     def stop(self) -> None:

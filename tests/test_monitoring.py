@@ -20,8 +20,8 @@ from tests.support.status import published
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "monitoring"
-RULES = FOLDER / "ds01d.rules.yml"
-RULE_TESTS = FOLDER / "ds01d.rules.test.yml"
+RULES = tuple(FOLDER / f"ds01d.{name}.yml" for name in ("rules", "fleet.rules"))
+RULE_TESTS = tuple(FOLDER / f"ds01d.{name}.test.yml" for name in ("rules", "fleet.rules"))
 DASHBOARD = FOLDER / "ds01d.dashboard.json"
 
 HOST_OWN = {"gpu", "profile", "version", "python", "instance", "job", "le"}  # words are not ours
@@ -68,8 +68,9 @@ def promtool(*arguments: object) -> str:
 
 
 def rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    return [rule for group in document["groups"] for rule in group["rules"]]
+    documents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in RULES]
+    groups = [group for document in documents for group in document["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -98,8 +99,8 @@ def expressions() -> list[str]:
 
 
 def test_the_rules_are_sound_and_do_what_their_tests_say() -> None:
-    assert "SUCCESS" in promtool("check", "rules", RULES.name)
-    assert "SUCCESS" in promtool("test", "rules", RULE_TESTS.name)
+    assert "SUCCESS" in promtool("check", "rules", *(file.name for file in RULES))
+    assert "SUCCESS" in promtool("test", "rules", *(file.name for file in RULE_TESTS))
 
 
 def test_the_queries_of_the_dashboard_are_sound(tmp_path: Path) -> None:
@@ -128,6 +129,15 @@ def test_every_metric_label_and_word_that_is_asked_for_is_there(
     assert asked or any(name in expression for name in others), expression
 
 
+def test_every_recorded_series_that_the_dashboard_shows_is_recorded() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    shown = set(
+        re.findall(r'"expr": "[^"]*?(\w*:?ds01d[_\w]*:\w+(?::\w+)?)', DASHBOARD.read_text())
+    )
+    assert len(shown) >= 3
+    assert shown <= recorded
+
+
 def test_every_metric_is_shown_or_watched(known: Mapping[str, Labels]) -> None:
     """What neither an alert nor the dashboard asks for, and why it is there."""
     asked = {name for expression in expressions() for name, _ in SERIES.findall(expression)}
@@ -146,7 +156,7 @@ def test_every_metric_is_shown_or_watched(known: Mapping[str, Labels]) -> None:
 
 def test_every_alert_says_what_is_wrong_and_where_to_read_on() -> None:
     runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    tests = RULE_TESTS.read_text(encoding="utf-8")
+    tests = "".join(file.read_text(encoding="utf-8") for file in RULE_TESTS)
     assert "## Alerts" in runbook
     for alert in alerts():
         name, notes = alert["alert"], alert["annotations"]

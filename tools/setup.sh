@@ -100,6 +100,7 @@ missing_packages() {
     [[ $(ldconfig -p) == *libdevmapper.so.1.02.1* ]] || echo libdevmapper1.02.1
     { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
     installed busybox-static || echo busybox-static
+    has ssh || echo openssh-client # sshd of the tests is unpacked beside it, never installed
     has promtool || echo prometheus # the server is never started here
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages

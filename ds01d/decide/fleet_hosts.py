@@ -69,11 +69,10 @@ def find_doubt(answer: HostAnswer | HostFailure, times: StatusTimes) -> str:
         return answer.reason or "no answer"
     status = answer.status
     age_s = answer.clock - status.published_at
-    # Not a plain comparison: whatever is no number is no proof of being recent.
-    if not age_s >= -AHEAD_S:
+    if age_s < -AHEAD_S:
         return f"the status of ds01d there is {format_span(-age_s)} in the future"
     due = max(status.next_at or 0.0, status.published_at + times.interval_s)
-    if not answer.clock <= due + times.slack_s:
+    if answer.clock > due + times.slack_s:
         return f"ds01d there published its last status {format_span(age_s)} ago"
     return status.doubt
 

@@ -8,6 +8,7 @@ hosts may be newer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -42,11 +43,15 @@ class _Passes(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+# Until the year 5138: what lies further away breaks whatever counts with it.
+_Time = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+
+
 class _Status(msgspec.Struct, frozen=True):
-    written_at: float
+    written_at: _Time
     version: str
     ready: bool
-    next_sweep: float | None = None
+    next_sweep: _Time | None = None
     sources: dict[str, _Source] = {}
     passes: _Passes = _Passes()
     slots: tuple[_RemoteSlot, ...] = ()
@@ -113,8 +118,8 @@ def _find_doubt(raw: _Status) -> str:
 
 
 class _LastWord(msgspec.Struct, frozen=True, tag="1", tag_field="v"):
-    answered_at: float | None = None
-    unknown_since: float | None = None
+    answered_at: _Time | None = None
+    unknown_since: _Time | None = None
     status: HostStatus | None = None
 
 
