@@ -129,7 +129,7 @@ def _find_problem(value: str, parse: Callable[[str], object]) -> str:
 
 
 def _find_bad_hosts(fleet: FleetConfig) -> Iterator[tuple[str, str]]:
-    for problem in filter(None, map(config_text.host_name_problem, fleet.hosts)):
+    for problem in filter(None, map(config_text.ssh_host_problem, fleet.hosts)):
         yield "fleet.hosts", problem
     if len(set(fleet.hosts)) != len(fleet.hosts):
         yield "fleet.hosts", "a host is listed twice: list each once"

@@ -120,7 +120,7 @@ def label_pattern_problem(pattern: str) -> str | None:
     )
 
 
-def host_name_problem(name: str) -> str | None:
+def ssh_host_problem(name: str) -> str | None:
     """What is wrong with the name of a host for ssh; None if nothing is.
 
     Users and ports belong into ssh_config, and a leading "-" would be an option.

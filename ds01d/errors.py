@@ -93,6 +93,14 @@ class Refused(Ds01Error):
     """A command is refused: the reason, and what is possible instead."""
 
 
+class RefusedByHosts(Refused):
+    """No host of the fleet did it; `refusal`: the allocator's word, None if it refused nothing."""
+
+    def __init__(self, text: str, *, refusal: str | None) -> None:
+        super().__init__(text)
+        self.refusal = refusal
+
+
 class Interrupted(Ds01Error):
     """A signal ended the command; `signal` is its number."""
 

@@ -23,6 +23,7 @@ from ds01d.model.catalogue_check import ImageVerdict
 from ds01d.model.claimed_event import ClaimedEvent
 from ds01d.model.containers import EngineWarningKind, State
 from ds01d.model.drift import Action, Finding, Kind, Outcome, WaitReason
+from ds01d.model.fleet import HostState
 from ds01d.model.ownership import OwnerSource
 from ds01d.model.primitives import Source
 
@@ -466,7 +467,7 @@ class GivenSlotForm(Form, kw_only=True):
 
 
 class AllocateForm(Form, kw_only=True):
-    """`slot`, `docker_id` and `shared_with` are of the first of `slots`."""
+    """`slot`, `docker_id` and `shared_with` are of the first of `slots`; `host` null: this one."""
 
     allocated: bool
     already: bool
@@ -478,6 +479,7 @@ class AllocateForm(Form, kw_only=True):
     slots: tuple[GivenSlotForm, ...]
     id: str | None
     until: DisplayTime | None
+    host: str | None
     refusal: str | None
     reason: str
 
@@ -504,13 +506,135 @@ class DoctorForm(Form, kw_only=True):
 
 
 # Which documents each output may be, and which commands print it.
+# --- container-create, fleet ----------------------------------------------------------------------
+
+
+class CreationPlanForm(Form, kw_only=True):
+    """What would be created."""
+
+    container: str
+    user: str
+    framework: str
+    image: str
+    image_present: bool
+    gpus: tuple[str, ...]
+    command: tuple[str, ...]
+    mounts: tuple[str, ...]
+    start: bool
+
+
+class CreationForm(Form, kw_only=True):
+    """`planned`, `plan`: of --dry-run; `host` null: this one; `refusal`: the allocator's word."""
+
+    host: str | None
+    created: bool
+    planned: bool
+    container: str | None
+    image: str | None
+    slots: tuple[str, ...]
+    started: bool
+    refusal: str | None
+    reason: str
+    plan: CreationPlanForm | None
+
+
+class FleetTotalForm(Form, kw_only=True):
+    """`slots` and `free` are of the hosts that are not `unknown`."""
+
+    hosts: int
+    unknown: int
+    slots: int
+    free: int
+
+
+class UnknownHostForm(Form, kw_only=True):
+    """`since`: when this user could not ask it first; `last_answer`: when it answered last."""
+
+    host: str
+    reason: str
+    since: DisplayTime | None
+    last_answer: DisplayTime | None
+
+
+class FleetForm(Form, kw_only=True):
+    total: FleetTotalForm
+    unknown: tuple[UnknownHostForm, ...]
+
+
+class FleetHolderForm(Form, kw_only=True):
+    container: str
+    user: str | None
+    state: str
+
+
+class FleetSlotForm(Form, kw_only=True):
+    slot: str
+    type: str
+    profile: str | None
+    uuid: str | None
+    free: bool
+    holders: tuple[FleetHolderForm, ...]
+    foreign: tuple[str, ...]
+
+
+class FleetHostForm(Form, kw_only=True):
+    """`slots` null: the host is unknown, and `last_slots` is what it said last."""
+
+    host: str
+    state: HostState
+    reason: str
+    unknown_since: DisplayTime | None
+    last_answer: DisplayTime | None
+    published_at: DisplayTime | None
+    age_s: float | None
+    version: str | None
+    slots: tuple[FleetSlotForm, ...] | None
+    last_slots: tuple[FleetSlotForm, ...] | None
+
+
+class FleetStatusForm(FleetForm, kw_only=True):
+    hosts: tuple[FleetHostForm, ...]
+
+
+class FreeSlotForm(Form, kw_only=True):
+    host: str
+    slot: str
+    type: str
+    uuid: str | None
+
+
+class FleetFreeForm(FleetForm, kw_only=True):
+    free: tuple[FreeSlotForm, ...]
+
+
+class OccurrenceForm(Form, kw_only=True):
+    """`host_state` unknown: it was there when the host answered last."""
+
+    host: str
+    host_state: HostState
+    slot: str
+    uuid: str | None
+    container: str | None
+    user: str | None
+    state: str | None
+    booked: bool
+
+
+class FleetWhereForm(FleetForm, kw_only=True):
+    found: tuple[OccurrenceForm, ...]
+
+
 FORMS: Mapping[Output, tuple[type[Struct], ...]] = {
     "allocate": (AllocateForm,),
     "catalogue-check": (CatalogueCheckForm,),
+    "container-create": (CreationForm,),
     "container-list": (ContainerListForm,),
     "cuda": (CudaForm,),
     "dashboard": (DashboardForm,),
     "doctor": (DoctorForm,),
+    "fleet-free": (FleetFreeForm,),
+    "fleet-status": (FleetStatusForm,),
+    "fleet-where": (FleetWhereForm,),
     "explain": (ContainerExplanation, SlotExplanation),
     "history": (HistoryForm,),
     "log": (LogForm,),
@@ -525,11 +649,15 @@ FORMS: Mapping[Output, tuple[type[Struct], ...]] = {
 COMMANDS: Mapping[Output, str] = {
     "allocate": "ds01ctl allocate",
     "catalogue-check": "ds01ctl catalogue check",
+    "container-create": "container-create",
     "container-list": "container-list",
     "cuda": "ds01ctl cuda",
     "dashboard": "ds01-dashboard",
     "doctor": "ds01ctl doctor",
     "explain": "ds01ctl explain",
+    "fleet-free": "ds01ctl fleet free",
+    "fleet-status": "ds01ctl fleet status",
+    "fleet-where": "ds01ctl fleet where",
     "history": "ds01ctl history",
     "log": "ds01ctl log",
     "me": "ds01ctl me",

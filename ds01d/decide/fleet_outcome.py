@@ -27,10 +27,14 @@ class NextStep(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteOutcome:
-    """`reason`: why it is not done, as the other host has it; "" if it is."""
+    """`reason`: why it is not done, as the other host has it; "" if it is.
+
+    `refusal`: the word of its allocator, where that refused.
+    """
 
     step: NextStep
     reason: str = ""
+    refusal: str | None = None
 
 
 def judge_result(result: RemoteResult, done_key: str) -> RemoteOutcome:
@@ -51,7 +55,7 @@ def judge_result(result: RemoteResult, done_key: str) -> RemoteOutcome:
     # Only an answer that says so in both places: anything else is not understood.
     if done is not False:
         return RemoteOutcome(step=NextStep.UNCERTAIN, reason="its answer is not understood")
-    refusal = document.get("refusal")
-    if isinstance(refusal, str) and refusal in _NO_ROOM:
-        return RemoteOutcome(step=NextStep.NEXT_HOST, reason=reason)
-    return RemoteOutcome(step=NextStep.REFUSED, reason=reason)
+    word = document.get("refusal")
+    refusal = word if isinstance(word, str) else None
+    step = NextStep.NEXT_HOST if refusal in _NO_ROOM else NextStep.REFUSED
+    return RemoteOutcome(step=step, reason=reason, refusal=refusal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, Us
 from ds01d.reporting.status import Holder, SlotStatus, SourceStatus
 from simulation.sshd import SshdUnavailable, SshHost, SshHosts, ssh_hosts
 from tests.support.daemon import ROOT, toml
+from tests.support.schemas import check_document
 from tests.support.status import published
 
 
@@ -128,7 +130,10 @@ class FleetSite:
         """Run it to its end, in this process."""
         entry = {"ds01ctl": ds01ctl, "container-create": create}[command]
         environment = host_environment()
-        return CliRunner().invoke(entry, list(words), obj=environment, env=self.environ)
+        done = CliRunner().invoke(entry, list(words), obj=environment, env=self.environ)
+        if "--json" in words:
+            check_document(json.loads(done.stdout))
+        return done
 
 
 @contextmanager

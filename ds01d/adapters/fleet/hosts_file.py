@@ -27,7 +27,7 @@ def _read_file(file: Path) -> list[str]:
     names = []
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
-        if name and (problem := config_text.host_name_problem(name)) is not None:
+        if name and (problem := config_text.ssh_host_problem(name)) is not None:
             raise ConfigError(f"{file}, line {number}: {problem}")
         names += [name] if name else []
     return names

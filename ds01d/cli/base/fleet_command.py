@@ -11,7 +11,8 @@ from ds01d.cli.base.fleet_options import HostOptions
 from ds01d.decide.fleet_outcome import NextStep, judge_result
 from ds01d.decide.fleet_ranking import describe_no_room, find_ties, rank_hosts, select_hosts
 from ds01d.decide.short_names import split_name
-from ds01d.errors import Ds01Error, Refused
+from ds01d.errors import Ds01Error, Refused, RefusedByHosts
+from ds01d.model.allocation import Refusal
 from ds01d.model.fleet import FleetHost, HostName
 from ds01d.model.primitives import ContainerName
 from ds01d.text import make_printable
@@ -65,10 +66,10 @@ def run_on_fleet(
                 if len(candidates) > 1:
                     print_error(request.command, f"{name}: {outcome.reason}; not there")
             case NextStep.REFUSED:
-                raise Refused(f"{name}: {outcome.reason}")
+                raise RefusedByHosts(f"{name}: {outcome.reason}", refusal=outcome.refusal)
             case NextStep.UNCERTAIN:
                 raise Ds01Error(_describe_uncertain(name, outcome.reason, request))
-    raise Refused("; ".join(refusals))
+    raise RefusedByHosts("; ".join(refusals), refusal=Refusal.NO_GPU_AVAILABLE.value)
 
 
 def _choose_order(
@@ -85,7 +86,8 @@ def _choose_order(
         present = request.find_images(fleet, ties)
         ranked = rank_hosts(allowed, request.count, request.profile, present)
     if not ranked:
-        raise Refused(describe_no_room(allowed, request.count, request.profile))
+        reason = describe_no_room(allowed, request.count, request.profile)
+        raise RefusedByHosts(reason, refusal=Refusal.NO_GPU_AVAILABLE.value)
     return [host.name for host in ranked]
 
 

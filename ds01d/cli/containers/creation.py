@@ -58,16 +58,16 @@ def _create_for_programs(invocation: Invocation, options: CreateOptions) -> int:
     try:
         with open_commands(invocation) as commands:
             if options.dry_run:
-                show_json(plan_document(commands.preview_container(options)))
+                show_json("container-create", plan_document(commands.preview_container(options)))
                 return 0
             created = commands.create_container(options)
     except Interrupted as interrupted:
-        show_json(refusal_document(str(interrupted)))
+        show_json("container-create", refusal_document(str(interrupted)))
         return 128 + interrupted.signal
     except Ds01Error as error:
-        show_json(refusal_document(str(error)))
+        show_json("container-create", refusal_document(str(error)))
         return ERROR
-    show_json(created_document(created))
+    show_json("container-create", created_document(created))
     return 0
 
 

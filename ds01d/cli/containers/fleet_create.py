@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ds01d.adapters.host.privileges import user_behind_root
+from ds01d.cli.base.command import ERROR
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.fleet_command import FleetRequest, run_on_fleet
 from ds01d.cli.base.fleet_options import HostOptions
+from ds01d.cli.containers.create_document import refusal_document, remote_document
 from ds01d.cli.containers.create_options import check_options, list_options
 from ds01d.cli.output.blocks import Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
@@ -23,7 +25,7 @@ from ds01d.containers.names import full_name
 from ds01d.containers.order import CreateOptions
 from ds01d.decide.short_names import split_name
 from ds01d.documents.values import Document
-from ds01d.errors import NotPermitted
+from ds01d.errors import Ds01Error, NotPermitted, RefusedByHosts
 from ds01d.model.fleet import HostName
 from ds01d.model.primitives import ContainerName, Wall
 
@@ -57,17 +59,21 @@ def create_on_fleet(
         count=len(options.slots) or (1 if options.gpus is None else options.gpus),
         find_images=lambda opened, names: _find_images(opened, names, options),
     )
-    name, document = run_on_fleet(fleet, hosts, request)
-    plan = document.get("plan")
+    try:
+        name, answer = run_on_fleet(fleet, hosts, request)
+    except Ds01Error as error:
+        if not as_json:
+            raise
+        refusal = error.refusal if isinstance(error, RefusedByHosts) else None
+        show_json(_COMMAND, refusal_document(str(error), refusal))
+        return ERROR
+    document = remote_document(name, answer)
     if as_json:
-        shown = {"plan": _read_plan(plan)} if options.dry_run else _read_document(document)
-        show_json({"host": name, **shown})
+        show_json(_COMMAND, document)
     elif options.dry_run:
-        rows = [(key.replace("_", " "), value) for key, value in _read_plan(plan).items()]
-        heading = Sentence(f"dry run, nothing is changed; would create on {name}:")
-        show_blocks([heading, Facts(rows)], Wall(time.time()))
+        _show_plan(name, document["plan"])
     else:
-        _show_created(name, document, options)
+        _show_created(document)
     return 0
 
 
@@ -90,44 +96,22 @@ def _find_images(fleet: Fleet, names: Sequence[HostName], options: CreateOptions
     return [name for name, present in zip(names, answers, strict=True) if present]
 
 
-def _read_document(document: Mapping[str, object]) -> dict[str, Document]:
-    """The keys that are known, with values that can be shown."""
-    slots = document.get("slots")
-    return {
-        "created": document.get("created") is True,
-        "container": _read_text(document.get("container")),
-        "image": _read_text(document.get("image")),
-        "slots": [str(slot) for slot in slots] if isinstance(slots, list) else [],
-        "started": document.get("started") is True,
-    }
+def _show_plan(host: HostName, plan: Document) -> None:
+    rows = plan.items() if isinstance(plan, Mapping) else ()
+    facts = Facts([(key.replace("_", " "), value) for key, value in rows])
+    heading = Sentence(f"dry run, nothing is changed; would create on {host}:")
+    show_blocks([heading, facts], Wall(time.time()))
 
 
-def _read_plan(plan: object) -> dict[str, Document]:
-    """A plan of another host: texts, truths and lists of texts, whatever else there is."""
-    shown: dict[str, Document] = {}
-    for key, value in plan.items() if isinstance(plan, Mapping) else ():
-        shown[str(key)] = [*map(str, value)] if isinstance(value, list) else _read_scalar(value)
-    return shown
-
-
-def _read_scalar(value: object) -> Document:
-    return value if isinstance(value, bool | str) else str(value)
-
-
-def _read_text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _show_created(host: HostName, document: Mapping[str, object], options: CreateOptions) -> None:
-    created = _read_document(document)
-    slots = created["slots"]
+def _show_created(document: Mapping[str, Document]) -> None:
+    host, slots = document["host"], document["slots"]
     shown = ", ".join(map(str, slots)) if isinstance(slots, list) else ""
     gpu = f"on GPU {shown}" if shown else "without a GPU"
-    state = "runs" if created["started"] else "is created, not started,"
-    name = _read_text(created["container"]) or str(options.name)
-    lines = [Sentence(f"{name} {state} {gpu} of {host}, from {created['image']}", Tone.GOOD)]
+    state = "runs" if document["started"] else "is created, not started,"
+    name = str(document["container"])
+    text = f"{name} {state} {gpu} of {host}, from {document['image']}"
     short, _ = split_name(ContainerName(name))
-    verb = "container-enter" if created["started"] else "container-start"
+    verb = "container-enter" if document["started"] else "container-start"
     # Quoted: the name is what that host says, and the line is there to be copied.
-    lines.append(Sentence(f"Go on there: ssh -t {host} {verb} {shlex.quote(short)}"))
-    show_blocks(lines, Wall(time.time()))
+    hint = Sentence(f"Go on there: ssh -t {host} {verb} {shlex.quote(short)}")
+    show_blocks([Sentence(text, Tone.GOOD), hint], Wall(time.time()))

@@ -137,6 +137,7 @@ def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
         "slots": [],
         "id": None,
         "until": None,
+        "host": None,
         "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
         "reason": answer.reason if isinstance(answer, Rejected) else "",
     }

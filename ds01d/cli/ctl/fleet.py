@@ -44,7 +44,7 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     """
     hosts = _ask_hosts(invocation)
     if as_json:
-        show_json(fleet_view.hosts_document(hosts))
+        show_json("fleet-status", fleet_view.hosts_document(hosts))
     else:
         now = Wall(time.time())
         show_blocks(fleet_view.host_blocks(hosts, now), now)
@@ -68,7 +68,7 @@ def free(invocation: Invocation, *, profile: str | None, as_json: bool) -> int:
     """
     hosts = _ask_hosts(invocation)
     if as_json:
-        show_json(fleet_view.slots_document(hosts, profile))
+        show_json("fleet-free", fleet_view.slots_document(hosts, profile))
     else:
         now = Wall(time.time())
         show_blocks(fleet_view.slot_blocks(hosts, profile, now), now)
@@ -90,7 +90,7 @@ def where(invocation: Invocation, *, subject: str, as_json: bool) -> int:
     hosts = _ask_hosts(invocation)
     occurrences = [*find_occurrences(hosts, subject)]
     if as_json:
-        show_json(fleet_view.occurrences_document(hosts, occurrences))
+        show_json("fleet-where", fleet_view.occurrences_document(hosts, occurrences))
     else:
         now = Wall(time.time())
         show_blocks(fleet_view.occurrence_blocks(hosts, occurrences, subject, now), now)

@@ -15,7 +15,8 @@ from ds01d.cli.base.fleet_options import HostOptions
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.documents.values import Document
-from ds01d.errors import Refused
+from ds01d.errors import RefusedByHosts
+from ds01d.model.fleet import HostName
 from ds01d.model.primitives import ContainerName, Wall
 
 if TYPE_CHECKING:
@@ -74,31 +75,62 @@ def allocate_on_fleet(
         profile=booking.profile,
     )
     try:
-        name, document = run_on_fleet(fleet, hosts, request)
-    except Refused as refusal:
-        print_error(_COMMAND, str(refusal))
+        name, answer = run_on_fleet(fleet, hosts, request)
+    except RefusedByHosts as refusal:
+        if as_json:
+            show_json("allocate", _make_refusal(booking, refusal))
+        else:
+            print_error(_COMMAND, str(refusal))
         return _REFUSED
-    answer = _read_document(document)
+    document = _read_answer(name, answer)
     if as_json:
-        show_json({"host": name, **answer})
+        show_json("allocate", document)
         return CONSISTENT
-    slots = answer["slots"]
-    shown = ", ".join(map(str, slots)) if isinstance(slots, list) else ""
-    verb = "already holds" if answer["already"] else "holds"
-    text = f"{answer['container']} {verb} {shown} of {name} as {answer['user']}"
+    shown = ", ".join(_list_slots(answer))
+    verb = "already holds" if document["already"] else "holds"
+    text = f"{document['container']} {verb} {shown} of {name} as {document['user']}"
     show_blocks([Sentence(text, Tone.GOOD)], Wall(time.time()))
     return CONSISTENT
 
 
-def _read_document(document: Mapping[str, object]) -> dict[str, Document]:
-    """The keys that are known, with values that can be shown."""
-    texts = {key: document.get(key) for key in _TEXTS}
-    slots = document.get("slots")
+def _make_refusal(booking: RemoteBooking, refusal: RefusedByHosts) -> dict[str, Document]:
     return {
-        "allocated": document.get("allocated") is True,
-        "already": document.get("already") is True,
-        **{key: value if isinstance(value, str) else None for key, value in texts.items()},
-        "slots": [str(given.get("slot")) for given in slots if isinstance(given, Mapping)]
-        if isinstance(slots, list)
-        else [],
+        "allocated": False,
+        "already": False,
+        **dict.fromkeys(_TEXTS),
+        "container": booking.container,
+        "user": booking.user,
+        "shared_with": [],
+        "slots": [],
+        "host": None,
+        "refusal": refusal.refusal,
+        "reason": str(refusal),
     }
+
+
+def _read_answer(host: HostName, answer: Mapping[str, object]) -> dict[str, Document]:
+    """The keys that are known, with values of their types."""
+    texts = {key: answer.get(key) for key in _TEXTS}
+    shared = answer.get("shared_with")
+    slots = answer.get("slots")
+    return {
+        "allocated": True,
+        "already": answer.get("already") is True,
+        **{key: value if isinstance(value, str) else None for key, value in texts.items()},
+        "user": str(answer.get("user")),
+        "shared_with": [*map(str, shared)] if isinstance(shared, list) else [],
+        "slots": [
+            {"slot": str(given.get("slot")), "docker_id": str(given.get("docker_id"))}
+            for given in (slots if isinstance(slots, list) else ())
+            if isinstance(given, Mapping)
+        ],
+        "host": host,
+        "refusal": None,
+        "reason": "",
+    }
+
+
+def _list_slots(answer: Mapping[str, object]) -> list[str]:
+    slots = answer.get("slots")
+    given = slots if isinstance(slots, list) else ()
+    return [str(slot.get("slot")) for slot in given if isinstance(slot, Mapping)]

@@ -46,6 +46,7 @@ def test_json_tells_it_all(desk: Desk, host: Host) -> None:
     assert document == {
         "id": record.booking,
         "until": DisplayTime(Wall(host.wall + 900.0)).to_utc(),
+        "host": None,
         "slots": [{"slot": "1.3", "docker_id": "MIG-1-3"}],
         "allocated": True,
         "already": False,

@@ -140,14 +140,13 @@ def test_a_container_is_created_where_the_fewest_are_free(site: FleetSite) -> No
     assert not logs["gpu03"].exists()
 
     done = site.run("container-create", "train", "pytorch", "--not-host", "gpu01", "--json")
-    assert json.loads(done.stdout) == {
-        "host": "gpu02",
-        "created": True,
-        "container": "train._.0",
-        "image": "i",
-        "slots": ["1.2"],
-        "started": True,
-    }
+    document = json.loads(done.stdout)
+    assert (document["host"], document["created"]) == ("gpu02", True)
+    assert (document["container"], document["slots"]) == ("train._.0", ["1.2"])
+    done = site.run("container-create", "t", "pytorch", "--any-host", "--gpus", "9", "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["host"], document["created"]) == (1, None, False)
+    assert document["refusal"] == "NO_GPU_AVAILABLE"
 
 
 def test_of_equal_hosts_the_one_with_the_image_is_asked(site: FleetSite) -> None:
@@ -268,6 +267,10 @@ def test_a_dry_run_shows_the_plan_of_the_host(site: FleetSite) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith("dry run, nothing is changed; would create on gpu01:\n")
     assert "image present  yes" in done.stdout
+    words = ("train", "pytorch", "--any-host", "--dry-run", "--json")
+    document = json.loads(site.run("container-create", *words).stdout)
+    assert (document["host"], document["planned"], document["created"]) == ("gpu01", True, False)
+    assert document["plan"]["image_present"] is True
 
 
 def test_a_booking_on_any_host(site: FleetSite) -> None:
@@ -285,10 +288,13 @@ def test_a_booking_on_any_host(site: FleetSite) -> None:
     assert (done.exit_code, done.stdout) == (0, "c holds 1.2 of gpu02 as alice\n")
     assert log.read_text() == "allocate --json --count 1 --reason=it's $HOME -- alice\n"
     document = json.loads(site.run("ds01ctl", *words, "--json").stdout)
-    assert (document["host"], document["slots"], document["id"]) == ("gpu02", ["1.2"], "r-1")
+    assert (document["host"], document["slot"], document["id"]) == ("gpu02", "1.2", "r-1")
     done = site.run("ds01ctl", "allocate", "alice", "--host", "gpu01")
     assert (done.exit_code, done.stdout) == (3, "")
     assert "gpu01: full" in done.stderr
+    done = site.run("ds01ctl", "allocate", "alice", "--host", "gpu01", "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["refusal"]) == (3, "NO_GPU_AVAILABLE")
 
 
 def test_without_hosts_nothing_is_imported_opened_or_sent(tmp_path: Path) -> None:
