@@ -201,6 +201,7 @@ INVARIANTS = (
             "ds01d.service.operations_calls:_hide_sections",
             "ds01d.decide.claims:bind_claimed",
             "ds01d.service.report_calls:restrict_query",
+            "ds01d.service.rules:require_page_reader",
         ),
     ),
     Invariant(
@@ -1139,6 +1140,16 @@ MUTATIONS = (
         old="    if peer.is_operator:\n        return query\n",
         new="    if peer.uid >= 0:\n        return query\n",
         tests=("tests/cli/ctl/test_usage_report.py::test_who_is_no_operator_sees_their_own_alone",),
+    ),
+    Mutation(
+        invariant=18,
+        name="everybody sees who waits and what all did",
+        file="ds01d/service/activity_calls.py",
+        old="        rules.require_page_reader(request.peer)\n",
+        new="",
+        tests=(
+            "tests/service/test_activity_calls.py::test_everybody_else_is_refused_before_anything_is_read",
+        ),
     ),
     Mutation(
         invariant=9,
