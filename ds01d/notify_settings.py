@@ -72,6 +72,7 @@ def parse_web_address(value: str) -> WebAddress:
         raise ValueError("a password in the address: use the credential webhook-token instead")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise ValueError("http:// is not encrypted: write https:// (http:// works to localhost)")
+    # As given, with its query: it is often the secret itself, and is not normalized.
     target = parts.path or "/"
     is_tls = parts.scheme == "https"
     return WebAddress(

@@ -24,9 +24,9 @@ def follow_access(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId,
     former = index.checkpoint.device_access
     if index.snapshot.names is not None:
         return former
-    known = index.snapshot.device_access
-    seen: dict[ContainerId, AccessSeen] = {}
-    for name, verdict in verdicts.items() if known or former else ():
+    accesses = index.snapshot.device_access
+    followed: dict[ContainerId, AccessSeen] = {}
+    for name, verdict in verdicts.items() if accesses or former else ():
         container = index.containers.get(name)
         if container is None or not (minors := find_minors(container, verdict, index)):
             continue
@@ -35,8 +35,8 @@ def follow_access(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId,
             before = None
         after = _extend_access(before, container, frozenset(minors.values()), index)
         if after is not None:
-            seen[container.id] = after
-    return seen
+            followed[container.id] = after
+    return followed
 
 
 def _extend_access(

@@ -15,6 +15,7 @@ from ds01d.text import format_count
 
 def select_hosts(hosts: Sequence[HostName], wish: HostWish) -> tuple[HostName, ...]:
     """The hosts of the configuration that may be asked. Raises `Refused` for one that it lacks."""
+    # Also of --not-host: a misspelt name there would let the request go where it must not.
     for name in (*wish.only, *wish.without):
         if name not in hosts:
             raise Refused(f'no host "{name}" in the configuration: expected {", ".join(hosts)}')
@@ -47,6 +48,7 @@ def rank_hosts(
         for place, host in enumerate(hosts)
         if host.state is HostState.OK and count_fitting(host, profile) >= count
     ]
+    # The place makes it total: two callers with one view ask in the same order.
     fitting.sort(key=lambda entry: entry[:3])
     return [host for *_, host in fitting]
 
@@ -68,6 +70,7 @@ def describe_no_room(hosts: Sequence[FleetHost], count: int, profile: str | None
         for host in hosts
         if host.state is HostState.OK
     ]
+    # Both are named: no GPU free is another message than nobody was reached.
     unknown = [f"{host.name} ({host.reason})" for host in hosts if host.state is not HostState.OK]
     parts = [f"no host is known to have {wanted}"]
     parts += [f"free: {', '.join(answered)}"] if answered else []

@@ -98,6 +98,7 @@ def list_own_slots(user: str, slots: Iterable[SlotStatus]) -> tuple[OwnSlot, ...
 
 
 def _build_own_slot(slot: SlotStatus, holder: Holder, *, is_booked: bool) -> OwnSlot:
+    # By its name, which is unique: a user may share a slot with another container of theirs.
     names = ((other.container, other.container) for other in slot.holders)
     others = (*names, *zip(slot.foreign, slot.shown_foreign, strict=True))
     return OwnSlot(
@@ -136,6 +137,7 @@ def list_own_drifts(
 
 
 def is_own(name: ContainerName | None, names: frozenset[ContainerName], uid: int) -> bool:
+    # By the uid as well: a drift may be about a container that holds nothing yet.
     return name is not None and (name in names or split_name(name)[1] == uid)
 
 
@@ -143,6 +145,7 @@ def group_free_slots(
     free: Sequence[SlotStatus], quota: QuotaDocument | None
 ) -> tuple[FreeSlots, ...]:
     """The free slots by profile, and whether the quota has room for another one of each."""
+    # By profile: quotas and requests name these, and of 56 slots the list would fill the screen.
     by_type: dict[str, list[SlotStatus]] = {}
     for slot in free:
         by_type.setdefault(_name_type(slot), []).append(slot)

@@ -1,8 +1,7 @@
 """What ds01d keeps between passes. Losing it is safe: waiting times start again.
 
-Every `Boot` in here belongs to `boot_id`; after a reboot they are meaningless and are dropped. So
-they are where one of them lies ahead of the clock (see `update_checkpoint.is_ahead_of_clock`): all
-have happened, but for the ends of waits (`Repair.not_before`, `Freeze.ends`, `LimitsSeen.settled`).
+Every `Boot` in here belongs to `boot_id` and is dropped after a reboot, or where one lies ahead of
+the clock (`update_checkpoint.is_ahead_of_clock`): all have happened, but for the ends of waits.
 """
 
 from __future__ import annotations

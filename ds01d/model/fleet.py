@@ -35,6 +35,7 @@ class FleetSlot:
     type: str
     uuid: DeviceUuid | None = None
     profile: str | None = None
+    # Kept apart, as on the host: who has booked, and who only uses it.
     holders: tuple[FleetHolder, ...] = ()
     foreign: tuple[str, ...] = ()
     foreign_holders: tuple[FleetHolder, ...] = ()
@@ -69,6 +70,7 @@ class HostStatus:
 class HostAnswer:
     """A host answered. `clock`: what its own clock showed in the same call."""
 
+    # In one call: the clocks of two hosts may differ by minutes, an age must not.
     status: HostStatus
     clock: Wall
 
@@ -120,6 +122,7 @@ class FleetHost:
     @property
     def slots(self) -> Sequence[FleetSlot]:
         """Its slots as they are now; none where that is not known."""
+        # Never those of the last word: a script that counts free slots would book by them.
         return self.status.slots if self.status is not None and self.state is HostState.OK else ()
 
     @property
@@ -157,6 +160,7 @@ class RemoteEnd(Word):
     NOT_STARTED = "not-started"
     """The host could not be reached, and the command was never begun."""
     FINISHED = "finished"
+    # Distinct from a failure: what may have been created must not be tried elsewhere.
     UNCERTAIN = "uncertain"
     """It was begun, and the connection was lost before its result came."""
 

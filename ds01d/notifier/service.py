@@ -42,7 +42,9 @@ class _TargetThread:
         self._changed = threading.Condition()
         self._spooled: Sequence[SpooledNotice] | None = None
         self._is_stopping = False
+        # Also without a new notice: a greeting has to lose what is over.
         self._refreshed_at = float("-inf")
+        # A daemon thread: one that hangs in a name server does not keep the process from its end.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -71,6 +73,7 @@ class _TargetThread:
                     self._changed.wait(_REFRESH_S if wait_s is None else min(wait_s, _REFRESH_S))
                 if self._is_stopping:
                     return
+                # Taken under the lock: an offer that comes meanwhile is for the next round.
                 spooled, self._spooled = self._spooled, None
             if spooled is not None:
                 spooled_now = [*spooled]
@@ -106,6 +109,7 @@ class NoticeService:
 
     def run(self) -> None:
         """Serve until a signal ends it, or nothing is to be done; SIGHUP reads it again."""
+        # Before any thread starts, so that each inherits it: the signals are the main thread's.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         targets, spool = self._open_targets(), self._open_spool()
         while True:
@@ -114,8 +118,10 @@ class NoticeService:
                 thread.start()
             names = ", ".join(target.delivery.name for target in targets)
             self._ready(f"sends to {names}" if names else "[notify] has no target for it")
+            # systemd counts that as success: a unit without a target has nothing to restart for.
             if not threads:
                 return
+            # What waits in a thread is recorded, so its successor goes on with it.
             received = self._serve(threads, spool)
             _stop_all(threads)
             if received != signal.SIGHUP:
@@ -135,6 +141,7 @@ class NoticeService:
                 spooled = None
             for thread in threads if spooled is not None else ():
                 thread.offer(spooled or ())
+            # Polled: a notice can wait two seconds, and a rotated spool would lose its watch.
             received = signal.sigtimedwait(_SIGNALS, POLL_S)
             if received is not None:
                 return received.si_signo
@@ -144,6 +151,7 @@ def _stop_all(threads: Sequence[_TargetThread]) -> None:
     """Let each finish the attempt that it is making."""
     for thread in threads:
         thread.stop()
+    # All are stopped first, so that they end together and not one after the other.
     until = time.monotonic() + STOP_WITHIN_S
     for thread in threads:
         thread.join(until - time.monotonic())

@@ -18,7 +18,7 @@ from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefused, choose_
 from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
-from ds01d.model.books import AllocatorState, LogLine, Record
+from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, NotFound
 from ds01d.model.history import UNDO, ContainerFingerprint, Entry
@@ -31,7 +31,12 @@ from ds01d.reconcile.pass_logs import collect_error
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.recovery import close_by_books, recover_entries
 from ds01d.reconcile.transactions import ATTEMPTS
-from ds01d.reconcile.undo_entry import build_entry, complete_checkpoint, guard_undone
+from ds01d.reconcile.undo_entry import (
+    build_entry,
+    complete_checkpoint,
+    find_user_and_priority,
+    guard_undone,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +232,7 @@ def _log_undo(
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
         for name, slot in sorted(bookings):
             # By the snapshot, from before the write: what is released has no record any more.
-            user, priority = _find_booking(name, snapshot)
+            user, priority = find_user_and_priority(name, snapshot)
             booked = partial(world.allocations.append, at=snapshot.now.wall, event=event, user=user)
             about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)
             collect_error(about, warnings)
@@ -243,11 +248,3 @@ def _log_undo(
     )
     collect_error(partial(world.operations.append, line), warnings)
     return list(warnings)
-
-
-def _find_booking(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
-    metadata = snapshot.metadata
-    record = None if isinstance(metadata, Unknown) else metadata.get(name)
-    if not isinstance(record, Record):
-        return "unknown", 0
-    return record.user or "unknown", record.priority or 0

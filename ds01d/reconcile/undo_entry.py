@@ -99,3 +99,12 @@ def complete_checkpoint(
         name: ContainerId(bearer) or None for name, bearer in _names_after_undo(reversal).items()
     }
     return follow_renames(replace(checkpoint, slots=slots, undone=undone), homes)
+
+
+def find_user_and_priority(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
+    """The user and the priority of a booking, for the logs."""
+    metadata = snapshot.metadata
+    record = None if isinstance(metadata, Unknown) else metadata.get(name)
+    if not isinstance(record, Record):
+        return "unknown", 0
+    return record.user or "unknown", record.priority or 0

@@ -1,8 +1,7 @@
 """The containers of one engine, as lists and inspects gave them; events mark them stale.
 
 It makes no call and has no clock. The stream's thread applies events, the worker stores Docker's
-answers; the lock is held for moments only. An event carries no state: it shows which container must
-be inspected again, or that one is gone.
+answers. An event carries no state: it shows what must be inspected again, or that one is gone.
 """
 
 from __future__ import annotations

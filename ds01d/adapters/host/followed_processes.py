@@ -18,7 +18,7 @@ from ds01d.adapters.host.processes import Process, ProcessDescription, Processes
 _AHEAD_S = 1.0  # what was read longer ago may have changed
 
 
-class _Seen(NamedTuple):
+class _Followed(NamedTuple):
     """`owner`: of its folder in /proc, which shows a change of user."""
 
     owner: int
@@ -28,41 +28,41 @@ class _Seen(NamedTuple):
 class FollowedProcesses(Processes):
     """Looks processes up, one caller at a time; `look_ahead` begins with those of the last time."""
 
-    _seen: Mapping[int, _Seen] = {}
+    _last: Mapping[int, _Followed] = {}
     _ahead: Mapping[int, tuple[int, str]] = {}  # owner and cgroup
     _ahead_until = 0.0
 
     def look_ahead(self) -> None:
         """Read what the next `look_up` can use of the processes of the last one; never raises."""
         ahead: dict[int, tuple[int, str]] = {}
-        for pid in self._seen:
+        for pid in self._last:
             with suppress(ProcessGone, OSError):
                 ahead[pid] = self._read_owner(pid), self._read_text(pid, "cgroup")
         self._ahead, self._ahead_until = ahead, time.monotonic() + _AHEAD_S
 
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
-        self._found: dict[int, _Seen] = {}
+        self._current: dict[int, _Followed] = {}
         try:
             return super().look_up(pids)
         finally:
-            self._seen, self._ahead = self._found, {}
+            self._last, self._ahead = self._current, {}
 
     def _describe(self, pid: int) -> ProcessDescription:
-        seen = self._seen.get(pid)
-        if seen is not None:
+        last = self._last.get(pid)
+        if last is not None:
             owner, cgroup = self._read_changing(pid)
             container = find_container(cgroup, self._is_known)
             # Read last: who had the pid then and has it now had it all the time in between.
             entry = self._read_stat(pid)
-            before = seen.description
+            before = last.description
             # One that left its cgroup belongs to its parents' container, which is read as of a new.
-            if container is not None and (entry.started, owner) == (before.started, seen.owner):
+            if container is not None and (entry.started, owner) == (before.started, last.owner):
                 description = before._replace(container=container, command=entry.command)
-                self._found[pid] = seen._replace(description=description)
+                self._current[pid] = last._replace(description=description)
                 return description
         owner = self._read_owner(pid)
         description = super()._describe(pid)
-        self._found[pid] = _Seen(owner, description)
+        self._current[pid] = _Followed(owner, description)
         return description
 
     def _read_changing(self, pid: int) -> tuple[int, str]:

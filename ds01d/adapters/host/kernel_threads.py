@@ -25,7 +25,7 @@ class KernelThreads:
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
-        self._known: frozenset[str] = frozenset()
+        self._threads: frozenset[str] = frozenset()
         self._has_kthreadd = False
 
     def list_pids(self) -> frozenset[str]:
@@ -36,10 +36,10 @@ class KernelThreads:
             children = self._list_children() if self._has_kthreadd else frozenset[str]()
         except (OSError, ValueError, IndexError):
             children = frozenset()
-        new = islice(children - self._known, _CHECKED_AT_ONCE)
-        found = {pid for pid in new if self._check_pid(pid)}
-        self._known = (self._known & children) | found
-        return self._known
+        new = islice(children - self._threads, _CHECKED_AT_ONCE)
+        added = {pid for pid in new if self._check_pid(pid)}
+        self._threads = (self._threads & children) | added
+        return self._threads
 
     def _list_children(self) -> frozenset[str]:
         descriptor = os.open(f"{self._proc}/{_KTHREADD}/task/{_KTHREADD}/children", _READ)

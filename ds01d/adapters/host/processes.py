@@ -109,7 +109,7 @@ class Processes:
         if self._is_hidden():
             return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
         processes: dict[int, Process] = {}
-        found: dict[int, ProcessDescription] = {}
+        descriptions: dict[int, ProcessDescription] = {}
         for pid in pids:
             try:
                 description = self._describe(pid)
@@ -124,11 +124,11 @@ class Processes:
                 problem = f"invalid content in {self.proc}/{pid}: {error}"
                 processes[pid] = Process(container=_make_unknown(problem))
             else:
-                found[pid] = description
+                descriptions[pid] = description
         # All at once: a directory service that hangs costs its time once.
-        uids = frozenset(one.uid for one in found.values() if one.uid is not None)
+        uids = frozenset(each.uid for each in descriptions.values() if each.uid is not None)
         names = self._users(uids) if uids else {}
-        for pid, process in found.items():
+        for pid, process in descriptions.items():
             user = "" if process.uid is None else names.get(process.uid, str(process.uid))
             processes[pid] = Process(
                 container=process.container,

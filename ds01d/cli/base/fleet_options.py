@@ -44,6 +44,7 @@ class HostOptions:
 
 def host_options(command: _Command) -> _Command:
     """The options that choose hosts; the command gets `any_host`, `hosts` and `without`."""
+    # In reverse, as decorators are applied: --any-host comes first in --help.
     for option in (
         click.option(
             "--not-host",

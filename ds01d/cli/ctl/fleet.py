@@ -100,9 +100,11 @@ def where(invocation: Invocation, *, subject: str, as_json: bool) -> int:
 def _ask_hosts(invocation: Invocation) -> list[FleetHost]:
     opened = invocation.environment.open_fleet(invocation.config())
     with announce_on_terminal(f"asking {len(opened.hosts)} hosts"):
+        # Six seconds at most, in which a terminal would else show nothing.
         return opened.view()
 
 
 def _find_code(hosts: Sequence[FleetHost]) -> int:
+    # For scripts: with a host unknown, what is printed is a part and not the whole.
     is_known = all(host.state is HostState.OK for host in hosts)
     return CONSISTENT if is_known else ERROR

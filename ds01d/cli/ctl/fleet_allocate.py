@@ -44,6 +44,7 @@ class RemoteBooking:
     def make_words(self) -> list[str]:
         """The same command, for another host."""
         words = ["ds01ctl", "allocate", "--json", "--count", str(self.count)]
+        # Each as one word, so that a value that begins with a dash is no option there.
         options = {
             "--max": self.max_slots,
             "--priority": self.priority,
@@ -63,6 +64,7 @@ def allocate_on_fleet(
     """Book on the host that is chosen, and show where; the exit code. Raises `Ds01Error`."""
     if booking.wait and hosts.only_host is None:
         raise click.UsageError("--wait needs one host: there is no queue over hosts")
+    # The ID of a slot means another GPU on each host.
     if booking.slot is not None and hosts.only_host is None:
         raise click.UsageError("--slot needs one host: --host HOST")
     request = FleetRequest(
@@ -110,6 +112,7 @@ def _make_refusal(booking: RemoteBooking, refusal: RefusedByHosts) -> dict[str, 
 
 def _read_answer(host: HostName, answer: Mapping[str, object]) -> dict[str, Document]:
     """The keys that are known, with values of their types."""
+    # Of another version of ds01d, or not of ds01d at all: nothing of it is trusted to fit.
     texts = {key: answer.get(key) for key in _TEXTS}
     shared = answer.get("shared_with")
     slots = answer.get("slots")

@@ -56,6 +56,7 @@ def occurrence_blocks(
     if rows:
         yield Table(columns, rows)
     else:
+        # Counted, because it may be on one that did not answer.
         answered = sum(host.state is HostState.OK for host in hosts)
         yield Sentence(f'no "{subject}" on {format_count(answered, "known host")}')
     yield from _unknown_sentences(hosts, now)
@@ -69,6 +70,7 @@ def list_free(host: FleetHost, profile: str | None) -> list[FleetSlot]:
 def count_sentence(hosts: Sequence[FleetHost], profile: str | None = None) -> Sentence:
     """How many slots are free, and beside it how many hosts that does not count."""
     answered = [host for host in hosts if host.state is HostState.OK]
+    # The sum of those that answered; the others are named beside it, or it would say too much.
     free = sum(len(list_free(host, profile)) for host in answered)
     total = sum(profile is None or slot.kind == profile for host in answered for slot in host.slots)
     unknown = len(hosts) - len(answered)
@@ -174,6 +176,7 @@ def _slot_document(slot: FleetSlot) -> Document:
 
 
 def _make_row(host: FleetHost) -> list[Cell]:
+    # Empty cells and no zeros: nothing is known of them now.
     if host.state is not HostState.OK:
         return [host.name, _state_cell(host), _format_age(host), None, None, None, None]
     slots = host.slots
@@ -218,6 +221,7 @@ def _describe_unknown(host: FleetHost, now: Wall) -> Iterator[str]:
         yield "nothing is known of what it had before"
         return
     slots = host.status.slots
+    # A dictionary keeps the order of the slots, in which people look for theirs.
     users = {h.user or h.container: None for slot in slots for h in slot.holders}
     shown = ", ".join([*users][:_MOST_USERS]) + (" …" if len(users) > _MOST_USERS else "")
     count = sum(bool(slot.holders) for slot in slots)

@@ -80,6 +80,7 @@ def _look(
     notices, notices_problem = _read_notices(config.notify.folder, person.name)
     daemon = view.daemon
     own_slots = list_own_slots(person.name, view.slots)
+    # From the same look as the slots, so that no row of one part contradicts another.
     names = frozenset(slot.container for slot in own_slots)
     warnings = [warning.text for warning in status_warnings(view, config, now)]
     document = PersonalDocument(
@@ -123,6 +124,7 @@ def _read_notices(folder: Path | None, user: str) -> tuple[tuple[OwnNotice, ...]
     from ds01d.adapters.alerts_folder import AlertsFolder  # noqa: PLC0415 - few hosts have one
 
     try:
+        # The lab's own greeting reads that file too: here is no second opinion of what is new.
         alerts = AlertsFolder(folder).read(user)
     except Ds01Error as error:
         return (), f"the notices cannot be read: {error}"

@@ -52,6 +52,7 @@ def _gpu_blocks(state: DashboardState, index: str) -> Iterator[Block]:
         cells: list[Cell] = gpu_row(gpu)
         yield Facts([*zip(columns, cells, strict=True), ("uuid", gpu.uuid)])
     if not gpus:
+        # A GPU that fell off the bus is what somebody opens this page for.
         reason = view.daemon_problem or "it is not in the last sample"
         yield Sentence(f"no readings of GPU {index}: {reason}", Tone.WARN)
     slots = [slot for slot in view.slots if gpu_index(slot) == index]
@@ -128,6 +129,7 @@ def _holder_facts(holder: Holder) -> Iterator[tuple[str, Cell]]:
     yield "state", state_cell(holder.state)
     if holder.idle_since is not None:
         yield "idle since", Toned(display_time(holder.idle_since), Tone.WARN)
+    # A running container has no end by time, which is no unknown end.
     yield "ends", display_time(holder.until) or "not by time"
     yield "its processes", UNKNOWN if holder.processes is None else holder.processes
     memory = None if holder.memory_used is None else f"{holder.memory_used / 2**30:.1f} GiB"

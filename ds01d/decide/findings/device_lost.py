@@ -15,11 +15,11 @@ def device_lost(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """The kernel denies what they requested: systemd has set the rules of their cgroup again."""
     for name, verdict in verdicts.items() if index.checkpoint.device_access else ():
         container = index.containers.get(name)
-        seen = None if container is None else index.checkpoint.device_access.get(container.id)
-        if container is None or seen is None or seen.lost is None:
+        access = None if container is None else index.checkpoint.device_access.get(container.id)
+        if container is None or access is None or access.lost is None:
             continue
         # Decision 268: while runc changes the rules, everything is denied for a moment.
-        if index.snapshot.now.boot - seen.lost < max(index.policy.settle_s, 1.0):
+        if index.snapshot.now.boot - access.lost < max(index.policy.settle_s, 1.0):
             continue
         denied = find_denied(container, verdict, index)
         if not denied:
@@ -37,5 +37,5 @@ def device_lost(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
             f" docker restart {name}",
             slots=slots,
             user=index.find_user(name),
-            since=seen.lost_wall,
+            since=access.lost_wall,
         )

@@ -45,6 +45,7 @@ class Dashboard(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         # First of all: what is typed fast or pasted after it, "q" among it, goes to the field.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
+        Binding("enter", "leave_filter", show=False, priority=True),  # before the next key
         Binding("o", "order(1)", "Order"),
         Binding("O", "order(-1)", show=False),
         Binding("r", "reverse", show=False),
@@ -157,7 +158,8 @@ class Dashboard(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Above a page only what works there is offered; in the filter a slash is one."""
         del parameters
-        if action == "filter" and isinstance(self.focused, Input):
+        is_typed = isinstance(self.focused, Input)
+        if action in ("filter", "leave_filter") and is_typed is (action == "filter"):
             return False
         return not (isinstance(self.screen, TextScreen) and action in _BOARD_ACTIONS)
 
@@ -199,7 +201,7 @@ class Dashboard(App[None]):
         await self._open_page("keys and signs", lambda _: help_blocks())
 
     def action_interrupt(self) -> None:
-        """End as Ctrl-C ends every command."""
+        """End as by a signal."""
         self.exit(return_code=INTERRUPTED)
 
     def action_filter(self) -> None:
@@ -213,7 +215,7 @@ class Dashboard(App[None]):
         """Show everything again."""
         self._answer = ""
         self.screen_stack[0].query_one("#filter", Input).value = ""
-        self._leave_filter()
+        self.action_leave_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         words = tuple(event.value.lower().split())
@@ -221,10 +223,8 @@ class Dashboard(App[None]):
         self.choice = replace(self.choice, rows=rows, filter_text=event.value.strip())
         self._paint()
 
-    def on_input_submitted(self) -> None:
-        self._leave_filter()
-
-    def _leave_filter(self) -> None:
+    def action_leave_filter(self) -> None:
+        """Show what fits from now on."""
         main = self.screen_stack[0]
         main.query_one("#filter").display = False
         main.set_focus(main.query_one(SlotGrid))
