@@ -92,6 +92,9 @@ class _TargetThread:
             refresh([notice for notice in spooled_now if notice.id in given], time.time())
         except Ds01Error as error:
             self._warn(str(error))
+        except Exception as error:  # noqa: BLE001 - as an attempt: notices go on
+            name = self._target.delivery.name
+            self._warn(f"{name}: internal error: {type(error).__name__}: {error}")
 
 
 class NoticeService:

@@ -19,6 +19,7 @@ from ds01d.text import make_printable
 FOLDER: Final = "greetings"
 _LASTS_S: Final = 72 * 3600.0
 _MAX_LINES: Final = 10
+_MAX_NAME: Final = 200  # bytes; a file system has 255, of which the temporary file takes some
 _FOLDER_MODE: Final = 0o755
 
 
@@ -36,20 +37,31 @@ class Greetings:
         """Put it into the file of its user. Raises `DeliveryFailed`."""
         # Only users of this host log in; and a login is no path then.
         find_uid(notice.user)
-        if "/" in notice.user or notice.user.startswith("."):
+        if not _is_file_name(notice.user):
             raise DeliveryFailed("the login is not a file name", is_final=True)
         self._notices[notice.id] = notice
         self._write(notice.user, notice.at)
 
     def refresh(self, given: Sequence[SpooledNotice], now: float) -> None:
         """Take what was given as all there is, and end what is over. Raises `DeliveryFailed`."""
-        self._notices = {notice.id: notice for notice in given if not _is_over(notice, now)}
+        # Given is also what was given up, as that of a user whose name is no file name.
+        self._notices = {
+            notice.id: notice
+            for notice in given
+            if _is_file_name(notice.user) and not _is_over(notice, now)
+        }
         users = {notice.user for notice in self._notices.values()}
         with suppress(OSError), opened_folder(self._folder) as folder:
             # Of an earlier process, too; what it left behind halfway is not ours to know.
             users |= {entry.name for entry in os.scandir(folder) if entry.name[0] != "."}
-        for user in users:
-            self._write(user, now)
+        failure = None
+        for user in sorted(users):
+            try:
+                self._write(user, now)
+            except DeliveryFailed as error:  # noqa: PERF203 - a file that fails keeps back no other
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _list_current(self, user: str, now: float) -> list[SpooledNotice]:
         of_user = (notice for notice in self._notices.values() if notice.user == user)
@@ -75,6 +87,13 @@ class Greetings:
             raise DeliveryFailed(str(error)) from error
 
 
+def _is_file_name(login: str) -> bool:
+    """Whether a file may be called by it: users write labels, which name users, too."""
+    # Half a character, which has no bytes, is not printable.
+    is_plain = login != "" and login.isprintable() and "/" not in login
+    return is_plain and not login.startswith(".") and len(login.encode()) <= _MAX_NAME
+
+
 def _is_over(notice: SpooledNotice, now: float) -> bool:
     is_past = notice.until is not None and notice.until <= now
     return is_past or now - notice.at > _LASTS_S
@@ -90,4 +109,7 @@ def format_greeting(notices: Sequence[SpooledNotice]) -> str:
 
 
 def _format_time(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    except (ValueError, OverflowError, OSError):  # a damaged spool
+        return "unknown time"

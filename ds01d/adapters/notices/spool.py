@@ -119,10 +119,9 @@ def _read_lines(path: Path) -> list[SpooledNotice]:
         raise Malformed(data.reason)
     notices = []
     for line in data.splitlines():
-        if True:
-            # A writer that was killed leaves a part of a line; a newer version writes more keys.
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                notices.append(msgspec.json.decode(line, type=SpooledNotice))
+        # A writer that was killed leaves a part of a line; a newer version writes more keys.
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            notices.append(msgspec.json.decode(line, type=SpooledNotice))
     return notices
 
 

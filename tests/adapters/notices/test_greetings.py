@@ -62,3 +62,19 @@ def test_a_login_is_no_path(tmp_path: Path, login: str, monkeypatch: pytest.Monk
         assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "greetings"}
     else:
         assert [path.parent.name for path in tmp_path.rglob("*") if path.is_file()] == ["greetings"]
+
+
+@pytest.mark.parametrize("login", ["../x", "/etc/passwd", "..", "", "x" * 256, "a\0b", "\ud800"])
+def test_a_login_that_is_no_file_keeps_back_no_other(tmp_path: Path, login: str) -> None:
+    folder = tmp_path / "greetings"
+    folder.mkdir()
+    # Its own delivery was given up; and one file cannot be replaced.
+    (folder / "blocked" / "file").mkdir(parents=True)
+    given = [notice(id="1", user=login), notice(id="2", user="blocked"), notice(id="3")]
+    with pytest.raises(DeliveryFailed, match="blocked"):
+        Greetings(folder).refresh(given, AT + 1)
+    assert {path.name for path in tmp_path.rglob("*")} == {"greetings", "blocked", "file", LOGIN}
+
+
+def test_a_damaged_time_is_shown_as_unknown() -> None:
+    assert "unknown time" in format_greeting([notice(at=9e300)])
