@@ -59,5 +59,9 @@ def _format_minute(at: Wall | None) -> str:
     """The nearest minute: a moment that is computed again differs by some milliseconds."""
     if at is None:
         return "an unknown time"
-    minute = datetime.fromtimestamp(round(at / 60) * 60, tz=timezone.utc).astimezone()
+    try:
+        minute = datetime.fromtimestamp(round(at / 60) * 60, tz=timezone.utc).astimezone()
+    except (ValueError, OverflowError, OSError):
+        # Of a damaged checkpoint: a text that raises would keep back the notices of all others.
+        return "an unknown time"
     return f"{minute:%Y-%m-%d %H:%M}"

@@ -17,6 +17,7 @@ from ds01d.model.notice import DeliveryRecord
 
 FOLDER: Final = "deliveries"
 _MAX_BYTES: Final = 4 << 20
+_MAX_COUNT: Final = 1 << 53  # what a metric can count one by one
 
 
 class DeliveryFile:
@@ -42,6 +43,11 @@ def read_record(path: Path) -> DeliveryRecord | None:
             return None
         raise Malformed(data.reason)
     try:
-        return msgspec.json.decode(data, type=DeliveryRecord)
+        record = msgspec.json.decode(data, type=DeliveryRecord)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{path}: is damaged: {error}") from error
+    # The daemon adds these to its metrics, and its reader here is not the user who writes them.
+    counts = (record.sent, record.failed, record.dropped, *record.attempts.values())
+    if not all(0 <= count <= _MAX_COUNT for count in counts):
+        raise Malformed(f"{path}: is damaged: expected counts from 0 to {_MAX_COUNT}")
+    return record
