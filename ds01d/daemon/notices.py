@@ -134,14 +134,17 @@ class _Outbox:
         for user, of_this_user in of_user.items():
             if now.boot < self._retry_at.get(user, 0.0):
                 continue
-            written = [WrittenNotice(notice, describe_notice(notice)) for notice in of_this_user]
             try:
+                written = [WrittenNotice(one, describe_notice(one)) for one in of_this_user]
                 self._target.add(user, written, now.wall)
             except Ds01Error as error:
                 # The notices of others are not kept back by one file that is broken.
                 self._retry_at[user] = Boot(now.boot + _RETRY_S)
                 self._failure = str(error)
                 continue
+            except Exception as error:  # noqa: BLE001 - a booking stands, and is answered
+                # It would fail each time: given up, so that it ends no other pass or call.
+                self._failure = f"internal error: {type(error).__name__}: {error}"
             for notice in of_this_user:
                 del self._pending[notice.key]
                 self._note_sent(notice.key, _Sent(now.boot, notice.until))

@@ -287,3 +287,21 @@ def test_a_finding_about_a_container_is_told_once_however_the_readings_come_and_
         rf" if you are done with it: docker rm -f {NAME}",
         alert.message,
     )
+
+
+def test_a_notice_that_cannot_be_written_down_ends_no_call_and_keeps_back_no_other(
+    tmp_path: Path,
+) -> None:
+    one = life()
+    sender = Notices([NoticeSpool(tmp_path / "notices")], (), one.host.world().clock.now)
+    # A login of a directory in Latin-1, as Python has it.
+    for user in ("ren\udce9", "alice"):
+        answer = Rejected(
+            user=UserName(user),
+            container=ContainerName(NAME),
+            refusal=Refusal.USER_AT_LIMIT,
+            detail="USER_AT_LIMIT (1/1)",
+        )
+        sender.add_answer(answer, lambda _: (1, 1))
+    assert "internal error" in sender.take_failure()
+    assert [notice.user for notice in read_spool(tmp_path / "notices")] == ["alice"]
