@@ -1282,7 +1282,7 @@ MUTATIONS = (
         invariant=2,
         name="a pid that was seen before is still of the same process",
         file="ds01d/adapters/host/followed_processes.py",
-        old="if container is not None and (entry.started, owner) == (before.started, seen.owner):",
+        old="if container is not None and (entry.started, owner) == (before.started, last.owner):",
         new="if container is not None:",
         tests=(
             f"{FOLLOWED}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",

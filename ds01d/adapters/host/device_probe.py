@@ -40,7 +40,9 @@ def find_denied_nodes(
     The process must not be paused, or ours would be, too.
     """
     try:
-        folder = _find_folder(container, (proc / str(pid) / "cgroup").read_text(), cgroups)
+        # Not as text, which takes CR for an end of a line, too.
+        text = (proc / str(pid) / "cgroup").read_bytes().decode()
+        folder = _find_folder(container, text, cgroups)
         outside, inside = _try_access(folder, nodes)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return Unknown(source=Source.DOCKER, reason=str(error))
@@ -70,7 +72,10 @@ def _find_folder(container: ContainerId, text: str, cgroups: Path) -> Path:
     Raises OSError where the process is not of that container (any more).
     """
     paths: dict[str, str] = {}
-    for line in text.splitlines():
+    # By LF alone: what may write to its cgroup names one below it, in which all else may be.
+    for line in text.split("\n"):
+        if not line:
+            continue
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             paths[controller] = path.lstrip("/")

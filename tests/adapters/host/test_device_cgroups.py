@@ -131,6 +131,20 @@ def test_a_real_cgroup_that_loses_a_device(cgroup: Path, member: int, tmp_path: 
     assert (cgroup / "cgroup.procs").read_text().split() == [str(member)]
 
 
+@pytest.mark.parametrize("line_end", ["\x0b", "\x85", "\u2028", "\r"])
+def test_a_cgroup_that_is_named_like_a_line_leads_nowhere_else(
+    tmp_path: Path, line_end: str
+) -> None:
+    """Root in a container may make cgroups below its own, called as it likes but for "/" and LF."""
+    elsewhere = tmp_path / "cgroups" / "system.slice" / str(ID)
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cgroup").write_text(f"0::/docker/{ID}/x{line_end}0::/system.slice/{ID}\n")
+    told = find_denied_nodes(ID, 7, ["/dev/null"], proc=tmp_path, cgroups=tmp_path / "cgroups")
+    assert isinstance(told, Unknown)
+    assert not (elsewhere / "cgroup.procs").exists()
+
+
 @needs_v1
 def test_what_cannot_be_tried_is_unknown(cgroup: Path, member: int, tmp_path: Path) -> None:
     def reason(answer: object) -> str:
