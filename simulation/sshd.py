@@ -182,14 +182,14 @@ class SshHosts:
         self.commands = folder / "client"
         """Holds `ssh`: the real one, with the configuration of these hosts."""
         self.commands.mkdir()
-        self._key = folder / "id"
-        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key))
+        self.key = folder / "id"
+        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         self.hosts: dict[str, SshHost] = {}
 
     def add(self, name: str) -> SshHost:
         """A host that is to be started."""
-        self.hosts[name] = SshHost(name, self._folder / name, self._key)
+        self.hosts[name] = SshHost(name, self._folder / name, self.key)
         return self.hosts[name]
 
     def write_client(self, extra: str = "") -> None:
@@ -198,7 +198,7 @@ class SshHosts:
         known = self._folder / "known_hosts"
         known.write_text("".join(h.known_host for h in self.hosts.values()), encoding="ascii")
         every = (
-            f"Host *\n  User root\n  IdentityFile {self._key}\n  IdentitiesOnly yes\n"
+            f"Host *\n  User root\n  IdentityFile {self.key}\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
             "  StrictHostKeyChecking yes\n"
         )
