@@ -97,6 +97,12 @@ def _list_frameworks(_: Invocation, config: Config) -> Iterable[str]:
         yield from (image.framework, image.title)
 
 
+def _list_hosts(_: Invocation, config: Config) -> Iterable[str]:
+    from ds01d.adapters.fleet.hosts_file import list_hosts  # noqa: PLC0415 - as above
+
+    return list_hosts(config.fleet)
+
+
 def _complete_own(accepts: Callable[[str], bool]) -> _Completer:
     """Own containers in such a state of Docker's, by their short names; for root anybody's."""
 
@@ -127,6 +133,7 @@ subjects = _make_completer(_list_subjects)
 users = _make_completer(_list_users)
 entries = _make_completer(_list_entries)
 frameworks = _make_completer(_list_frameworks)
+hosts = _make_completer(_list_hosts)
 own_containers = _complete_own(lambda _: True)
 own_running = _complete_own(lambda state: state in _ALIVE)
 own_stopped = _complete_own(lambda state: state not in _ALIVE)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ds01d.cli.base import completion
 from ds01d.model.fleet import HostName, HostWish
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -51,6 +52,7 @@ def host_options(command: _Command) -> _Command:
             "without",
             multiple=True,
             metavar="HOST",
+            shell_complete=completion.hosts,
             help="On any host of [fleet] but this one; may be repeated.",
         ),
         click.option(
@@ -58,6 +60,7 @@ def host_options(command: _Command) -> _Command:
             "hosts",
             multiple=True,
             metavar="HOST",
+            shell_complete=completion.hosts,
             help="On this host of [fleet], over ssh; may be repeated.",
         ),
         click.option(

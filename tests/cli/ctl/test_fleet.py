@@ -11,8 +11,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from ds01d.cli.base.context import Invocation, host_environment
+from ds01d.cli.containers.main import create
 from ds01d.config import Config
 from ds01d.config_file import parse_config
 from ds01d.errors import ConfigError
@@ -330,6 +333,16 @@ main(["fleet", "status"])
     assert done.stderr.endswith("no other hosts are configured: list them in fleet.hosts\n")
     assert [path.name for path in tmp_path.iterdir()] == ["ds01d.toml"]
     assert Config().fleet.hosts == ()
+
+
+def test_tab_offers_the_hosts_of_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "ds01d.toml"
+    config.write_text('[fleet]\nhosts = ["gpu01", "gpu02", "other"]\n')
+    environment = Invocation(environment=host_environment(), config_file=config)
+    context = click.Context(click.Command("x"), obj=environment)
+    (option,) = [given for given in create.params if given.name == "hosts"]
+    words = [item.value for item in option.shell_complete(context, "gpu")]
+    assert words == ["gpu01", "gpu02"]
 
 
 def test_hosts_are_checked_with_the_configuration() -> None:
