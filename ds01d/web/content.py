@@ -66,6 +66,8 @@ class CachedSection:
             section = self._read()
         except (Ds01Error, OSError) as error:
             section = {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - the other parts are shown, and it is kept as well
+            section = {"error": f"internal error: {type(error).__name__}: {error}"}
         self._version, self._read_at = version, self._clock()
         if section != self._section:
             self._section = section

@@ -41,6 +41,28 @@ class Source:
         )
 
 
+def test_a_part_that_is_none_keeps_back_no_other_and_is_not_asked_for_by_each_reader() -> None:
+    """As of a ds01d of another version, whose reply lacks a key."""
+    reads: list[str] = []
+
+    def read_broken() -> Mapping[str, Any]:
+        reads.append("week")
+        answer: dict[str, Mapping[str, Any]] = {}
+        return answer["report"]
+
+    content = PageContent(
+        read_status=lambda: {"slots": []},
+        find_status_version=lambda: 1,
+        read_activity=lambda: {"waiting": []},
+        read_week=read_broken,
+    )
+    for _ in range(3):
+        shown = json.loads(content.find_data().content)
+        assert shown["status"] == {"slots": []}
+        assert shown["week"] == {"error": "internal error: KeyError: 'report'"}
+    assert reads == ["week"]
+
+
 def test_a_part_is_read_again_only_when_it_may_have_changed() -> None:
     source = Source()
     section = source.section()
