@@ -74,8 +74,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in too_new]
     items.sort(key=_patience, reverse=True)
     for item in items:
-        if item.get_closest_marker("machine") and item.get_closest_marker("timeout") is None:
+        if item.get_closest_marker("timeout") is not None:
+            continue
+        if item.get_closest_marker("machine"):
             item.add_marker(pytest.mark.timeout(FIRST_MACHINE_S))
+        # A deadline is for what hangs: thousands of examples take minutes on a busy machine.
+        elif item.get_closest_marker("hypothesis") and PROFILE == "proofs":
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.hookimpl(optionalhook=True)

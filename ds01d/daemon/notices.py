@@ -135,7 +135,9 @@ class _Outbox:
             if now.boot < self._retry_at.get(user, 0.0):
                 continue
             try:
-                written = [WrittenNotice(one, describe_notice(one)) for one in of_this_user]
+                written = [
+                    WrittenNotice(notice, describe_notice(notice)) for notice in of_this_user
+                ]
                 self._target.add(user, written, now.wall)
             except Ds01Error as error:
                 # The notices of others are not kept back by one file that is broken.
