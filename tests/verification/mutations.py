@@ -271,6 +271,7 @@ OPERATIONS = "tests/adapters/books/test_operations_log.py"
 WRITERS = "tests/integration/test_writers.py"
 SAMPLES = "tests/adapters/nvml/test_sampler.py"
 PROCESSES = "tests/adapters/host/test_processes.py"
+CGROUP_FOLDERS = "tests/adapters/host/test_cgroup_folders.py"
 FOLLOWED = "tests/adapters/host/test_followed_processes.py"
 LIVING = "tests/decide/test_liveness.py"
 HOSTILE = "tests/adapters/files/test_hostile_folders.py"
@@ -1288,6 +1289,22 @@ MUTATIONS = (
             f"{FOLLOWED}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",
             f"{FOLLOWED}::test_what_was_read_ahead_counts_for_the_very_process",
         ),
+    ),
+    Mutation(
+        invariant=2,
+        name="the folders of a cgroup namespace are all that there are",
+        file="ds01d/adapters/host/cgroup_folders.py",
+        old=' or (root / "cgroup.events").exists():',
+        new=":",
+        tests=(f"{CGROUP_FOLDERS}::test_what_cannot_be_seen_is_unknown",),
+    ),
+    Mutation(
+        invariant=2,
+        name="a cgroup whose path is too long has nobody of a container in it",
+        file="ds01d/adapters/host/processes.py",
+        old="            if too_long is not None:",
+        new="            if False:",
+        tests=(f"{CGROUP_FOLDERS}::test_folders_show_what_lives",),
     ),
     Mutation(
         invariant=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,10 +69,11 @@ def read_owner(proc: Path, pid: int) -> int:
     return os.stat(f"{proc}/{pid}").st_uid  # noqa: PTH116
 
 
-def list_cgroups(proc: Path, without: frozenset[str]) -> Iterator[tuple[int, bytes]]:
+def list_cgroups(proc: Path, without: frozenset[str]) -> Iterator[tuple[int, bytes | None]]:
     """The pid and the cgroup file of every process that has not ended meanwhile.
 
-    `without`: pids that are left out. Raises `OSError` where a process may not be read.
+    None: its path is longer than the kernel gives. `without`: pids that are left out. Raises
+    `OSError` where a process may not be read.
     """
     # The loop of a release, over hundreds of processes: no call of our own for any of them.
     folder = os.open(proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -86,6 +88,11 @@ def list_cgroups(proc: Path, without: frozenset[str]) -> Iterator[tuple[int, byt
                 finally:
                     os.close(descriptor)
             except (FileNotFoundError, ProcessLookupError):
+                continue
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                yield int(name), None
                 continue
             yield int(name), text
     finally:

@@ -7,11 +7,14 @@ be determined is Unknown, never "of the host". Nothing here asks the engine or s
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ds01d.adapters.host import cgroup_folders
 from ds01d.adapters.host.cgroup_paths import (
     ID_LENGTH,
     IDS,
@@ -78,6 +81,7 @@ class Processes:
         rootless: bool = True,
         is_hidden: Callable[[], bool] = lambda: False,
         proc: Path = Path("/proc"),
+        cgroups: Path = cgroup_folders.ROOT,
     ) -> None:
         self._is_known = is_known or (lambda _: False)
         self._users = users or (lambda _: {})
@@ -85,6 +89,7 @@ class Processes:
         self._is_hidden = is_hidden
         self._kernel_threads = KernelThreads(proc)
         self.proc = proc
+        self._cgroups = cgroups
 
     @property
     def hiding_problem(self) -> str:
@@ -161,8 +166,12 @@ class Processes:
         # Of a release there is one, whose text is found faster than any ID is.
         texts = tuple(by_text) if len(by_text) <= _FEW else ()
         living: dict[ContainerId, int] = {}
+        too_long: int | None = None
         try:
             for pid, whole in list_cgroups(self.proc, without=self._kernel_threads.list_pids()):
+                if whole is None:
+                    too_long = pid
+                    continue
                 # As of nearly all processes.
                 if len(whole) < ID_LENGTH or (texts and not any(t in whole for t in texts)):
                     continue
@@ -175,11 +184,20 @@ class Processes:
                         continue
                     if self._is_alive(pid):
                         living[container] = pid
+            # Decision 307: it may be of any of them, or of a user who stops all repairs with it.
+            if too_long is not None:
+                for container in self._find_populated(containers - living.keys()):
+                    living[container] = too_long
         except OSError as error:
             return _make_unknown(f"{self.proc} cannot be read: {error.strerror}")
         except (ValueError, IndexError) as error:
             return _make_unknown(f"invalid content in {self.proc}: {error}")
         return living
+
+    def _find_populated(self, containers: frozenset[ContainerId]) -> Iterable[ContainerId]:
+        if self._rootless:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return cgroup_folders.find_populated(containers, self._cgroups)
 
     def _is_of_another(self, cgroup: bytes, container: ContainerId) -> bool:
         return is_of_another(cgroup.decode("utf-8", "replace"), container, self._is_known)
