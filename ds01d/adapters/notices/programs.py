@@ -46,8 +46,9 @@ def run_program(
     cannot be started or does not end in time.
     """
     with _running:
-        before = _list_children()
         try:
+            # Incomplete, it would take what others run for what this one leaves behind.
+            before = _list_children()
             # A session of its own: no terminal, and a group that can be ended as a whole.
             process = subprocess.Popen(
                 [*argv],
@@ -74,7 +75,8 @@ def run_program(
                 with suppress(OSError):
                     pipe.close()
             if ends_children:
-                _end_strays(before)
+                with suppress(OSError):  # no descriptor is left: they end with ds01d-notify
+                    _end_strays(before)
         if is_late:
             name = make_printable(argv[0])
             raise DeliveryFailed(
@@ -162,9 +164,12 @@ def _end_strays(before: frozenset[int]) -> None:
 
 
 def _list_children() -> frozenset[int]:
-    """The children of this process, of each of its threads; none where the kernel does not say."""
+    """The children of this process, of each of its threads; none where the kernel does not say.
+
+    Raises `OSError`.
+    """
     children: set[int] = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError, ValueError):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
             children.update(map(int, task.read_bytes().split()))
     return frozenset(children)

@@ -138,3 +138,29 @@ def test_nothing_is_left_of_one_that_hangs_or_forks(tmp_path: Path, ends: str) -
     assert output == ("" if ends == "exit 0" else f"{path} did not end within 3 s and was killed\n")
     pids = [int((tmp_path / name).read_text()) for name in ("child", "daemon")]
     assert not any(map(is_running, pids))
+
+
+def test_without_descriptors_it_is_tried_again() -> None:
+    program = """
+import os, resource, sys
+from pathlib import Path
+from ds01d.adapters.notices.command import NoticeCommand
+from ds01d.errors import DeliveryFailed
+from tests.support.notices import notice
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (8, hard))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    NoticeCommand(Path("/bin/true"), "gpu01").send(notice())
+except DeliveryFailed as error:
+    print(error.is_final, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("False cannot run /bin/true: Too many open files")
