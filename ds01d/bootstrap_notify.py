@@ -67,14 +67,14 @@ def open_targets(
         make_folder(folder, 0o755)
 
     def target(channel: Channel, *, rings: bool) -> Target:
-        # Decision 276: what nobody hears needs no quiet hours.
+        # Decision 264: what nobody hears needs no quiet hours.
         store = DeliveryFile(folder / f"{channel.name}.json")
         delivery = Delivery(channel, store, warn, quiet if rings else None)
         refresh = channel.refresh if isinstance(channel, Greetings) else None
         return Target(delivery=delivery, refresh=refresh)
 
     targets = []
-    # Decision 274: whoever has a network has no terminals, and the other way round.
+    # Decision 262: whoever has a network has no terminals, and the other way round.
     if group != "network" and notify.terminals:
         targets.append(target(Terminals(host), rings=False))
     if group != "network" and notify.greetings:

@@ -94,7 +94,7 @@ def _find_bad_web(web: WebConfig) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "web.listen", str(error)
     else:
-        # Decision 293: who reaches it sees everything, so it takes two keys to show it to others.
+        # Decision 283: who reaches it sees everything, so it takes two keys to show it to others.
         if isinstance(address, tuple) and not (config_text.is_loopback(address[0]) or web.remote):
             problem = (
                 f"{config_text.show_value(web.listen)} can be reached from other hosts:"

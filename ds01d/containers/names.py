@@ -50,7 +50,7 @@ def resolve_name(
     exact = find_container(text)
     if exact is not None:
         return exact.name
-    # Decision 282: nobody else may change the container of another user, however it is named.
+    # Decision 268: nobody else may change the container of another user, however it is named.
     only = find_by_short_name(text, list_names()) if caller.root else None
     return name if only is None else only
 

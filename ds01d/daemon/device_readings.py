@@ -61,7 +61,7 @@ def measure_containers(
 
     None: not known. `processes`: None if they cannot be listed.
     """
-    # Decision 280: one whose container is not known may be anybody's, so there are no numbers.
+    # Decision 266: one whose container is not known may be anybody's, so there are no numbers.
     if processes is None or any(isinstance(process.container, Unknown) for process in processes):
         return None
     # By pid and device: one that computes and draws is listed twice.

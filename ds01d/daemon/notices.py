@@ -161,7 +161,7 @@ class _Outbox:
             for key, at, until in self._target.list_given():
                 self._note_sent(key, _Sent(now.boot - max(0.0, now.wall - at), until))
         except Ds01Error as error:
-            # Decision 272: a notice that is given twice is better than none.
+            # Decision 260: a notice that is given twice is better than none.
             self._failure = str(error)
 
     def _add(self, notice: Notice) -> None:

@@ -45,7 +45,7 @@ def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | 
 def _may_compute_unseen(slot: SlotId, processes: Collection[GpuProcess], index: BooksIndex) -> bool:
     """Whether a living container may compute on a device on which NVML lists no process of it."""
     gpu = _find_gpu(index.table.device_of.get(slot), index)
-    # Decision 266: clients of MPS compute by its server's process, which the driver lists alone.
+    # Decision 271: clients of MPS compute by its server's process, which the driver lists alone.
     by_server = any(
         process.container is None or process.command.startswith(_MPS) for process in processes
     )

@@ -38,7 +38,7 @@ def follow_idleness(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerI
 
 def extend_run(former: IdleRun | None, container: Container, now: Now) -> IdleRun:
     """The run with one more idle reading; a new one after a gap, or another start."""
-    # Decision 265: a restart of ds01d is as long as the time between two sweeps, or it is a gap.
+    # Decision 270: a restart of ds01d is as long as the time between two sweeps, or it is a gap.
     is_same = (
         former is not None
         and former.started == container.started

@@ -41,7 +41,7 @@ def find_by_short_name(
     begin = f"{text}{SEPARATOR}"
     # By the begin first: most of thousands of names need no pattern.
     matches = [name for name in names if name.startswith(begin) and split_name(name)[0] == text]
-    # Decision 282: what a user calls by its short name is their own, as in container-*.
+    # Decision 268: what a user calls by its short name is their own, as in container-*.
     of_caller = [name for name in matches if uid is not None and split_name(name)[1] == uid]
     matches = of_caller or matches
     if len(matches) > 1:

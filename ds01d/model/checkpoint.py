@@ -237,9 +237,9 @@ class Checkpoint:
     destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
     # Decision 74: Docker has no time for these, and they can never start again.
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
-    # Decision 265: time that nobody saw is no idle time, so what is kept is a run of readings.
+    # Decision 270: time that nobody saw is no idle time, so what is kept is a run of readings.
     idle: Mapping[ContainerId, IdleRun] = field(default_factory=dict)
-    # Decision 268: what a container never had, it did not lose.
+    # Decision 279: what a container never had, it did not lose.
     device_access: Mapping[ContainerId, AccessSeen] = field(default_factory=dict)
     # Decision 7: noted before the releases are made, so that a killed daemon keeps the pace.
     released: tuple[Boot, ...] = ()

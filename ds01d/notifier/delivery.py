@@ -1,6 +1,6 @@
 """One target and the notices that it is still to get: which is tried when, and when no more.
 
-Decision 272: at least once, and each attempt counted before it is made. So a process that is killed
+Decision 260: at least once, and each attempt counted before it is made. So a process that is killed
 in the middle loses no notice, and one that dies of each attempt does not repeat it without end.
 """
 

@@ -77,7 +77,7 @@ def require_operator(peer: Peer) -> None:
 
 def is_page_reader(peer: Peer) -> bool:
     """Whether a peer may read, of all users, what the web page shows."""
-    # Decision 295: its own user, so that the page needs no operator's right to change anything.
+    # Decision 285: its own user, so that the page needs no operator's right to change anything.
     return peer.is_operator or peer.login == WEB_USER
 
 

@@ -1,7 +1,7 @@
 """The page: one HTML document with its style and its script in it, and the policy that fits them.
 
 The browser runs what has one of the two hashes, and nothing that somebody's container name smuggles
-in (decision 294).
+in (decision 284).
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class FleetLook:
         mark = secrets.token_hex(16)
         # Longer than the status itself: what a login shell prints comes before it.
         output, errors = _Bounded(2 * MAX_STATUS_BYTES), _Bounded(MAX_ERROR_BYTES, drops=True)
-        # Decision 302: a shared connection whose host is gone must end before the next call.
+        # Decision 295: a shared connection whose host is gone must end before the next call.
         command = build_command(
             name, self._build_remote(mark), control=control, alive_s=3, alive_count=2
         )

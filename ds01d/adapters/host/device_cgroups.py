@@ -79,7 +79,7 @@ def parse_rules(text: str) -> DeviceAccess | None:
     rules: set[DeviceRule] = set()
     for line in text.splitlines():
         match = _RULE.fullmatch(line)
-        # Decision 268: a cgroup that allows by default shows "a *:* rwm", and not its exceptions.
+        # Decision 279: a cgroup that allows by default shows "a *:* rwm", and not its exceptions.
         if match is None or match[1] == "a":
             return None
         if match[1] == "c" and {*"rw"} <= {*match[4]}:

@@ -184,7 +184,7 @@ class Processes:
                         continue
                     if self._is_alive(pid):
                         living[container] = pid
-            # Decision 307: it may be of any of them, or of a user who stops all repairs with it.
+            # Decision 300: it may be of any of them, or of a user who stops all repairs with it.
             if too_long is not None:
                 for container in self._find_populated(containers - living.keys()):
                     living[container] = too_long

@@ -39,7 +39,7 @@ class Fleet:
         """How these hosts are now, all of them by default, in the order of the configuration."""
         names = self.hosts if hosts is None else hosts
         before = {name: self._last_words.load(name) for name in names}
-        # Decision 300: those that were unknown last, so that they delay nobody else.
+        # Decision 293: those that were unknown last, so that they delay nobody else.
         order = sorted(names, key=lambda name: before[name].unknown_since is not None)
         answers = self._look.ask_hosts(order)
         now = Wall(time.time())

@@ -171,7 +171,7 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
         booking = parse_booking_id(container)
         name = ContainerName(container) if booking is None else None
         answer = allocator.release(name, booking)
-        # Decision 282: a change resolves one's own short name, and nobody else's.
+        # Decision 268: a change resolves one's own short name, and nobody else's.
         if name is not None and isinstance(answer, NotAllocated) and split_name(name)[1] is None:
             own_name = f"{name}{SEPARATOR}{invocation.environment.find_caller().person.uid}"
             own_answer = allocator.release(ContainerName(own_name))

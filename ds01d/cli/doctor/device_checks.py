@@ -64,7 +64,7 @@ def _check_reload(client: HttpClient, dev: Path) -> Iterator[Check]:
     except Ds01Error:  # the check of Docker says so
         return
     control = dev / "char" / f"{NVIDIA_MAJOR}:{CONTROL_MINOR}"
-    # Decision 268: systemd forgets the rules of a device that has no name there.
+    # Decision 279: systemd forgets the rules of a device that has no name there.
     if driver == "systemd" and (dev / "nvidiactl").exists() and not control.exists():
         yield warn(
             _NAME,
@@ -117,7 +117,7 @@ def _try_containers(
             continue
         nodes = {name_node(minor): minor for minor in (*sorted(minors), CONTROL_MINOR)}
         denied = _probe(client, container, [*nodes])
-        # Decision 268: runc denies everything for a moment while it changes rules.
+        # Decision 279: runc denies everything for a moment while it changes rules.
         if not isinstance(denied, Unknown) and denied:
             time.sleep(_SECOND_LOOK_S)
             denied = _probe(client, container, [*nodes])

@@ -56,7 +56,7 @@ def format_json(
 ) -> str:
     """As `show_json`. `indent` None: all of it on one line."""
     keys = _list_keys(document) if isinstance(document, DocumentPart) else document
-    # First, so that people see it as well. Decision 285.
+    # First, so that people see it as well. Decision 291.
     versioned = {"schema": name_version(output), **keys}
     # ASCII: names in the books may hold anything, and terminals obey some of it.
     return json.dumps(versioned, indent=indent, default=_for_json)

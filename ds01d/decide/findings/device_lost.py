@@ -18,7 +18,7 @@ def device_lost(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
         access = None if container is None else index.checkpoint.device_access.get(container.id)
         if container is None or access is None or access.lost is None:
             continue
-        # Decision 268: while runc changes the rules, everything is denied for a moment.
+        # Decision 279: while runc changes the rules, everything is denied for a moment.
         if index.snapshot.now.boot - access.lost < max(index.policy.settle_s, 1.0):
             continue
         denied = find_denied(container, verdict, index)

@@ -7,7 +7,7 @@ from textual.theme import Theme
 
 from ds01d.cli.output.blocks import Tone
 
-# Decision 288: on the background of the terminal itself, whether that is dark or light.
+# Decision 276: on the background of the terminal itself, whether that is dark or light.
 TERMINAL_THEME = Theme(
     name="terminal",
     primary="ansi_blue",
