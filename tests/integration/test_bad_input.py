@@ -624,7 +624,7 @@ MEMBERS = f"# members of research\nalice\nbob\n{USER}\n"
 
 def replace_by_link(path: Path) -> None:
     path.unlink()
-    path.symlink_to("/etc/passwd")
+    path.symlink_to("/proc/version")
 
 
 def replace_by_folder(path: Path) -> None:

@@ -917,10 +917,11 @@ def test_a_real_container_that_uses_nothing_is_reported_and_stays(
         nvml_world.set(prod4().with_process("1.0", engine.pid_of(name)))
         daemon.reload()
         daemon.wait_for("finding.gone", since=mark, finding="idle-holder")
-        assert idle_since()[name] is None
+        until(lambda: idle_since()[name] is None, what=idle_since)
         nvml_world.set(prod4().with_fault("nvmlDeviceGetCount", 10))
         daemon.reload()
-        assert idle_since() == {name: None, kept: None}
+        # The log line of a sweep comes before its status.
+        until(lambda: idle_since() == {name: None, kept: None}, what=idle_since)
         nvml_world.set(prod4())
         daemon.outlast(3.0)
         daemon.wait_for("finding.new", since=mark, finding="idle-holder", container=name)

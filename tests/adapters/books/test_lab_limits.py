@@ -658,7 +658,7 @@ def spoil(path: Path, how: str) -> None:
         path.unlink()
     match how:
         case "link":
-            path.symlink_to("/etc/passwd")
+            path.symlink_to("/proc/version")
         case "folder":
             path.mkdir()
         case "zeros":

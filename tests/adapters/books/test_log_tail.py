@@ -198,7 +198,7 @@ def test_a_broken_rotated_file_is_a_trouble_and_no_end(log: Log) -> None:
     log.rotated(".2.gz", "a\n" * 3, age=20)
     broken = log.path.with_name(f"{log.path.name}.2.gz")
     broken.write_bytes(broken.read_bytes()[:-6])
-    log.path.with_name(f"{log.path.name}.3").symlink_to("/etc/passwd")
+    log.path.with_name(f"{log.path.name}.3").symlink_to("/proc/version")
     assert log.past()[-1] == "b"
     assert len(log.reader.problems) == 2
     assert any(".2.gz cannot be read to its end" in one for one in log.reader.problems)
@@ -211,7 +211,7 @@ def test_what_is_no_log_is_an_error(log: Log, kind: str) -> None:
         case "folder":
             log.path.mkdir()
         case "link":
-            log.path.symlink_to("/etc/passwd")
+            log.path.symlink_to("/proc/version")
         case _:
             log.reader = LogTail(log.path.parent / "none" / "operations.log")
     with pytest.raises(Ds01Error, match="the operations log cannot be read"):

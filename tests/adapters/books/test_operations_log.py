@@ -229,7 +229,7 @@ def test_what_is_no_ordinary_file_is_unknown(log: Log, kind: str) -> None:
         case "fifo":
             os.mkfifo(log.path)
         case _:
-            log.path.symlink_to("/etc/passwd")
+            log.path.symlink_to("/proc/version")
     attempts = log.log.read()
     assert isinstance(attempts, Unknown)
     assert attempts.source is Source.OPERATIONS

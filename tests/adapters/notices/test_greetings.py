@@ -50,7 +50,8 @@ def test_hostile_texts_are_one_printable_line(text: str) -> None:
     assert all(line.isprintable() for line in lines)
 
 
-@pytest.mark.parametrize("login", [*HOSTILE, "..", ".x", "a/b", "/etc/passwd", ""])
+# Nothing of this host that a broken program could write: /proc/version is nobody's to change.
+@pytest.mark.parametrize("login", [*HOSTILE, "..", ".x", "a/b", "/proc/version", ""])
 def test_a_login_is_no_path(tmp_path: Path, login: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeliveryFailed, match="no user"):
         Greetings(tmp_path / "greetings").send(notice(user=login))
@@ -64,7 +65,7 @@ def test_a_login_is_no_path(tmp_path: Path, login: str, monkeypatch: pytest.Monk
         assert [path.parent.name for path in tmp_path.rglob("*") if path.is_file()] == ["greetings"]
 
 
-@pytest.mark.parametrize("login", ["../x", "/etc/passwd", "..", "", "x" * 256, "a\0b", "\ud800"])
+@pytest.mark.parametrize("login", ["../x", "/proc/version", "..", "", "x" * 256, "a\0b", "\ud800"])
 def test_a_login_that_is_no_file_keeps_back_no_other(tmp_path: Path, login: str) -> None:
     folder = tmp_path / "greetings"
     folder.mkdir()
