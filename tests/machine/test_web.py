@@ -102,11 +102,12 @@ def test_it_listens_on_loopback_and_dies_without_ds01d_noticing(service: Service
     assert fetch(service, "127.0.0.1:9465", "/status.json")["daemon"]["alive"] is True
     before = service.pid
     machine.run("systemctl", "kill", "--signal=KILL", WEB)
-    machine.run("systemctl", "stop", UNIT)
+    # With its socket, or the next call starts it again.
+    machine.run("systemctl", "stop", "ds01d.socket", UNIT)
     machine.run("systemctl", "restart", WEB)
     page = fetch(service, "127.0.0.1:9465", "/page.json")
     assert page["status"]["daemon"]["alive"] is False
-    machine.run("systemctl", "start", UNIT)
+    machine.run("systemctl", "start", "ds01d.socket", UNIT)
     assert service.pid not in (0, before)
     until(lambda: fetch(service, "127.0.0.1:9465", "/status.json")["daemon"]["alive"])
 
