@@ -24,8 +24,11 @@ from tests.cli.ctl.test_status_forms import HOSTILE, with_readings
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, REST, TRAIN, container
 
-# Of these other tests have real documents: of a driver, of the accounting, of a catalogue.
-ELSEWHERE = {"cuda", "report", "catalogue-check"}
+# Of these other tests have real documents: of a driver, the accounting, a catalogue, other hosts.
+ELSEWHERE = {
+    "cuda", "report", "catalogue-check", "container-create",
+    "fleet-status", "fleet-free", "fleet-where",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -271,7 +271,12 @@ def test_what_a_caller_claims_counts_for_nothing(service: Service) -> None:
     ident = docker.run("foreign")
     assert "error" not in call(service, "ben", "Allocate", container="foreign")
     asked = ("ben", "Explain")  # a plan is some seconds old
-    shown = json.dumps(until(lambda: without_error(call(service, *asked, subject="foreign"))))
+    shown = json.dumps(
+        until(
+            lambda: without_error(call(service, *asked, subject="foreign")),
+            what=lambda: (call(service, *asked, subject="foreign"), service.tail()),
+        )
+    )
     assert '"user": "ben"' in shown
     assert ident not in shown
     assert run_as(service, "ben", "ds01ctl release foreign")[0] == 0

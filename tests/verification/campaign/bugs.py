@@ -126,8 +126,8 @@ BUGS = (
         edits=(
             _edit(
                 "ds01d/decide/renames.py",
-                "        if container is not None and container.name != name:\n",
-                "        if container is not None and container.name == '':\n",
+                " is not None and container.name != name\n    }",
+                " is not None and container.name == ''\n    }",
             ),
         ),
         profile="renames",
