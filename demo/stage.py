@@ -257,6 +257,11 @@ class Stage:
         """Whose metadata there is."""
         return {path.stem for path in (self.folder / "lib/container-metadata").glob("*.json")}
 
+    def has_swept_since(self, moment: float) -> bool:
+        """A sweep that began after `moment` is in the status."""
+        sweep = self.status()["last_sweep"]
+        return isinstance(sweep, dict) and sweep["at"] > moment
+
     def status(self) -> Mapping[str, object]:
         """What ds01d publishes about itself."""
         text = (self.folder / "ds01d/status.json").read_text(encoding="utf-8")

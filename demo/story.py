@@ -237,8 +237,15 @@ class Story:
     def _set_kind(self, kind: str) -> None:
         self._run(f"""sed -i '/^kind =/d; s/^\\[books\\]$/&\\nkind = "{kind}"/' ds01d.toml""")
         since = len(self.log)
+        at = time.time()
         self._run(f"kill -HUP {self.stage.pid}")
-        self._await("ds01d has read it", lambda: self._logged("daemon.reload", since=since))
+        # The sweep as well: until its stream of events is open again, a removal has no event.
+        self._await(
+            "ds01d has read it",
+            lambda: (
+                bool(self._logged("daemon.reload", since=since)) and self.stage.has_swept_since(at)
+            ),
+        )
 
     def removed_by_hand(self) -> None:
         self._title("A container removed by hand")

@@ -18,7 +18,8 @@ from ds01d.adapters.host.device_probe import find_denied_nodes
 from ds01d.model.device_access import DeviceAccess, DeviceRule
 from ds01d.model.primitives import ContainerId, Unknown
 
-ID, OTHER = ContainerId("a1" * 32), ContainerId("b2" * 32)
+# Of this process alone: real cgroups are found by it, also those of tests beside this one.
+ID, OTHER = ContainerId(f"{os.getpid():016x}" * 4), ContainerId("b2" * 32)
 # As Docker writes them, and systemd after a reload (nvidia-container-toolkit 251).
 DOCKER = "b *:* m\nc *:* m\nc 1:3 rwm\nc 136:* rwm\nc 195:0 rw\nc 195:255 rw\n"
 RELOADED = "c 1:3 rwm\nc 195:* m\nc 136:* rwm\n"
