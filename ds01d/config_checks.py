@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ds01d import config_text, notify_settings
+from ds01d import config_text, fleet_settings, notify_settings
 from ds01d.config import (
     READING_S,
     Config,
@@ -129,7 +129,7 @@ def _find_problem(value: str, parse: Callable[[str], object]) -> str:
 
 
 def _find_bad_hosts(fleet: FleetConfig) -> Iterator[tuple[str, str]]:
-    for problem in filter(None, map(config_text.ssh_host_problem, fleet.hosts)):
+    for problem in filter(None, map(fleet_settings.ssh_host_problem, fleet.hosts)):
         yield "fleet.hosts", problem
     if len(set(fleet.hosts)) != len(fleet.hosts):
         yield "fleet.hosts", "a host is listed twice: list each once"

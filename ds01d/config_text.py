@@ -22,7 +22,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _GLOB = re.compile(r"(?:[\w./:@#-]|[*?]|\[!?[\w.-]+\])+", re.ASCII)
 _LABEL = re.compile(r"[\w./-]+", re.ASCII)
 _NAME, _LITERAL = re.compile(r"[\w.-]+", re.ASCII), re.compile(r"\[([0-9A-Fa-f:.]+)\]")
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _ENTRY = re.compile(r"\s*([^=#\[]+?)\s*=")
 
@@ -117,19 +116,6 @@ def label_pattern_problem(pattern: str) -> str | None:
     return (
         f"{show_value(pattern)} is not a valid pattern for a label: write its key, or key=value"
         ' with * for any characters, like "app=dcgm*"'
-    )
-
-
-def ssh_host_problem(name: str) -> str | None:
-    """What is wrong with the name of a host for ssh; None if nothing is.
-
-    Users and ports belong into ssh_config, and a leading "-" would be an option.
-    """
-    if _HOST.fullmatch(name):
-        return None
-    return (
-        f"{show_value(name)} is not a valid host name: write one as ssh knows it, like"
-        ' "gpu01" (user and port: in ssh_config)'
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ds01d import config_text
+from ds01d import config_text, fleet_settings
 from ds01d.config import FleetConfig
 from ds01d.errors import ConfigError
 from ds01d.model.fleet import HostName
@@ -27,7 +27,7 @@ def _read_file(file: Path) -> list[str]:
     names = []
     for number, line in enumerate(text.splitlines(), 1):
         name = line.partition("#")[0].strip()
-        if name and (problem := config_text.ssh_host_problem(name)) is not None:
+        if name and (problem := fleet_settings.ssh_host_problem(name)) is not None:
             raise ConfigError(f"{file}, line {number}: {problem}")
         names += [name] if name else []
     return names

@@ -31,12 +31,12 @@ def find_populated(containers: Collection[ContainerId], root: Path = ROOT) -> se
     if not (root / "cgroup.controllers").exists() or (root / "cgroup.events").exists():
         raise OSError(0, f"{root} does not show every cgroup of the host")
     by_text = {container.encode(): container for container in containers}
-    found: set[ContainerId] = set()
+    populated: set[ContainerId] = set()
     for folder, name in _walk_folders(os.fsencode(root)):
         named = by_text.keys() & set(IDS.findall(name))
         if named and _is_populated(folder):
-            found |= {by_text[text] for text in named}
-    return found
+            populated |= {by_text[text] for text in named}
+    return populated
 
 
 def _walk_folders(root: bytes) -> Iterator[tuple[bytes, bytes]]:
