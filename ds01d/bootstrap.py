@@ -146,7 +146,7 @@ def open_parts(
         device_rules=DeviceCgroups(report=AccessReport(), now=HostClock().now),
         state_dir=own_dir,
         published=PublishedStatus(config),
-        # With a watch, its events tell what lives; a command lists.
+        # With a watch, its events show what lives; a command lists.
         running=books.running
         if on_change is None
         else CachedRunning(engine, config.policy.creation_grace_s),

@@ -1,4 +1,4 @@
-"""Joins the parts of ds01d-notify: its spool, its targets and what it says. Holds no logic."""
+"""Joins the parts of ds01d-notify: its spool, its targets and its messages. Holds no logic."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def open_targets(
         return Target(delivery=delivery, refresh=refresh)
 
     targets = []
-    # Decision 262: whoever has a network has no terminals, and the other way round.
+    # Decision 262: a unit with a network has no terminals, and the other way round.
     if group != "network" and notify.terminals:
         targets.append(target(Terminals(host), rings=False))
     if group != "network" and notify.greetings:
@@ -120,7 +120,7 @@ class Warnings:
 
 
 def notify_ready(environ: Mapping[str, str], status: str) -> None:
-    """Tell systemd that it is ready (sd_notify(3))."""
+    """Notify systemd that it is ready (sd_notify(3))."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -14,7 +14,7 @@ from ds01d import config_text
 from ds01d.config_values import ConfigTable, Durations, Seconds, duration_field
 
 READING_S: Final = 300.0
-"""What was read of the use of a slot says nothing of the time that comes later than this."""
+"""What was read of the use of a slot is no evidence for the time later than this."""
 
 
 class DockerConfig(ConfigTable, frozen=True):

@@ -57,7 +57,7 @@ class Sessions(Protocol):
         """Start a command in a container that runs."""
 
     def resize_session(self, name: str, session: SessionId, size: TerminalSize) -> None:
-        """Tell a command of another size; fails also while it is not started yet."""
+        """Give a command another size; fails also while it is not started yet."""
 
     def inspect_session(self, name: str, session: SessionId) -> SessionState:
         """How far a command is."""

@@ -21,7 +21,7 @@ def read_deliveries(notify: NotifyConfig) -> Mapping[DeliveryTarget, DeliveryRec
         try:
             record = read_record(notify.state_dir / FOLDER / f"{target}.json")
         except Ds01Error:
-            continue  # `ds01ctl doctor` says why
+            continue  # `ds01ctl doctor` shows why
         if record is not None:
             records[target] = record
     return records

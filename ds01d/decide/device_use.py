@@ -18,7 +18,7 @@ _MPS: Final = "nvidia-cuda-mps"
 def find_use(name: ContainerName, slot: SlotId, index: BooksIndex) -> SlotUse | None:
     """What a container does with a slot that is booked for it; None: that is not known.
 
-    Used: a process of it is on the device, which is not idle where the driver says how busy it is.
+    Used: a process of it is on the device, which is not idle by the driver where that reports it.
     """
     # Decision 246: without Docker nobody knows whose a process is, or whether it was stopped.
     if index.engine is None:

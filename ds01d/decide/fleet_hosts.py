@@ -1,4 +1,4 @@
-"""Whether what a host said counts, and who is where. Pure.
+"""Whether the answer of a host counts, and who is where. Pure.
 
 A host is unknown until it proves otherwise: by an answer in this call, with a status that is recent
 by that host's own clock and that its ds01d itself does not doubt.

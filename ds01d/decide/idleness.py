@@ -49,7 +49,7 @@ def extend_run(former: IdleRun | None, container: Container, now: Now) -> IdleRu
 
 
 def find_idle_rule(user: UserName | None, index: BooksIndex) -> IdleRule:
-    """After which time an idle container of a user is reported, and what says so."""
+    """After which time an idle container of a user is reported, and the source of that."""
     limits, after_s = index.limits, index.policy.idle_after_s
     default = IdleRule(seconds=after_s or None, source="policy.idle_after")
     if isinstance(limits, Unknown):
@@ -61,7 +61,7 @@ def find_idle_rule(user: UserName | None, index: BooksIndex) -> IdleRule:
 def find_exemption_end(
     container: Container, user: UserName | None, index: BooksIndex
 ) -> tuple[Wall | None, str] | None:
-    """Until when a container may be idle without a report (None: ever), and what says so."""
+    """Until when a container may be idle without a report (None: ever), and the source of that."""
     now, limits = index.snapshot.now.wall, index.limits
     if not isinstance(limits, Unknown) and user is not None:
         exemption = limits.find_exemption(user, IDLE_TIMEOUT, now)

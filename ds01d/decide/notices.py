@@ -85,7 +85,7 @@ def _find_hold_end(
     """The notice of a stopped container whose hold ends soon, or is over and stays in force."""
     now = index.snapshot.now
     left_s = math.inf if verdict.until is None else verdict.until - now.boot
-    # The last warning that is due: whoever missed the earlier ones gets no second one at once.
+    # The last warning that is due: a user who missed the earlier ones gets no second one at once.
     stage = min((warning for warning in hold_warnings_s if left_s <= warning), default=None)
     if verdict.why is VerdictReason.OVERDUE:
         # Decision 227: time does not end such a hold, so the notice names what does.

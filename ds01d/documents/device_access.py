@@ -13,7 +13,7 @@ from ds01d.model.holding import Verdict
 def device_section(
     container: Container | None, verdict: Verdict | None, index: BooksIndex
 ) -> Section | None:
-    """What its device cgroup says; None where it holds nothing that it requested."""
+    """What its device cgroup allows; None where it holds nothing that it requested."""
     if container is None or verdict is None:
         return None
     minors = find_minors(container, verdict, index)

@@ -108,7 +108,7 @@ class FleetHost:
 
     OK: `status` is `age_s` seconds old by that host's own clock, and `reason` is "". UNKNOWN, for
     `reason`, since `unknown_since`: `status` is its last word, if there ever was one, which was
-    heard at `answered_at`.
+    received at `answered_at`.
     """
 
     name: HostName
@@ -170,7 +170,7 @@ class RemoteResult:
     """How a command on another host ended.
 
     `status`: its exit status, where it finished. `document`: the JSON object that it printed, None
-    if it printed none. `reason`: what was said of a failure.
+    if it printed none. `reason`: the text of a failure.
     """
 
     end: RemoteEnd

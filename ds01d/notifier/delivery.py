@@ -158,7 +158,7 @@ class Delivery:
         )
         if is_last:
             self._finish(notice, failed=1)
-        # A login without mail says nothing about the next notice: only what may pass is waited for.
+        # A login without mail is no evidence for the next notice: only what may pass is waited for.
         if not error.is_final:
             if not is_last:
                 self._put_back(notice)

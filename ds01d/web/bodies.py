@@ -36,5 +36,5 @@ class Body:
         """Packed by gzip; None where that saves nothing."""
         if len(self.content) < _WORTH_PACKING:
             return None
-        # No time in it: the same content has the same bytes, as its validator says.
+        # No time in it: the same content has the same bytes, as its validator requires.
         return gzip.compress(self.content, 6, mtime=0)

@@ -124,7 +124,7 @@ class StateFile:
     ) -> AllocatorState:
         """Replace the file by `state`; returns its content then. Only under the lock.
 
-        Whoever waits for it need not wait for the copy: that is left to `save_last_good`.
+        A caller that waits for it need not wait for the copy: that is left to `save_last_good`.
 
         Slots in `texts` are written as given there, except for containers and users. Raises
         `BooksChanged` if the file is not `onto` any more, and `WriteFailed`. Bookings that another

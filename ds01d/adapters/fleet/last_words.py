@@ -1,4 +1,4 @@
-"""Keeps what each host said last, for display: one small file for each, of the user who asks.
+"""Keeps the last word of each host, for display: one small file for each, of the user who asks.
 
 In $XDG_CACHE_HOME/ds01d/fleet, else ~/.cache/ds01d/fleet. Whatever is wrong with it, it counts as
 empty: nothing is decided by it.
@@ -42,7 +42,7 @@ class LastWords:
         self._folder = folder
 
     def load(self, name: HostName) -> LastWord:
-        """What a host said last; nothing where that cannot be read."""
+        """The last word of a host; nothing where that cannot be read."""
         with contextlib.suppress(OSError, Ds01Error), opened_folder(self._folder) as folder:
             descriptor = os.open(_file_name(name), _READ, dir_fd=folder)
             with os.fdopen(descriptor, "rb") as opened:

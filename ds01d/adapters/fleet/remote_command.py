@@ -1,6 +1,6 @@
 """Runs a command on another host and finds out how it ended: finished, never begun, or uncertain.
 
-A connection can be lost at any moment, and ssh says 255 for all of them. So the other end waits for
+A connection can be lost at any moment, and ssh exits with 255 for all. So the other end waits for
 a word from here before it begins: as long as that word was not given, nothing has happened there,
 and once it was, only the command's own result proves how it ended.
 """

@@ -179,7 +179,7 @@ class SshProcess:
             self._process.wait()
 
     def _read_rest(self) -> None:
-        """What is in the pipes by the end; whoever holds them besides is not waited for."""
+        """What is in the pipes by the end; other holders of them are not waited for."""
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 while self._read_piece(key):

@@ -1,4 +1,4 @@
-"""What another host's status.json says, as far as the fleet needs it; and the same as it is kept.
+"""What another host's status.json has, as far as the fleet needs it; and the same as it is kept.
 
 The text comes from another machine: it is bounded in size before it comes here, parsed into typed
 values, and whatever does not fit is an error, never a guess. Unknown keys are ignored, so that

@@ -40,7 +40,7 @@ class _AccessReportFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccessReport:
-    """The file. `owner`: the uid of whoever may have written it."""
+    """The file. `owner`: the uid that may have written it."""
 
     def __init__(self, path: Path = REPORT, owner: int = 0) -> None:
         self._path, self._owner = path, owner
@@ -63,7 +63,7 @@ class AccessReport:
     def read_access(
         self, containers: Collection[ContainerId], now: Now
     ) -> Mapping[ContainerId, DeviceAccess]:
-        """What it says of `containers`; nothing where it is missing, old, or not root's."""
+        """What it has of `containers`; nothing where it is missing, old, or not root's."""
         report = None
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             report = self._read()

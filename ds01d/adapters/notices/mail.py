@@ -47,7 +47,7 @@ class Mail:
 
     def send(self, notice: SpooledNotice) -> None:
         """Raises `DeliveryFailed` unless the server has taken it over."""
-        # Whoever is in the books may be named by a label: mail is for users of this host alone.
+        # A user in the books may be named by a label: mail is for users of this host alone.
         find_uid(notice.user)
         receiver = self._find_address(notice.user)
         sender = f"ds01d-notify@{self._host}"

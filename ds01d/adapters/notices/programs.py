@@ -40,7 +40,7 @@ def run_program(
     timeout_s: float = TIMEOUT_S,
     ends_children: bool,
 ) -> tuple[int, str]:
-    """Run it with `data` as its input; its exit status, and what it said on stderr.
+    """Run it with `data` as its input; its exit status, and its stderr.
 
     `ends_children`: also what it has started and did not wait for. Raises `DeliveryFailed` if it
     cannot be started or does not end in time.
@@ -98,7 +98,7 @@ def _attend(process: subprocess.Popen[bytes], data: bytes, until: float) -> str:
                 selector.register(pipe, events)
         while time.monotonic() < until:
             is_ended = process.poll() is not None
-            # Its end is looked for ten times a second, and what it said before is still read.
+            # Its end is looked for ten times a second, and what it wrote before is still read.
             ready = selector.select(0.0 if is_ended else min(0.1, until - time.monotonic()))
             for key, _ in ready:
                 if key.fileobj is process.stdin:
@@ -127,7 +127,7 @@ def _feed(pipe: IO[bytes] | None, rest: memoryview) -> memoryview:
         return rest[os.write(pipe.fileno(), rest[:4096]) :]
     except BlockingIOError:
         return rest
-    except OSError:  # it reads no more: its exit status says whether that is right
+    except OSError:  # it reads no more: its exit status shows whether that is right
         return memoryview(b"")
 
 

@@ -54,7 +54,7 @@ class NoticeSpool:
             with opened_folder(self._folder) as folder, suppress(FileNotFoundError):
                 if os.stat(FILE, dir_fd=folder).st_size >= _MAX_FILE_BYTES:
                     os.rename(FILE, FORMER, src_dir_fd=folder, dst_dir_fd=folder)
-        # Decision 261: not durable. A host that loses power has told its users by other means.
+        # Decision 261: not durable. The users of a host that loses power know it by other means.
         append_line(path, "\n".join(lines), mode=_MODE)
 
     def list_given(self) -> Sequence[GivenNotice]:

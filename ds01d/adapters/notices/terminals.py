@@ -71,7 +71,7 @@ def _write_to(name: str, uid: int, data: bytes) -> str:
     flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     path = _DEVICES / name
     try:
-        # Decision 263: `mesg n` takes away the group's right alone, and whoever runs as the owner
+        # Decision 263: `mesg n` takes away the group's right alone, and a process of the owner
         # would write all the same. And utmp keeps entries of terminals that others have by now.
         if not _takes_messages(path.lstat(), uid):
             return ""

@@ -112,6 +112,6 @@ def _show_created(document: Mapping[str, Document]) -> None:
     text = f"{name} {state} {gpu} of {host}, from {document['image']}"
     short, _ = split_name(ContainerName(name))
     verb = "container-enter" if document["started"] else "container-start"
-    # Quoted: the name is what that host says, and the line is there to be copied.
+    # Quoted: the name is that host's text, and the line is there to be copied.
     hint = Sentence(f"Go on there: ssh -t {host} {verb} {shlex.quote(short)}")
     show_blocks([Sentence(text, Tone.GOOD), hint], Wall(time.time()))

@@ -14,7 +14,7 @@ _MOST_USERS = 8
 
 
 def host_blocks(hosts: Sequence[FleetHost], now: Wall) -> Iterator[Block]:
-    """A row for each host; below an unknown one why, since when, and what it said last."""
+    """A row for each host; below an unknown one why, since when, and its last word."""
     columns = ("host", "state", "age", "slots", "free", "held", "foreign")
     rows = [_make_row(host) for host in hosts]
     yield Table(columns, rows, [list(_describe_unknown(host, now)) for host in hosts])
@@ -37,7 +37,7 @@ def slot_blocks(hosts: Sequence[FleetHost], profile: str | None, now: Wall) -> I
 def occurrence_blocks(
     hosts: Sequence[FleetHost], occurrences: Sequence[Occurrence], subject: str, now: Wall
 ) -> Iterator[Block]:
-    """A row for each place where the subject is, or was when its host said its last word."""
+    """A row for each place where the subject is, or was by the last word of its host."""
     columns = ("host", "state", "age", "slot", "container", "user", "is")
     rows: list[Sequence[Cell]] = []
     for place in occurrences:

@@ -24,7 +24,7 @@ def exit_code(report: PassDocument) -> int:
     """0: nothing due, waiting or failed. 2: something is. 1: a needed source failed."""
     if not report.sources_ok:
         return ERROR
-    # Drift is 2 and not 1, so that cron can tell it from an error (decision 20).
+    # Drift is 2 and not 1, so that cron can distinguish it from an error (decision 20).
     return CONSISTENT if report.consistent else DRIFT
 
 

@@ -42,7 +42,7 @@ class StatusFilter:
                     yield slot
                 continue
             holders = self._choose_holders(slot.holders)
-            # Whoever uses a slot without a booking is asked about as well.
+            # A user of a slot without a booking is asked about as well.
             if holders or self._choose_holders(slot.foreign_holders):
                 yield msgspec.structs.replace(slot, holders=holders)
 

@@ -56,7 +56,7 @@ class StatusOutput:
     def watch(self, view: StatusView, now: Wall) -> WatchedView:
         """One look of many."""
         if self.form == "json":
-            # One object a line: whoever reads a stream of them splits it at line ends.
+            # One object a line: a reader of a stream of them splits it at line ends.
             document = status_document(self.only.apply(view))
             return WatchedView(lines=[format_json("status", document, indent=None)], key=document)
         if self.form == "name":

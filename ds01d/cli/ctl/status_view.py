@@ -121,7 +121,7 @@ def _holder_cells(slot: SlotStatus, holder: Holder | None, now: Wall) -> list[Ce
 
 
 def _reading_cells(slot: SlotStatus, holder: Holder | None) -> list[Cell]:
-    """What NVML says: of the device, and of the holder's own processes where there is one."""
+    """What NVML reports: of the device, and of the holder's own processes where there is one."""
     used, processes = slot.memory_used, slot.processes
     if holder is not None:
         used, processes = holder.memory_used, holder.processes

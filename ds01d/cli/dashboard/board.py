@@ -142,7 +142,7 @@ def _place_rows(
     width, room = size
     placement = place_groups(group_rows(view, rows, choice), width, room)
     is_hidden = bool(choice.hides_free)
-    # Who filters may look for a free slot; else its GPU's heading says how many there are.
+    # Who filters may look for a free slot; else its GPU's heading shows how many there are.
     if placement.height > room and choice.hides_free is None and not choice.words:
         choice, is_hidden = replace(choice, hides_free=True), True
         placement = place_groups(group_rows(view, rows, choice), width, room)

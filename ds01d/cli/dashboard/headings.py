@@ -141,7 +141,7 @@ def _head_parts(head: HeadLine) -> list[Part]:
 
 
 def _age_part(view: StatusView, now: Wall) -> Part:
-    """How old is what is shown: nothing else tells a quiet host from a dead daemon."""
+    """How old is what is shown: nothing else distinguishes a quiet host from a dead daemon."""
     if view.daemon is None:
         last = "" if view.last is None else f" for {format_span(now - view.last.written_at)}"
         return Part(0, f"ds01d NOT RUNNING{last}", Tone.BAD)

@@ -1,4 +1,4 @@
-"""The columns of the live view: what each says of a row, whole and at a width. Pure."""
+"""The columns of the live view: what each shows of a row, whole and at a width. Pure."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _name_cell(row: SlotRow, _: Wall, width: int) -> Piece:
         tone = tone or (Tone.WARN if others else Tone.FAINT)
     else:
         name = row.holder.container
-        # The UID of its user says nothing that the next column does not.
+        # The UID of its user shows nothing that the next column does not.
         if text_width(name) > width - 1:
             name = _UID_SUFFIX.sub("", name)
     return Piece(fit_text(f"{mark}{name}", width), tone)
@@ -141,7 +141,7 @@ def _utilization_cell(row: SlotRow, _: Wall, width: int) -> Piece:
 
 
 def _share_cell(share: float | None, width: int) -> Piece:
-    # A bar of three columns tells less than the number in its place.
+    # A bar of three columns shows less than the number in its place.
     if width < BAR_AT:
         tone = Tone.FAINT if share is None else Tone.PLAIN
         return Piece(fit_text(format_share(share), width, right=True), tone)
@@ -152,7 +152,7 @@ def _bar_piece(share: float | None, amount: str, width: int, room: int) -> Piece
     """A bar, and the amount at its right in `room` columns."""
     bar = draw_bar(share, width - room - 1)
     if share is None:
-        # One sign says it, and takes the eye less than a bar of them.
+        # One sign shows it, and takes the eye less than a bar of them.
         return Piece(fit_text(UNKNOWN, width, right=True), Tone.FAINT)
     return Piece(f"{bar} {fit_text(amount, room, right=True)}")
 

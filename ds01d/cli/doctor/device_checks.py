@@ -61,7 +61,7 @@ def _check_reload(client: HttpClient, dev: Path) -> Iterator[Check]:
     """Whether the next `systemctl daemon-reload` takes the GPUs from containers."""
     try:
         driver = read_info(client.get("/info")).cgroup_driver
-    except Ds01Error:  # the check of Docker says so
+    except Ds01Error:  # the check of Docker reports it
         return
     control = dev / "char" / f"{NVIDIA_MAJOR}:{CONTROL_MINOR}"
     # Decision 279: systemd forgets the rules of a device that has no name there.

@@ -45,7 +45,7 @@ def check_web(config: Config) -> Iterator[Check]:
         reply = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         fix = f"systemctl enable --now {UNIT}; journalctl -u {UNIT}"
-        # Off by default, so whoever has set an address has still to enable the unit.
+        # Off by default, so an administrator who has set an address has still to enable the unit.
         yield warn("web page", f"not served at {shown}: {error}", fix)
         return
     finally:

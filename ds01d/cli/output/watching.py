@@ -73,7 +73,7 @@ def _print_views(view: WatchedView, take_view: TakeView, interval_s: float) -> N
             lines = view.lines
             if lines is None:
                 lines = [DisplayTime(now).to_local(), *format_blocks(view.blocks, now), ""]
-            # Flushed: whoever reads wants it now, not after 8 KiB.
+            # Flushed: a reader wants it now, not after 8 KiB.
             click.echo("".join(f"{line}\n" for line in lines), nl=False)
         if not wait_for_reader(interval_s):
             return

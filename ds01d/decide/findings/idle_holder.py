@@ -51,5 +51,5 @@ def _format_time(at: Wall) -> str:
     try:
         return datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):
-        # A damaged checkpoint must not end each pass that tells of it.
+        # A damaged checkpoint must not end each pass that reports it.
         return "an unknown time"

@@ -179,7 +179,7 @@ class Dashboard(App[None]):
         self._choose(replace(self.choice.rows, hides_free=not is_hidden))
 
     def action_pause(self) -> None:
-        """Keep what is shown, or go on; the head says so."""
+        """Keep what is shown, or go on; the head shows it."""
         if self._state is None:
             return
         is_paused = self.choice.paused_at is not None

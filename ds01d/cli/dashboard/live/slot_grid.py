@@ -137,7 +137,7 @@ class SlotGrid(ScrollView, can_focus=True):
         elif self.selected in rows:
             self._place = rows.index(self.selected)
         else:
-            # The place, not the first row: whoever looks at the end of a list stays there.
+            # The place, not the first row: a user at the end of a list stays there.
             self._place = min(self._place, len(rows) - 1)
             self.selected = rows[self._place]
 
