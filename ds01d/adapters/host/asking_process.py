@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file
+from ds01d.adapters.host.process_entry import ProcessEntry, read_entry, read_file, read_uid
 
 _FORKED_WITHOUT_EXEC: Final = 0x40  # PF_FORKNOEXEC, include/linux/sched.h
 _RUNNERS: Final = frozenset(
@@ -41,7 +41,7 @@ def find_asking_process(proc: Path, client: int, uid: int) -> ProcessEntry | Non
         # No parent is younger than its child: it ended, and its pid was given away again.
         if parent.started > child.started:
             raise ProcessLookupError(f"process {child.parent} is another one by now")
-        is_allowed = is_for_another or _read_uid(proc, parent.pid) in (uid, 0)
+        is_allowed = is_for_another or read_uid(proc, parent.pid) in (uid, 0)
         # Decision 230: a reservation does not last by somebody else's process, nor by one that
         # adopts all and never ends.
         if parent.command in _MANAGERS or not is_allowed:
@@ -68,11 +68,3 @@ def _is_part_of_parent(proc: Path, entry: ProcessEntry) -> bool:
         if "c" in word:
             return True
     return False
-
-
-def _read_uid(proc: Path, pid: int) -> int | None:
-    # By LF alone: a process chooses its name, in which the kernel escapes only LF.
-    for line in read_file(proc, pid, "status").split(b"\n"):
-        if line.startswith(b"Uid:"):
-            return int(line.split()[1])
-    return None

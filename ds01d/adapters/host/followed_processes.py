@@ -71,7 +71,4 @@ class FollowedProcesses(Processes):
         return read or (self._read_owner(pid), self._read_text(pid, "cgroup"))
 
     def _read_owner(self, pid: int) -> int:
-        try:
-            return read_owner(self.proc, pid)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise ProcessGone from error
+        return self._read(read_owner, pid)

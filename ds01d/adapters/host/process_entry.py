@@ -63,6 +63,15 @@ def read_file(proc: Path, pid: int, name: str) -> bytes:
         os.close(descriptor)
 
 
+def read_uid(proc: Path, pid: int) -> int | None:
+    """The real uid of a process; None where the kernel has none of it."""
+    # By LF alone: a process chooses its name, in which the kernel escapes only LF.
+    for line in read_file(proc, pid, "status").split(b"\n"):
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
 def read_owner(proc: Path, pid: int) -> int:
     """The owner of a process's folder: its effective uid, or root where it may not be traced."""
     # A call for each process on a GPU: a path object would cost as much as the call.

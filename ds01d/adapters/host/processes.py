@@ -11,8 +11,9 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ds01d.adapters.host import cgroup_folders
 from ds01d.adapters.host.cgroup_paths import (
@@ -28,9 +29,12 @@ from ds01d.adapters.host.process_entry import (
     list_cgroups,
     read_entry,
     read_file,
+    read_uid,
 )
 from ds01d.model.primitives import ContainerId, Source, Unknown
 from ds01d.text import make_printable
+
+T = TypeVar("T")
 
 _MAX_PARENTS = 256
 _FEW = 4
@@ -240,21 +244,18 @@ class Processes:
         return _make_unknown(f"process {pid} has more than {_MAX_PARENTS} parents")
 
     def _read_stat(self, pid: int) -> ProcessEntry:
-        try:
-            return read_entry(self.proc, pid)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise ProcessGone from error
+        return self._read(read_entry, pid)
 
     def _read_uid(self, pid: int) -> int | None:
-        # By LF alone: a process chooses its name, in which the kernel escapes only LF.
-        for line in self._read_text(pid, "status").split("\n"):
-            if line.startswith("Uid:"):
-                return int(line.split()[1])
-        return None
+        return self._read(read_uid, pid)
 
     def _read_text(self, pid: int, name: str) -> str:
+        return self._read(partial(read_file, name=name), pid).decode("utf-8", "replace")
+
+    def _read(self, read: Callable[[Path, int], T], pid: int) -> T:
+        """What `read` finds. Raises `ProcessGone`, and `OSError` for one that may not be read."""
         try:
-            return read_file(self.proc, pid, name).decode("utf-8", "replace")
+            return read(self.proc, pid)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise ProcessGone from error
 
