@@ -23,6 +23,7 @@ from ds01d.adapters.notices.spool import SpoolReader, spool_folder
 from ds01d.adapters.notices.terminals import Terminals
 from ds01d.config import Config
 from ds01d.config_file import load_config
+from ds01d.daemon.notify_socket import Notifier, open_notify_socket
 from ds01d.errors import ConfigError
 from ds01d.folders import make_folder
 from ds01d.notifier.delivery import Channel, Delivery
@@ -43,13 +44,13 @@ def run_notifier(path: Path | None, environ: Mapping[str, str], group: str) -> i
         # A command of the configuration would run as root, with texts that users have named.
         raise ConfigError("ds01d-notify does not run as root: start it by its unit")
     adopt_orphans()
-    warn = Warnings()
+    warn, systemd = Warnings(), Notifier(open_notify_socket(environ))
     config = load_config(path, environ)
     NoticeService(
         lambda: SpoolReader(spool_folder(config.daemon.state_dir)),
         lambda: open_targets(load_config(path, environ), environ, warn, group),
         warn,
-        partial(notify_ready, environ),
+        lambda status: systemd.notify("READY=1", f"STATUS={status}"),
     ).run()
     return 0
 
@@ -117,13 +118,3 @@ class Warnings:
         with suppress(OSError, ValueError):
             sys.stderr.write(f"<4>{line}\n")
             sys.stderr.flush()
-
-
-def notify_ready(environ: Mapping[str, str], status: str) -> None:
-    """Notify systemd that it is ready (sd_notify(3))."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        sender.send(f"READY=1\nSTATUS={status}".encode())
