@@ -15,8 +15,7 @@ from typing import Final
 import msgspec
 
 from ds01d.adapters.files.atomic_write import replace_file
-from ds01d.adapters.files.safe_read import NotRead, open_file, read_bytes
-from ds01d.folders import opened_folder
+from ds01d.adapters.files.safe_read import NotRead, open_file, read_unchanged
 from ds01d.model.device_access import NVIDIA_MAJOR, DeviceAccess, DeviceRule, TriedAccess
 from ds01d.model.primitives import Boot, ContainerId, Now, Wall
 
@@ -81,16 +80,15 @@ class AccessReport:
 
     def _read(self) -> _AccessReportFile | None:
         """Raises `OSError`, or msgspec's errors."""
-        with opened_folder(self._path.parent) as folder:
-            descriptor = open_file(self._path, folder=folder)
-            if isinstance(descriptor, NotRead):
+        descriptor = open_file(self._path)
+        if isinstance(descriptor, NotRead):
+            return None
+        try:
+            if os.fstat(descriptor).st_uid != self._owner:
                 return None
-            try:
-                if os.fstat(descriptor).st_uid != self._owner:
-                    return None
-            finally:
-                os.close(descriptor)
-            data = read_bytes(self._path, _MAX_BYTES, folder=folder)
-        return (
-            None if isinstance(data, NotRead) else msgspec.json.decode(data, type=_AccessReportFile)
-        )
+            data = read_unchanged(descriptor, _MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
+        if data is None or len(data) > _MAX_BYTES:
+            return None
+        return msgspec.json.decode(data, type=_AccessReportFile)
