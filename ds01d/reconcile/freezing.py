@@ -155,9 +155,8 @@ class Freezer:
 
     def _find_subject(self, text: str, subjects: Iterable[str]) -> str:
         """What is meant by `text`: a name or a slot as it is, or a short name. Raises `Refused`."""
-        actor = self._world.actor
         names = {ContainerName(subject) for subject in subjects}
-        return find_by_name(text, names, None if actor is None else actor.person_uid) or text
+        return find_by_name(text, names, self._world.person_uid) or text
 
     def _check_subject(self, text: str) -> str:
         """The subject that is meant, if any source names it.

@@ -152,3 +152,8 @@ class World:
     owners: OwnersPort | None = None
     device_rules: DeviceRulesPort | None = None
     actor: Actor | None = None
+
+    @property
+    def person_uid(self) -> int | None:
+        """Whose containers short names mean first; None: nobody's."""
+        return None if self.actor is None else self.actor.person_uid

@@ -86,7 +86,7 @@ class OwnOperations:
 
     def explain_subject(self, name: str) -> Explanation:
         return explain_subject(
-            name, self.plan_report(), self._config, self.read_rows(), find_uid(self._world)
+            name, self.plan_report(), self._config, self.read_rows(), self._world.person_uid
         )
 
     def read_rows(self) -> tuple[HistoryRow, ...] | str:
@@ -128,8 +128,3 @@ class OwnOperations:
         undoer = Undoer(self._world, self._config)
         result = undoer.plan(entry, self._by) if dry_run else undoer.undo(entry, self._by)
         return build_undo_document(entry, result)
-
-
-def find_uid(world: World) -> int | None:
-    """Whose containers short names mean first."""
-    return None if world.actor is None else world.actor.person_uid
