@@ -17,7 +17,7 @@ from ds01d.model.containers import Container
 from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.keep_alive import find_keep_alive
 from ds01d.model.limits import IDLE_TIMEOUT, IdleRule
-from ds01d.model.primitives import ContainerId, Now, Unknown, UserName, Wall
+from ds01d.model.primitives import ContainerId, Now, Unknown, UserName
 
 
 def follow_idleness(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId, IdleRun]:
@@ -58,19 +58,17 @@ def find_idle_rule(user: UserName | None, index: BooksIndex) -> IdleRule:
     return limits.find_idle_rule(user) or default
 
 
-def find_exemption_end(
-    container: Container, user: UserName | None, index: BooksIndex
-) -> tuple[Wall | None, str] | None:
-    """Until when a container may be idle without a report (None: ever), and the source of that."""
+def is_exempt(container: Container, user: UserName | None, index: BooksIndex) -> bool:
+    """Whether a container may be idle now: by lifecycle-exemptions.yaml, or by its label."""
     now, limits = index.snapshot.now.wall, index.limits
-    if not isinstance(limits, Unknown) and user is not None:
-        exemption = limits.find_exemption(user, IDLE_TIMEOUT, now)
-        if exemption is not None:
-            return exemption.expires, "lifecycle-exemptions.yaml"
+    if (
+        not isinstance(limits, Unknown)
+        and user is not None
+        and limits.find_exemption(user, IDLE_TIMEOUT, now) is not None
+    ):
+        return True
     label = find_keep_alive(container.labels, container.created)
-    if label is None or label.until is None or label.until <= now:
-        return None
-    return label.until, "its label ds01.keep_alive"
+    return label is not None and label.until is not None and label.until > now
 
 
 def _is_wanted(index: BooksIndex) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from ds01d.decide.idleness import find_exemption_end, find_idle_rule
+from ds01d.decide.idleness import find_idle_rule, is_exempt
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Holds, Verdicts
@@ -24,7 +24,7 @@ def idle_holder(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
         rule = find_idle_rule(verdict.user, index)
         if rule.seconds is None or index.snapshot.now.boot - run.since < rule.seconds:
             continue
-        if find_exemption_end(container, verdict.user, index) is not None:
+        if is_exempt(container, verdict.user, index):
             continue
         slots = tuple(sorted(verdict.slots))
         label = find_keep_alive(container.labels, container.created)
