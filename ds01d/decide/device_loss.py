@@ -81,7 +81,9 @@ def find_minors(container: Container, verdict: Verdict, index: BooksIndex) -> Ma
     # One that asked for no device was never given any, which is no loss.
     if container.state is not State.RUNNING or not isinstance(verdict, Holds):
         return {}
-    devices = find_resolved_devices(container, index) or frozenset()
+    devices = find_resolved_devices(container, index)
+    if not devices:
+        return {}
     minors = _index_minors(index)
     return {
         slot: minors[device]

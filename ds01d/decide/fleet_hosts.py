@@ -17,7 +17,6 @@ from ds01d.model.fleet import (
     HostFailure,
     HostName,
     HostState,
-    HostStatus,
     LastWord,
     Occurrence,
 )
@@ -92,11 +91,11 @@ def find_occurrences(hosts: Sequence[FleetHost], subject: str) -> Iterator[Occur
     Also in the last words of hosts that are unknown, since it may be there still.
     """
     for host in hosts:
-        yield from _find_on_host(host, host.status, subject)
+        yield from _find_on_host(host, subject)
 
 
-def _find_on_host(host: FleetHost, status: HostStatus | None, subject: str) -> Iterator[Occurrence]:
-    for slot in status.slots if status is not None else ():
+def _find_on_host(host: FleetHost, subject: str) -> Iterator[Occurrence]:
+    for slot in host.status.slots if host.status is not None else ():
         is_device = slot.uuid == subject
         for holder in slot.holders:
             short, _ = split_name(holder.container)

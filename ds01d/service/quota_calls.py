@@ -55,14 +55,15 @@ class QuotaCalls:
         status = find_quota_status(user, limits, books.state, books.records, states)
         # Or callers who are gone would count as waiting.
         self._queue.drop_closed()
+        requests = tuple(
+            _describe_request(waiter, position)
+            for position, waiter in enumerate(self._queue, 1)
+            if waiter.user == user
+        )
         document = build_quota_document(
             status,
-            waiting=sum(waiter.user == user for waiter in self._queue),
-            requests=tuple(
-                _describe_request(waiter, position)
-                for position, waiter in enumerate(self._queue, 1)
-                if waiter.user == user
-            ),
+            waiting=len(requests),
+            requests=requests,
             ahead=sum(
                 waiter.user != user and waiter.rank >= status.priority for waiter in self._queue
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -47,10 +48,4 @@ def _read_file(path: Path, most: int) -> Sequence[LogLine]:
     # The first may be the end of a line, the last one that is still being written.
     rows = rows[1 if start else 0 : -1]
     lines = (parse_line(row.decode("utf-8", "replace")) for row in reversed(rows))
-    newest: list[LogLine] = []
-    for line in lines:
-        if line is not None:
-            newest.append(line)
-        if len(newest) == most:
-            break
-    return newest
+    return [*islice((line for line in lines if line is not None), most)]
