@@ -108,6 +108,11 @@ class SpooledNotice:
     until: float | None = None
     stage: float = 0.0
 
+    def is_outdated(self, now: float, lasts_s: float) -> bool:
+        """Whether it is about a moment that has passed, or older than `lasts_s`."""
+        is_past = self.until is not None and self.until <= now
+        return is_past or now - self.at > lasts_s
+
 
 class DeliveryTarget(Word):
     """What ds01d-notify sends to; the value is the name of its record."""

@@ -192,7 +192,7 @@ class Delivery:
     def _drop_outdated(self) -> None:
         """Drop what nobody needs any more: too old, or about a moment that has passed."""
         now = self._wall()
-        self._drop([notice for notice in self._queue if _is_outdated(notice, now)])
+        self._drop([notice for notice in self._queue if notice.is_outdated(now, MAX_AGE_S)])
 
     def _drop(self, notices: Sequence[SpooledNotice]) -> None:
         if not notices:
@@ -238,11 +238,6 @@ class Delivery:
             self._pause()
             return False
         return True
-
-
-def _is_outdated(notice: SpooledNotice, now: float) -> bool:
-    is_past = notice.until is not None and notice.until <= now
-    return is_past or now - notice.at > MAX_AGE_S
 
 
 def _find_local_minute(wall: float) -> int:

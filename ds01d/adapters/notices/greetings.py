@@ -48,7 +48,7 @@ class Greetings:
         self._notices = {
             notice.id: notice
             for notice in given
-            if _is_file_name(notice.user) and not _is_over(notice, now)
+            if _is_file_name(notice.user) and not notice.is_outdated(now, _LASTS_S)
         }
         users = {notice.user for notice in self._notices.values()}
         with suppress(OSError), opened_folder(self._folder) as folder:
@@ -65,7 +65,7 @@ class Greetings:
 
     def _list_current(self, user: str, now: float) -> list[SpooledNotice]:
         of_user = (notice for notice in self._notices.values() if notice.user == user)
-        return [notice for notice in of_user if not _is_over(notice, now)]
+        return [notice for notice in of_user if not notice.is_outdated(now, _LASTS_S)]
 
     def _write(self, user: str, now: float) -> None:
         text = format_greeting(self._list_current(user, now))
@@ -92,11 +92,6 @@ def _is_file_name(login: str) -> bool:
     # Half a character, which has no bytes, is not printable.
     is_plain = login != "" and login.isprintable() and "/" not in login
     return is_plain and not login.startswith(".") and len(login.encode()) <= _MAX_NAME
-
-
-def _is_over(notice: SpooledNotice, now: float) -> bool:
-    is_past = notice.until is not None and notice.until <= now
-    return is_past or now - notice.at > _LASTS_S
 
 
 def format_greeting(notices: Sequence[SpooledNotice]) -> str:

@@ -24,7 +24,7 @@ _MAX_UTMP_BYTES: Final = 4 << 20
 _ENTRY: Final = struct.Struct("=h2xi32s4s32s")
 _ENTRY_BYTES: Final = 400 if platform.machine() in {"aarch64", "riscv64"} else 384
 _USER_PROCESS: Final = 7
-_PTS: Final = re.compile(r"pts/[0-9]{1,7}")
+PSEUDO_TERMINAL: Final = re.compile(r"pts/[0-9]{1,7}")
 _PTS_MAJOR: Final = 136
 _DEPTH: Final = 2  # sshd's monitor, its process with the user's rights, the shell
 _MAX_CHILDREN: Final = 64
@@ -44,7 +44,11 @@ def parse_utmp(data: bytes, login: str) -> Iterator[str]:
     for offset in range(0, len(data) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
         kind, _, line, _, user = _ENTRY.unpack_from(data, offset)
         name = line.split(b"\0")[0].decode("ascii", "replace")
-        if kind == _USER_PROCESS and user.split(b"\0")[0] == wanted and _PTS.fullmatch(name):
+        if (
+            kind == _USER_PROCESS
+            and user.split(b"\0")[0] == wanted
+            and PSEUDO_TERMINAL.fullmatch(name)
+        ):
             yield name
 
 
@@ -66,7 +70,7 @@ def _ask_logind(uid: int) -> Iterator[str]:
         tty = ctypes.c_char_p()
         if library.sd_session_get_tty(session, ctypes.byref(tty)) >= 0 and tty.value:
             name = tty.value.decode("ascii", "replace").removeprefix("/dev/")
-            if _PTS.fullmatch(name):
+            if PSEUDO_TERMINAL.fullmatch(name):
                 yield name
             continue
         leader = ctypes.c_int()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import select
 import stat
 import time
@@ -13,13 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ds01d.adapters.notices.login_sessions import find_login_terminals
+from ds01d.adapters.notices.login_sessions import PSEUDO_TERMINAL, find_login_terminals
 from ds01d.errors import DeliveryFailed
 from ds01d.model.notice import DeliveryTarget, SpooledNotice
 from ds01d.text import make_printable
 
 _DEVICES: Final = Path("/dev")
-_NAME: Final = re.compile(r"pts/[0-9]{1,7}")
 _PTS_MAJORS: Final = range(136, 144)
 _WAIT_S: Final = 1.0
 """How long a terminal may take. A stopped one (Ctrl-S) takes nothing at all."""
@@ -66,7 +64,7 @@ def format_for_terminal(notice: SpooledNotice, host: str) -> bytes:
 
 def _write_to(name: str, uid: int, data: bytes) -> str:
     """Write, unless it is not the user's, or refuses messages; what failed, or ""."""
-    if not _NAME.fullmatch(name):
+    if not PSEUDO_TERMINAL.fullmatch(name):
         return ""
     flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     path = _DEVICES / name
