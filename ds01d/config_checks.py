@@ -16,8 +16,6 @@ from ds01d.config import (
     WebConfig,
 )
 
-MAX_SOCKET_PATH = 107  # bytes, unix(7)
-
 
 def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     """What is well formed and cannot work: (key, why, and what would be right)."""
@@ -90,12 +88,12 @@ def _find_bad_addresses(config: Config) -> Iterator[tuple[str, str]]:
 
 def _find_bad_web(web: WebConfig) -> Iterator[tuple[str, str]]:
     try:
-        address = web.address
+        is_remote = _is_remote(web)
     except ValueError as error:
         yield "web.listen", str(error)
     else:
         # Decision 283: who reaches it sees everything, so it takes two keys to show it to others.
-        if isinstance(address, tuple) and not (config_text.is_loopback(address[0]) or web.remote):
+        if is_remote and not web.remote:
             problem = (
                 f"{config_text.show_value(web.listen)} can be reached from other hosts:"
                 ' write a loopback address, like "127.0.0.1:9465", or the path of a socket,'
@@ -133,9 +131,8 @@ def _find_bad_hosts(fleet: FleetConfig) -> Iterator[tuple[str, str]]:
         yield "fleet.hosts", problem
     if len(set(fleet.hosts)) != len(fleet.hosts):
         yield "fleet.hosts", "a host is listed twice: list each once"
-    path = _parse_optional(fleet.hosts_file)
-    if isinstance(path, str) and path:
-        yield "fleet.hosts_file", path
+    if problem := _find_problem(fleet.hosts_file, config_text.parse_path):
+        yield "fleet.hosts_file", problem
 
 
 def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
@@ -164,8 +161,9 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
             paths[key] = path
         elif path:
             yield key, path
-    if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
-        yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
+    if len(os.fsencode(config.service.socket)) > config_text.MAX_SOCKET_BYTES:
+        problem = f"longer than {config_text.MAX_SOCKET_BYTES} bytes: choose a shorter path"
+        yield "service.socket", problem
     if config.metrics.textfile and not config.metrics.textfile.endswith(".prom"):
         yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
     # Two roles for one file: each writer would destroy the other's.

@@ -149,7 +149,7 @@ def engine_endpoint(value: str) -> Endpoint:
 
 
 _LOCAL_ENGINE = "unix:///run/docker.sock"
-_MAX_SOCKET_BYTES = 107  # bytes, struct sockaddr_un
+MAX_SOCKET_BYTES = 107  # bytes, struct sockaddr_un
 _UNSUPPORTED = {
     "https": "TLS is not supported",
     "ssh": "ssh is not supported (forward the socket: ssh -L /run/NAME.sock:/run/docker.sock HOST)",
@@ -175,8 +175,8 @@ def _socket_path(value: str, path: str) -> str:
         raise _make_endpoint_error(
             value, "a socket is not a directory", f"unix://{path.rstrip('/')}"
         )
-    if len(os.fsencode(path)) > _MAX_SOCKET_BYTES:
-        reason = f"a socket's path has at most {_MAX_SOCKET_BYTES} bytes"
+    if len(os.fsencode(path)) > MAX_SOCKET_BYTES:
+        reason = f"a socket's path has at most {MAX_SOCKET_BYTES} bytes"
         raise _make_endpoint_error(value, reason, _LOCAL_ENGINE)
     return path
 
@@ -224,8 +224,8 @@ def parse_web_address(value: str) -> Path | tuple[str, int]:
     if not value.startswith("/"):
         return host_and_port(value)
     path = parse_path(value)
-    if len(os.fsencode(path)) > _MAX_SOCKET_BYTES:
-        raise ValueError(f"longer than {_MAX_SOCKET_BYTES} bytes: choose a shorter path")
+    if len(os.fsencode(path)) > MAX_SOCKET_BYTES:
+        raise ValueError(f"longer than {MAX_SOCKET_BYTES} bytes: choose a shorter path")
     return path
 
 
