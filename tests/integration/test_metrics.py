@@ -15,20 +15,16 @@ from simulation.fake_engine import FakeEngine, request
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.metrics import Series, fetch, samples, value
+from tests.support.web import find_free_port
 
 CONTAINERS = 1000
 AT_ONCE = 250
 LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice", "ds01.managed": "true"}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return find_free_port()
 
 
 @pytest.fixture
@@ -130,7 +126,7 @@ def test_a_thousand_containers_leave_no_series_behind(
 def test_a_reload_moves_the_listener_and_ends_it(site: Site, port: int) -> None:
     with RunningDaemon(site) as daemon:
         received = value(scrape(port), "workqueue_adds_total")
-        other = free_port()
+        other = find_free_port()
         site.configure(metrics={"listen": f"127.0.0.1:{other}"})
         daemon.reload()
         assert value(scrape(other), "workqueue_adds_total") > received

@@ -15,6 +15,7 @@ import pytest
 
 from simulation import nvml
 from simulation.machine import Machine
+from tests.machine.test_sandbox import exposure
 from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import Service
@@ -92,8 +93,7 @@ def test_a_reload_of_systemd_takes_a_gpu_and_doctor_tells(service: Service) -> N
     (finding,) = service.ctl("status")["findings"]
     assert (finding["container"], finding["user"], finding["slots"]) == (name, "alice", ["1.0"])
     assert service.ctl("explain", name)["device_access"]["can_open"] is False
-    exposure = machine.run("systemd-analyze", "security", "--no-pager", UNITS[0]).stdout
-    assert float(exposure.rsplit("Overall exposure level for ", 1)[1].split()[1]) <= 3.0
+    assert exposure(service, UNITS[0]) <= 3.0
 
     # Docker makes a new cgroup. With the links that NVIDIA's tool makes, systemd knows the devices.
     machine.run("sh", "-euc", LINKS)

@@ -25,6 +25,7 @@ from ds01d.reporting.status import Holder, SlotStatus, SourceStatus
 from simulation.sshd import SshdUnavailable, SshHost, SshHosts, ssh_hosts
 from tests.support.daemon import ROOT, toml
 from tests.support.schemas import check_document
+from tests.support.scripts import write_script
 from tests.support.status import published
 
 
@@ -82,9 +83,7 @@ class FleetSite:
 
     def add_command(self, host: SshHost, name: str, script: str) -> None:
         """A program of the host."""
-        path = host.commands / name
-        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        path.chmod(0o755)
+        write_script(host.commands / name, script)
 
     def configure(self, names: Sequence[str], **fleet: object) -> None:
         """Write the configuration of the user's machine."""

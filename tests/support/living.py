@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it is there and no zombie."""
+    """Whether it is there and has not ended: no zombie, nor what becomes of one."""
     try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+        # Behind the name, which may have blanks and parentheses.
+        rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
     except OSError:
         return False
+    return rest.split()[0] not in {b"Z", b"X"}

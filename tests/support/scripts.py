@@ -1,4 +1,7 @@
-"""Python programs in processes of their own: to be killed, to race, or to run as nobody."""
+"""Python programs in processes of their own: to be killed, to race, or to run as nobody.
+
+And programs of the shell, in the place of others.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,13 @@ def output(program: str, *arguments: object) -> str:
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return printed
+
+
+def write_script(path: Path, text: str) -> Path:
+    """Make a program that the shell runs."""
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 DIES_AT = '''

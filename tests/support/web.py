@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.books import until
-
-ROOT = Path(__file__).parents[2]
+from tests.support.daemon import ROOT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,15 +10,13 @@ import pytest
 
 from ds01d.adapters.notices.command import NoticeCommand, describe_in_environment
 from ds01d.errors import DeliveryFailed
+from tests.support.living import is_alive
 from tests.support.notices import AT, HOSTILE, LOGIN, notice
-from tests.support.scripts import ROOT
+from tests.support.scripts import output, write_script
 
 
 def script(folder: Path, text: str) -> Path:
-    path = folder / "command"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
+    return write_script(folder / "command", text)
 
 
 def test_it_has_the_notice_in_its_environment_and_nothing_else(tmp_path: Path) -> None:
@@ -105,21 +101,6 @@ except DeliveryFailed as error:
 """
 
 
-def run_apart(path: Path, timeout_s: float) -> str:
-    """Run it in a process of its own, as ds01d-notify does: that is who adopts what is left."""
-    argv = [sys.executable, "-c", DRIVER, str(path), str(timeout_s)]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=ROOT, timeout=60)
-    return done.stdout
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in {"Z", "X"}
-
-
 @pytest.mark.parametrize("ends", ["exit 0", "sleep 600"], ids=["ends", "hangs"])
 def test_nothing_is_left_of_one_that_hangs_or_forks(tmp_path: Path, ends: str) -> None:
     path = script(
@@ -133,16 +114,19 @@ def test_nothing_is_left_of_one_that_hangs_or_forks(tmp_path: Path, ends: str) -
         """,
     )
     began = time.monotonic()
-    output = run_apart(path, 3.0)
+    # In a process of its own, as ds01d-notify has one: that is who adopts what is left.
+    printed = output(DRIVER, path, 3.0)
     assert time.monotonic() - began < 50.0
-    assert output == ("" if ends == "exit 0" else f"{path} did not end within 3 s and was killed\n")
+    assert printed == (
+        "" if ends == "exit 0" else f"{path} did not end within 3 s and was killed\n"
+    )
     pids = [int((tmp_path / name).read_text()) for name in ("child", "daemon")]
-    assert not any(map(is_running, pids))
+    assert not any(map(is_alive, pids))
 
 
 def test_without_descriptors_it_is_tried_again() -> None:
     program = """
-import os, resource, sys
+import os, resource
 from pathlib import Path
 from ds01d.adapters.notices.command import NoticeCommand
 from ds01d.errors import DeliveryFailed
@@ -160,7 +144,4 @@ try:
 except DeliveryFailed as error:
     print(error.is_final, error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("False cannot run /bin/true: Too many open files")
+    assert output(program).startswith("False cannot run /bin/true: Too many open files")

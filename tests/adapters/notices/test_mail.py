@@ -18,6 +18,7 @@ from ds01d.adapters.notices.mail import Mail, format_mail
 from ds01d.errors import DeliveryFailed
 from ds01d.notify_settings import MailRelay
 from tests.support.notices import HOSTILE, LOGIN, Server, notice, serving
+from tests.support.scripts import write_script
 
 
 def speaking(
@@ -117,10 +118,7 @@ def test_a_server_that_refuses_is_tried_again() -> None:
 
 
 def sendmail(folder: Path, text: str) -> Path:
-    path = folder / "sendmail"
-    path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/args\n{text}\n')
-    path.chmod(0o755)
-    return path
+    return write_script(folder / "sendmail", f'printf "%s\\n" "$@" > {folder}/args\n{text}')
 
 
 def test_sendmail_gets_the_message_as_its_input(tmp_path: Path) -> None:
