@@ -68,7 +68,7 @@ def open_targets(
         make_folder(folder, 0o755)
 
     def target(channel: Channel, *, rings: bool) -> Target:
-        # Decision 264: what nobody hears needs no quiet hours.
+        # Decision 265: what nobody hears needs no quiet hours.
         store = DeliveryFile(folder / f"{channel.name}.json")
         delivery = Delivery(channel, store, warn, quiet if rings else None)
         refresh = channel.refresh if isinstance(channel, Greetings) else None
