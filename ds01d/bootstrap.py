@@ -105,7 +105,7 @@ def open_parts(
 
     `patience_s`: how long a line of the operations log may wait for a syslog that is busy.
     """
-    own_dir = state_dir(config)
+    own_dir, clock = state_dir(config), HostClock()
     engine = DockerEngine(
         config.docker.url, config.docker.timeout_s, read_boottime, on_change, on_event
     )
@@ -130,7 +130,7 @@ def open_parts(
         )
     operations = books.open_operations_log(patience_s)
     world = World(
-        clock=HostClock(),
+        clock=clock,
         engine=engine,
         gpu=gpu,
         processes=processes,
@@ -143,7 +143,7 @@ def open_parts(
         limits=books.limits,
         passwd=passwd,
         owners=OwnersFile(config.books.owners),
-        device_rules=DeviceCgroups(report=AccessReport(), now=HostClock().now),
+        device_rules=DeviceCgroups(report=AccessReport(), now=clock.now),
         state_dir=own_dir,
         published=PublishedStatus(config),
         # With a watch, its events show what lives; a command lists.
