@@ -142,11 +142,19 @@ def build_usage_report(
     )
 
 
+def find_midnight(moment: Wall, days: int = 0) -> datetime:
+    """Local midnight before a moment, or so many days later, by the calendar."""
+    local = datetime.fromtimestamp(moment).astimezone()
+    # Without its offset, which may be another on that day: clocks may be set in between.
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    return (midnight + timedelta(days=days)).astimezone()
+
+
 def _list_days(
     reader: AccountingReader, query: ReportQuery, users: Sequence[UserName] | None
 ) -> Iterator[UsageLine]:
     """A line for each day, from local midnight to local midnight. Raises `Refused`."""
-    day = _find_midnight(query.since)
+    day = find_midnight(query.since)
     if query.until - query.since > _MOST_DAYS * 86400.0:
         raise Refused(f"a report by day may be about {_MOST_DAYS} days at most")
     while (begin := day.timestamp()) < query.until:
@@ -157,11 +165,6 @@ def _list_days(
         times = _sum_times(time for _, time in reader.sum_times(part, users))
         name = datetime.fromtimestamp(begin).astimezone().date().isoformat()
         yield UsageLine(subject=name, times=_build_times(times))
-
-
-def _find_midnight(moment: Wall) -> datetime:
-    local = datetime.fromtimestamp(moment).astimezone()
-    return local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None).astimezone()
 
 
 def _build_booking(booking: AccountedBooking) -> BookingLine:

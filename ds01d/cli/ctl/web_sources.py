@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Hashable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from ds01d.cli.ctl.status_document import status_document
 from ds01d.cli.output.display import format_json
 from ds01d.config import Config
 from ds01d.config_file import DEFAULT_PATH, find_named_file
+from ds01d.documents.usage_report import find_midnight
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
 from ds01d.reporting import status_file
@@ -76,8 +76,7 @@ class _WebSources:
 
     def read_week(self) -> dict[str, Any]:
         """The use of the last days, a line for each. Raises `Ds01Error`."""
-        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-        since = (midnight - timedelta(days=_DAYS - 1)).timestamp()
+        since = find_midnight(Wall(time.time()), 1 - _DAYS).timestamp()
         reply = ask_service(self._config.service.path, "Report", {"since": since, "by": "day"})
         report: dict[str, Any] = reply["report"]
         return report

@@ -23,6 +23,7 @@ from ds01d.bootstrap_reports import read_usage
 from ds01d.cli.base.context import Environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import BooksConfig, Config, DaemonConfig
+from ds01d.documents.usage_report import find_midnight
 from ds01d.model.accounting import ReportQuery, ReportSubject
 from ds01d.model.primitives import Wall
 from ds01d.service.client import INTERFACE
@@ -238,6 +239,24 @@ def test_a_day_on_which_clocks_are_set_has_23_hours(
     assert booked == {"2027-03-27": 24.0, "2027-03-28": 23.0, "2027-03-29": 24.0}
     assert usage.total is not None
     assert usage.total.bookings == 1
+
+
+@pytest.mark.parametrize(
+    ("today", "first"), [("2027-03-30", "2027-03-24"), ("2027-11-02", "2027-10-27")]
+)
+def test_a_week_in_which_clocks_are_set_begins_at_a_midnight(
+    monkeypatch: pytest.MonkeyPatch, today: str, first: str
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        moment = datetime.fromisoformat(f"{today}T15:00").timestamp()
+        begin = find_midnight(Wall(moment), -6).timestamp()
+        shown = datetime.fromtimestamp(begin).astimezone().replace(tzinfo=None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert shown.isoformat() == f"{first}T00:00:00"
 
 
 def test_bookings_are_shown_one_by_one(reader: Reader) -> None:
