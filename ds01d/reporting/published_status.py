@@ -31,7 +31,7 @@ def read_published_status(
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
     if now > _next_expected_at(last, config) + waits:
         return last, f"last status {format_span(now - last.written_at)} ago"
-    if not _is_running(last.pid):
+    if not is_running(last.pid):
         return (
             last,
             f"process {last.pid} has ended, last status {format_span(now - last.written_at)} ago",
@@ -72,7 +72,8 @@ def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
         return fallback
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, whoever it belongs to."""
     try:
         # Signal 0 asks only whether the process exists.
         os.kill(pid, 0)

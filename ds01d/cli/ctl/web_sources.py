@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Final
 
+from ds01d.adapters.files.safe_read import Signature
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl.status import collect_status
 from ds01d.cli.ctl.status_document import status_document
@@ -19,6 +20,7 @@ from ds01d.documents.usage_report import find_midnight
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
 from ds01d.reporting import status_file
+from ds01d.reporting.published_status import is_running
 from ds01d.web.content import PageContent
 from ds01d.web.service_calls import ask_service
 
@@ -67,7 +69,7 @@ class _WebSources:
         folders = (self._config.daemon.state_dir, status_file.RUNTIME_DIR)
         files = [folder / status_file.NAME for folder in folders]
         stats = tuple(map(_find_file_version, [*files, self._config.books.state]))
-        return stats, _is_running(self._pid)
+        return stats, self._pid > 0 and is_running(self._pid)
 
     def read_activity(self) -> dict[str, Any]:
         """Who waits, and the last lines of the operations log. Raises `Ds01Error`."""
@@ -91,21 +93,6 @@ class _WebSources:
 
 def _find_file_version(path: Path) -> Hashable:
     try:
-        details = path.stat()
+        return Signature.of(path.stat())
     except OSError:
         return None
-    # The inode as well: two files may be written within one tick of the clock of a file system.
-    return details.st_ino, details.st_mtime_ns, details.st_size
-
-
-def _is_running(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        # Signal 0 asks only whether the process exists.
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # somebody else's process
-    return True
