@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
@@ -101,7 +102,7 @@ class PageContent:
             ),
             "week": CachedSection(read_week, pause_s=_WEEK_S, lasts_s=_WEEK_S, clock=clock),
         }
-        self._encoded: dict[str, tuple[tuple[int, ...], tuple[Section, ...], Body]] = {}
+        self._encoded: dict[str, tuple[tuple[Section, ...], Body]] = {}
 
     def find_status(self) -> Body:
         """The document of `ds01ctl status --json`."""
@@ -122,15 +123,14 @@ class PageContent:
         build: Callable[[Mapping[str, Section]], Section],
     ) -> Body:
         sections = tuple(self._sections[part].find_section() for part in wanted)
-        identity = tuple(map(id, sections))
-        # They are kept beside their identities, which else might be those of others by now.
         encoded = self._encoded.get(name)
-        if encoded is not None and encoded[0] == identity:
-            return encoded[2]
+        # One that has not changed is the same object, so nothing is compared key by key.
+        if encoded is not None and all(map(operator.is_, encoded[0], sections)):
+            return encoded[1]
         parts = dict(zip(wanted, sections, strict=True))
         if self._hides_users:
             parts = hide_users(parts)
         text = json.dumps(build(parts), indent=2 if name == "status.json" else None)
         body = Body(text.encode() + b"\n", JSON)
-        self._encoded[name] = (identity, sections, body)
+        self._encoded[name] = (sections, body)
         return body
