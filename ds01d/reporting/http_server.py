@@ -40,9 +40,8 @@ class BoundedServer(TcpWSGIServer):  # type: ignore[misc] # waitress ships no ty
         app: Application,
         listener: socket.socket,
         patience_s: float = PATIENCE_S,
-        max_clients: int = MAX_CLIENTS,
     ) -> None:
-        self._patience_s, self._max_clients = patience_s, max_clients
+        self._patience_s = patience_s
         super().__init__(
             app,
             _sock=listener,
@@ -83,7 +82,7 @@ class BoundedServer(TcpWSGIServer):  # type: ignore[misc] # waitress ships no ty
     def handle_accept(self) -> None:
         # The first to come has had the most time; an answer takes milliseconds.
         clients = [client for client in self.active_channels.values() if not client.will_close]
-        if len(clients) >= self._max_clients:
+        if len(clients) >= MAX_CLIENTS:
             _disconnect(clients[0])
         super().handle_accept()
 

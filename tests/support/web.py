@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.books import until
 from tests.support.daemon import ROOT
 
 
@@ -81,7 +80,3 @@ def serving(
                 process.wait(20)
             finally:
                 process.kill()
-
-
-def wait_for_page(port: int) -> None:
-    until(lambda: request(port).status == 200)
