@@ -67,7 +67,6 @@ function draw() {
   drawFindings(status);
   drawWeek(data.week || {});
   drawSources(status);
-  drawHealth();
 }
 
 // --- polling
@@ -82,7 +81,6 @@ async function poll() {
       data = await reply.json();
       etag = reply.headers.get("ETag") || "";
       pollMs = Math.max(1000, 1000 * (data.poll_s || 5));
-      failure = "";
       draw();
     } else if (reply.status !== 304) {
       throw new Error(`HTTP ${reply.status}`);

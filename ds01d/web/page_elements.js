@@ -9,14 +9,15 @@ function printable(value) {
   return String(value).replace(INVISIBLE, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
+const isEmpty = (value) => value === undefined || value === null || value === "";
+
 function make(name, attributes, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (value !== undefined && value !== null && value !== "") element.setAttribute(key, value);
+    if (!isEmpty(value)) element.setAttribute(key, value);
   }
   for (const child of children.flat(Infinity)) {
-    if (child === null || child === undefined || child === "") continue;
-    element.append(child instanceof Node ? child : printable(child));
+    if (!isEmpty(child)) element.append(child instanceof Node ? child : printable(child));
   }
   return element;
 }
@@ -58,7 +59,7 @@ function table(caption, columns, rows) {
   const body = rows.map((row) => make("tr", { role: "row", class: row.class },
     row.cells.map((cell, column) => {
       const [label, kind] = columns[column];
-      const parts = [cell].flat().filter((part) => part !== "" && part !== null && part !== undefined);
+      const parts = [cell].flat().filter((part) => !isEmpty(part));
       if (column === 0) return make("th", { scope: "row", role: "rowheader", class: kind }, parts);
       // On a narrow screen what is empty is left out; the dash says that it is.
       const css = [kind, parts.length ? "" : "empty"].filter(Boolean).join(" ");

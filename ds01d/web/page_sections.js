@@ -132,9 +132,8 @@ function drawFindings(status) {
 
 function drawActivity(activity) {
   if (activity.error || !activity.log) {
-    const why = [sentence(`not known: ${activity.error || "no answer yet"}`)];
-    byId("waiting").replaceChildren(...why.map((part) => part.cloneNode(true)));
-    byId("log").replaceChildren(...why);
+    const why = `not known: ${activity.error || "no answer yet"}`;
+    for (const id of ["waiting", "log"]) byId(id).replaceChildren(sentence(why));
     return;
   }
   const waiting = activity.waiting.map((waiter) => ({
