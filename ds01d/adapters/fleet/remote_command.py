@@ -27,7 +27,6 @@ READY_S: Final = 10.0
 """From the start of ssh until the other end is ready to begin."""
 MAX_RESULT_BYTES: Final = 1 << 20
 _MAX_LINE_BYTES: Final = 4096
-_POLL_S: Final = 0.2
 # Of commands that failed by themselves, and of a shell that found no such command.
 _NOTHING_DONE: Final = frozenset({1, 2, 3, 126, 127})
 
@@ -63,13 +62,11 @@ class RemoteRun:
         with SshProcess(
             command, on_output=self._receive, on_error=self._receive_error, takes_input=True
         ) as process:
-            status = None
-            while status is None and not self._is_ready():
-                if time.monotonic() >= ready_by:
-                    return self._make_not_started(f"no answer within {READY_S:g} s")
-                status = process.follow(min(ready_by, time.monotonic() + _POLL_S))
+            status = process.follow(ready_by, self._is_ready)
             if status is not None:
                 return self._make_not_started(f"exit status {status}")
+            if not self._is_ready():
+                return self._make_not_started(f"no answer within {READY_S:g} s")
             self._is_begun = True
             process.send(f"{self._mark}\n".encode())
             status = process.follow(ends_by)

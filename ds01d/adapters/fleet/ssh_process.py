@@ -148,12 +148,14 @@ class SshProcess:
             with suppress(OSError):
                 stdin.close()
 
-    def follow(self, deadline: float | None) -> int | None:
-        """Pass on what it writes until it ends; its exit status, None at the deadline.
+    def follow(
+        self, deadline: float | None, is_enough: Callable[[], bool] = lambda: False
+    ) -> int | None:
+        """Pass on what it writes until it ends; its exit status.
 
-        `deadline`: of time.monotonic().
+        None at `deadline`, of time.monotonic(), or as soon as `is_enough` says so of its output.
         """
-        while True:
+        while not is_enough():
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return None
@@ -166,6 +168,7 @@ class SshProcess:
             if ended:
                 self._read_rest()
                 return self._process.wait()
+        return None
 
     def stop(self) -> None:
         """End it, if it still runs: first so that it can end what it started."""
