@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from ds01d.adapters.files.safe_read import NotRead, open_file
 from ds01d.adapters.fleet.status_format import encode_last_word, parse_last_word
 from ds01d.errors import Ds01Error
 from ds01d.folders import make_folder, opened_folder
@@ -21,7 +21,6 @@ from ds01d.model.fleet import HostName, LastWord
 
 NOTHING_KNOWN: Final = LastWord(answered_at=None, unknown_since=None, status=None)
 _MAX_BYTES: Final = 8 << 20
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -43,13 +42,13 @@ class LastWords:
 
     def load(self, name: HostName) -> LastWord:
         """The last word of a host; nothing where that cannot be read."""
-        with contextlib.suppress(OSError, Ds01Error), opened_folder(self._folder) as folder:
-            descriptor = os.open(_file_name(name), _READ, dir_fd=folder)
-            with os.fdopen(descriptor, "rb") as opened:
-                status = os.fstat(descriptor)
-                # A FIFO would wait, and a file of somebody else's could show anything.
-                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-                    return parse_last_word(opened.read(_MAX_BYTES))
+        descriptor = open_file(self._folder / _file_name(name))
+        if isinstance(descriptor, NotRead):
+            return NOTHING_KNOWN
+        with contextlib.suppress(OSError, Ds01Error), os.fdopen(descriptor, "rb") as opened:
+            # A file of somebody else's could show anything.
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                return parse_last_word(opened.read(_MAX_BYTES))
         return NOTHING_KNOWN
 
     def keep(self, words: Mapping[HostName, LastWord]) -> None:
