@@ -27,9 +27,7 @@ def read_published_status(
         return None, f"no status in {config.daemon.state_dir}"
     except (OSError, ValueError) as error:
         return None, f"cannot read its status: {error}"
-    # A pass may rightly take that long, and publishes only at its end.
-    waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
-    if now > _next_expected_at(last, config) + waits:
+    if now > _next_expected_at(last, config) + find_slack(config):
         return last, f"last status {format_span(now - last.written_at)} ago"
     if not is_running(last.pid):
         return (
@@ -37,6 +35,12 @@ def read_published_status(
             f"process {last.pid} has ended, last status {format_span(now - last.written_at)} ago",
         )
     return last, ""
+
+
+def find_slack(config: Config) -> float:
+    """How many seconds a status may be overdue and still counts."""
+    # A pass may rightly take that long, and publishes only at its end.
+    return config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
 
 
 def describe_delay(last: Status, config: Config, now: Wall) -> str:

@@ -15,8 +15,7 @@ from ds01d.decide.fleet_hosts import StatusTimes, judge_host, update_last_word
 from ds01d.errors import ConfigError
 from ds01d.model.fleet import FleetHost, HostName, RemoteEnd, RemoteResult
 from ds01d.model.primitives import Wall
-
-_SLACK_S = 30.0
+from ds01d.reporting.published_status import find_slack
 
 
 class Fleet:
@@ -26,24 +25,23 @@ class Fleet:
         self.hosts = list_hosts(config.fleet)
         if not self.hosts:
             raise ConfigError("no other hosts are configured: list them in fleet.hosts")
-        docker, gpu, daemon = config.docker, config.gpu, config.daemon
-        # As on this host: a pass may rightly take that long, and publishes only at its end.
+        # As on this host.
         self._times = StatusTimes(
-            interval_s=daemon.sweep_interval_s,
-            slack_s=docker.timeout_s + gpu.timeout_s + daemon.sweep_jitter_s + _SLACK_S,
+            interval_s=config.daemon.sweep_interval_s, slack_s=find_slack(config)
         )
-        self._look = FleetLook(daemon.state_dir, os.environ)
+        self._look = FleetLook(config.daemon.state_dir, os.environ)
         self._last_words = LastWords(find_cache_folder(os.environ))
 
-    def view(self, hosts: Sequence[HostName] | None = None) -> list[FleetHost]:
-        """How these hosts are now, all of them by default, in the order of the configuration."""
-        names = self.hosts if hosts is None else hosts
-        before = {name: self._last_words.load(name) for name in names}
+    def view(self) -> list[FleetHost]:
+        """How the hosts are now, in the order of the configuration."""
+        before = {name: self._last_words.load(name) for name in self.hosts}
         # Decision 293: those that were unknown last, so that they delay nobody else.
-        order = sorted(names, key=lambda name: before[name].unknown_since is not None)
+        order = sorted(self.hosts, key=lambda name: before[name].unknown_since is not None)
         answers = self._look.ask_hosts(order)
         now = Wall(time.time())
-        view = [judge_host(name, answers[name], before[name], self._times, now) for name in names]
+        view = [
+            judge_host(name, answers[name], before[name], self._times, now) for name in self.hosts
+        ]
         self._last_words.keep({host.name: update_last_word(host) for host in view})
         return view
 
