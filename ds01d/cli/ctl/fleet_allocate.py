@@ -88,7 +88,7 @@ def allocate_on_fleet(
     if as_json:
         show_json("allocate", document)
         return CONSISTENT
-    shown = ", ".join(_list_slots(answer))
+    shown = ", ".join(given["slot"] for given in _read_slots(answer))
     verb = "already holds" if document["already"] else "holds"
     text = f"{document['container']} {verb} {shown} of {name} as {document['user']}"
     show_blocks([Sentence(text, Tone.GOOD)], Wall(time.time()))
@@ -115,25 +115,23 @@ def _read_answer(host: HostName, answer: Mapping[str, object]) -> dict[str, Docu
     # Of another version of ds01d, or not of ds01d at all: nothing of it is trusted to fit.
     texts = {key: answer.get(key) for key in _TEXTS}
     shared = answer.get("shared_with")
-    slots = answer.get("slots")
     return {
         "allocated": True,
         "already": answer.get("already") is True,
         **{key: value if isinstance(value, str) else None for key, value in texts.items()},
         "user": str(answer.get("user")),
         "shared_with": [*map(str, shared)] if isinstance(shared, list) else [],
-        "slots": [
-            {"slot": str(given.get("slot")), "docker_id": str(given.get("docker_id"))}
-            for given in (slots if isinstance(slots, list) else ())
-            if isinstance(given, Mapping)
-        ],
+        "slots": _read_slots(answer),
         "host": host,
         "refusal": None,
         "reason": "",
     }
 
 
-def _list_slots(answer: Mapping[str, object]) -> list[str]:
+def _read_slots(answer: Mapping[str, object]) -> list[dict[str, str]]:
     slots = answer.get("slots")
-    given = slots if isinstance(slots, list) else ()
-    return [str(slot.get("slot")) for slot in given if isinstance(slot, Mapping)]
+    return [
+        {"slot": str(given.get("slot")), "docker_id": str(given.get("docker_id"))}
+        for given in (slots if isinstance(slots, list) else ())
+        if isinstance(given, Mapping)
+    ]

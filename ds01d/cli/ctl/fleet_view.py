@@ -128,7 +128,7 @@ def _summary(hosts: Sequence[FleetHost]) -> dict[str, Document]:
             "slots": sum(len(host.slots) for host in answered),
             "free": sum(len(host.free) for host in answered),
         },
-        "unknown": [_unknown_document(host) for host in hosts if host not in answered],
+        "unknown": [_unknown_document(host) for host in hosts if host.state is not HostState.OK],
     }
 
 
