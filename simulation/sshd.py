@@ -62,12 +62,7 @@ class SshHost:
         self.commands.mkdir(parents=True)
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._generate_key()
-
-    def _generate_key(self) -> None:
-        target = self.folder / "host_key"
-        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(target))
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        _generate_key(folder / "host_key")
 
     def start(self, folders: Mapping[str, Path], settings: Sequence[str] = ()) -> None:
         """Let it answer. `folders`: of the host, by where it sees them; `settings`: for sshd."""
@@ -183,8 +178,7 @@ class SshHosts:
         """Holds `ssh`: the real one, with the configuration of these hosts."""
         self.commands.mkdir()
         self.key = folder / "id"
-        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        _generate_key(self.key)
         self.hosts: dict[str, SshHost] = {}
 
     def add(self, name: str) -> SshHost:
@@ -224,6 +218,11 @@ def ssh_hosts() -> Iterator[SshHosts]:
     finally:
         hosts.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _generate_key(file: Path) -> None:
+    command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file))
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
 def _find_port() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from tests.machine.test_booking_service import LIMITS, SOCKET
 from tests.machine.test_container_service import CATALOGUE
 from tests.support.books import until
 from tests.support.daemon import ROOT, toml
+from tests.support.fleet import start_command
 from tests.support.service import PLACE, Service
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(900)]
@@ -74,25 +74,13 @@ class FleetOfMachines:
             hosts.write_client("\n".join(blocks))
 
     def start(self, user: str, command: str, *words: str) -> subprocess.Popen[str]:
-        module = {
-            "ds01ctl": "from ds01d.cli.front import ds01ctl as main",
-            "container-create": "from ds01d.cli.containers.main import create as main",
-        }[command]
-        code = f"import sys; sys.argv[0] = {command!r}; {module}; main()"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            cwd=ROOT,
-            env={
-                "PATH": f"{self.ssh[user].commands}:/usr/bin:/bin:/usr/sbin",
-                "DS01D_CONFIG": str(self.folder / "ds01d.toml"),
-                "XDG_CACHE_HOME": str(self.folder / f"cache-{user}"),
-                "LANG": "C.UTF-8",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        environ = {
+            "PATH": f"{self.ssh[user].commands}:/usr/bin:/bin:/usr/sbin",
+            "DS01D_CONFIG": str(self.folder / "ds01d.toml"),
+            "XDG_CACHE_HOME": str(self.folder / f"cache-{user}"),
+            "LANG": "C.UTF-8",
+        }
+        return start_command(environ, command, *words)
 
     def run(self, user: str, command: str, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(user, command, *words)

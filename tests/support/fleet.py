@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,20 +110,7 @@ class FleetSite:
 
     def start(self, command: str, *words: str) -> subprocess.Popen[str]:
         """Start a command: "ds01ctl" or "container-create"."""
-        module = {
-            "ds01ctl": "from ds01d.cli.front import ds01ctl as main",
-            "container-create": "from ds01d.cli.containers.main import create as main",
-        }[command]
-        code = f"import sys; sys.argv[0] = {command!r}; {module}; main()"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            cwd=ROOT,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_command(self.environ, command, *words)
 
     def run(self, command: str, *words: str) -> Result:
         """Run it to its end, in this process."""
@@ -133,6 +120,24 @@ class FleetSite:
         if "--json" in words:
             check_document(json.loads(done.stdout))
         return done
+
+
+def start_command(environ: Mapping[str, str], command: str, *words: str) -> subprocess.Popen[str]:
+    """Start "ds01ctl" or "container-create" as a process of its own."""
+    module = {
+        "ds01ctl": "from ds01d.cli.front import ds01ctl as main",
+        "container-create": "from ds01d.cli.containers.main import create as main",
+    }[command]
+    code = f"import sys; sys.argv[0] = {command!r}; {module}; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @contextmanager
