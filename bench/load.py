@@ -9,7 +9,6 @@ every event to have been received. Exit code 1 if something is lost or a target 
 import argparse
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families  # noqa: E40
 from bench.daemon import Answer, Daemon, memory  # noqa: E402
 from bench.figures import Figure, table  # noqa: E402
 from bench.host import Host, host  # noqa: E402
+from simulation.ports import find_free_port  # noqa: E402
 from simulation.signals import own_signals  # noqa: E402
 
 ANSWER_TARGET_S: Final = 2.0
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(there: Host, options: argparse.Namespace) -> Iterator[Figure]:
     size = len(there.names)
-    port = _free_port()
+    port = find_free_port()
     with there.config.open("a", encoding="utf-8") as config:
         config.write(f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
     url = f"http://127.0.0.1:{port}/metrics"
@@ -170,12 +170,6 @@ def _storm(there: Host, query: dict[str, float] | None = None) -> dict[str, Any]
     answer = client._get(f"{client.base_url}/storm", params=query or {})  # noqa: SLF001 - no SDK
     answer.raise_for_status()
     return dict(answer.json())
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -6,7 +6,6 @@ this process; what they themselves take is not in the figures.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from bench.figures import Figure
 from bench.host import Host
 from ds01d.reporting import status_file
 from ds01d.web.content import POLL_S
+from simulation.ports import find_free_port
 
 READERS: Final = 50
 CORE_TARGET_PERCENT: Final = 1.0
@@ -29,7 +29,7 @@ RSS_TARGET_MIB: Final = 64.0
 
 def figures(host: Host, lasting_s: float) -> Iterator[Figure]:
     """Run daemon and page for so long without readers, then for so long with them."""
-    port = _find_free_port()
+    port = find_free_port()
     with Daemon(host) as daemon, _page(host, port) as page:
         daemon.sweep()
         _read(port, "")  # what is loaded at the first reader
@@ -137,8 +137,3 @@ def _read(port: int, etag: str) -> str:
         assert "error" not in json.loads(content)["status"]
     connection.close()
     return reply.getheader("ETag") or ""
-
-
-def _find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from simulation.debian_packages import PackagesUnavailable, host_release, unpack_packages
+from simulation.ports import find_free_port
 
 _START_S: Final = 30.0
 _NAMESPACE: Final = """
@@ -72,7 +73,7 @@ class SshHost:
             accounts += "sshd:x:65530:65534::/run/sshd:/usr/sbin/nologin\n"
         (self.folder / "passwd").write_text(accounts, encoding="utf-8")
         (self.folder / "shadow").write_text("root:*:19000:0:99999:7:::\n", encoding="utf-8")
-        self.port = self.port or _find_port()
+        self.port = self.port or find_free_port()
         self._write_settings(settings)
         binds = [word for place, folder in folders.items() for word in (str(folder), place)]
         command = [str(sshd), "-D", "-e", "-f", str(self.folder / "sshd_config")]
@@ -223,9 +224,3 @@ def ssh_hosts() -> Iterator[SshHosts]:
 def _generate_key(file: Path) -> None:
     command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file))
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-
-
-def _find_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -37,10 +37,11 @@ from ds01d.model.accounting import (  # noqa: E402
 )
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, UserName, Wall  # noqa: E402
 from simulation.engine import IMAGE  # noqa: E402
+from simulation.ports import find_free_port  # noqa: E402
 from simulation.signals import own_signals  # noqa: E402
 from tests.support.books import until  # noqa: E402
 from tests.support.browser import Browser, find_browser  # noqa: E402
-from tests.support.web import find_free_port, request, serving  # noqa: E402
+from tests.support.web import request, serving  # noqa: E402
 
 DAY_S: Final = 86_400
 HOUR_S: Final = 3_600
@@ -145,6 +146,13 @@ def fill_stage(stage: Stage) -> None:
     os.kill(stage.pid, 1)
 
 
+def show_page(browser: Browser, port: int, width: int, height: int, *, dark: bool = False) -> None:
+    browser.resize(width, height, dark=dark)
+    browser.open(f"http://127.0.0.1:{port}/")
+    # Whoever reads it has an address of their own.
+    browser.evaluate("document.getElementById('place').textContent = 'localhost:9465'")
+
+
 def take_pictures(stage: Stage, folder: Path) -> None:
     program = find_browser()
     assert program is not None, "no Chromium: apt-get install chromium-headless-shell"
@@ -160,16 +168,11 @@ def take_pictures(stage: Stage, folder: Path) -> None:
         until(lambda: b"viewer" in request(port, "/page.json").body, 60)
         for width, height in SIZES:
             for dark in (False, True):
-                browser.resize(width, height, dark=dark)
-                browser.open(f"http://127.0.0.1:{port}/")
-                # Whoever reads it has an address of their own.
-                browser.evaluate("document.getElementById('place').textContent = 'localhost:9465'")
+                show_page(browser, port, width, height, dark=dark)
                 name = f"web-{width}{'-dark' if dark else ''}.png"
                 (folder / name).write_bytes(browser.take_picture())
         assert browser.complaints == [], browser.complaints
-        browser.resize(1280, 1180)
-        browser.open(f"http://127.0.0.1:{port}/")
-        browser.evaluate("document.getElementById('place').textContent = 'localhost:9465'")
+        show_page(browser, port, 1280, 1180)
         picture = folder / "web.png"
         picture.write_bytes(browser.take_picture(whole=False))
     if shutil.which("optipng"):

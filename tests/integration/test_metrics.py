@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from simulation.fake_engine import FakeEngine, request
+from simulation.ports import find_free_port
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.metrics import Series, fetch, samples, value
-from tests.support.web import find_free_port
 
 CONTAINERS = 1000
 AT_ONCE = 250

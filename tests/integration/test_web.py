@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from simulation.fake_engine import FakeEngine
+from simulation.ports import find_free_port
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.peers import BIN, call_as, public_socket, read_error
-from tests.support.web import find_free_port, request, serving
+from tests.support.web import request, serving
 
 NAME = "train._.1001"
 LINE = f"2026-11-29 12:00:00|gpu_allocated|alice|{NAME}|1.0|success|\n"

@@ -54,11 +54,6 @@ def request(where: int | Path, path: str = "/", *, method: str = "GET", **header
         connection.close()
 
 
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def serving(
     config: Path, environment: Mapping[str, str], listen: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from ds01d.cli.doctor.source_checks import Health
 from ds01d.cli.doctor.web_checks import check_web
 from ds01d.config import Config, WebConfig
-from tests.support.web import find_free_port
+from simulation.ports import find_free_port
 from tests.web.test_application import served
 
 
