@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ds01d.adapters.fleet.look import MOST_CONNECTIONS
 from ds01d.adapters.host.privileges import user_behind_root
 from ds01d.cli.base.command import ERROR
 from ds01d.cli.base.context import Invocation
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 _COMMAND: Final = "container-create"
 _IMAGES_LIMIT_S: Final = 15.0
-_MOST_ASKED: Final = 6
 
 
 def create_on_fleet(
@@ -91,7 +91,7 @@ def _find_images(fleet: Fleet, names: Sequence[HostName], options: CreateOptions
         plan = (result.document or {}).get("plan")
         return isinstance(plan, Mapping) and plan.get("image_present") is True
 
-    with ThreadPoolExecutor(_MOST_ASKED, "fleet") as threads:
+    with ThreadPoolExecutor(MOST_CONNECTIONS, "fleet") as threads:
         answers = [*threads.map(is_present, names)]
     return [name for name, present in zip(names, answers, strict=True) if present]
 
