@@ -101,7 +101,11 @@ def _divide(number: int, day: float, begin: float, hours: float, use: SlotUse) -
 
 def run(stage: Stage, command: str) -> None:
     subprocess.run(
-        ["sh", "-ec", command], env=dict(stage.env), cwd=stage.folder, check=True, stdout=-3
+        ["sh", "-ec", command],
+        env=dict(stage.env),
+        cwd=stage.folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -110,7 +114,12 @@ def someone_waits(stage: Stage) -> Iterator[None]:
     """A user at the limit, who waits for one more slot."""
     command = ["as", "ben", "ds01ctl", "allocate", "ben", "sweep._.64002", "--wait"]
     with subprocess.Popen(
-        command, env=dict(stage.env), cwd=stage.folder, stdout=-3, stderr=-3, start_new_session=True
+        command,
+        env=dict(stage.env),
+        cwd=stage.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             yield
