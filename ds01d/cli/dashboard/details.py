@@ -10,6 +10,7 @@ from ds01d.cli.ctl.status_view import state_cell, unbooked_cell
 from ds01d.cli.dashboard.problems import Problem, ProblemIndex, list_problems
 from ds01d.cli.dashboard.rows import RowKey, gpu_index, share_of
 from ds01d.cli.dashboard.view import (
+    GPU_COLUMNS,
     UNKNOWN,
     DashboardState,
     daemon_blocks,
@@ -48,9 +49,7 @@ def _gpu_blocks(state: DashboardState, index: str) -> Iterator[Block]:
     view = state.status
     gpus = [gpu for gpu in view.gpus if str(gpu.index) == index]
     for gpu in gpus:
-        columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
-        cells: list[Cell] = gpu_row(gpu)
-        yield Facts([*zip(columns, cells, strict=True), ("uuid", gpu.uuid)])
+        yield Facts([*zip(GPU_COLUMNS, gpu_row(gpu), strict=True), ("uuid", gpu.uuid)])
     if not gpus:
         # A GPU that fell off the bus is what somebody opens this page for.
         reason = view.daemon_problem or "it is not in the last sample"

@@ -21,13 +21,13 @@ from ds01d.cli.dashboard.cells import (
 from ds01d.cli.dashboard.problems import FINDING, Problem
 from ds01d.cli.dashboard.row_groups import RowChoice, RowOrder
 from ds01d.cli.dashboard.rows import FREE, GpuHeading, SlotRow, UserHeading, share_of
+from ds01d.cli.dashboard.view import HOT_C
 from ds01d.cli.output.blocks import Tone
 from ds01d.documents.values import DisplayTime
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import GpuStatus, Status
 from ds01d.text import format_count, format_span
 
-HOT_C = 85
 _BAR = 5
 
 
@@ -109,7 +109,7 @@ def _head_parts(head: HeadLine) -> list[Part]:
     # Ranks: whether it can be trusted, what is wrong, how much is free, and last its own name.
     parts = [Part(9, "ds01-dashboard", Tone.STRONG)]
     if head.paused_at is not None:
-        parts.append(Part(0, f"PAUSED at {_clock(head.paused_at)}", Tone.BAD))
+        parts.append(Part(0, f"PAUSED at {format_clock(head.paused_at)}", Tone.BAD))
     parts.append(_age_part(view, now))
     # An age of readings that are not shown would only confuse.
     if view.daemon is not None:
@@ -198,5 +198,6 @@ def _parts_width(parts: Sequence[Part], gap: str) -> int:
     return sum(text_width(part.text) for part in parts) + text_width(gap) * (len(parts) - 1)
 
 
-def _clock(at: Wall) -> str:
+def format_clock(at: Wall) -> str:
+    """The local time of day, as on a wall."""
     return DisplayTime(at).to_local()[11:19]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import closing
 
 import click
@@ -17,13 +16,15 @@ from ds01d.cli.base.options import parse_duration
 from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.cli.ctl.log_view import LogRow
 from ds01d.cli.ctl.status import collect_status
-from ds01d.cli.ctl.status_view import status_warnings
-from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
-from ds01d.cli.output.blocks import Sentence, Tone
+from ds01d.cli.dashboard.view import (
+    DashboardState,
+    dashboard_blocks,
+    dashboard_document,
+    doubt_sentences,
+)
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.cli.output.live_screen import is_screen
 from ds01d.config import Config
-from ds01d.decide.freezes import describe_freeze
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.ports import World
@@ -100,12 +101,6 @@ class Poller:
         operations = tuple(self._operations)
         return DashboardState(status=status, operations=operations, log_problem=problem, now=now)
 
-    def describe_doubts(self, state: DashboardState) -> Iterator[Sentence]:
-        """What puts the state in doubt, and what is frozen."""
-        yield from status_warnings(state.status, self.config, state.now)
-        for freeze in state.status.freezes:
-            yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
-
     def sweep(self) -> str:
         """Have the daemon sweep; what came of it, in words."""
         return force_sweep(self.config, Wall(time.time()))
@@ -127,7 +122,7 @@ def _run_live(poller: Poller, interval: float, *, mouse: bool) -> int:
         ) from error
     app = Dashboard(
         look=poller.read_state,
-        warn=poller.describe_doubts,
+        warn=lambda state: doubt_sentences(state, poller.config),
         sweep=poller.sweep,
         interval_s=interval,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from ds01d.cli.ctl.status_document import StatusView
 from ds01d.cli.dashboard.rows import (
@@ -16,10 +15,10 @@ from ds01d.cli.dashboard.rows import (
     gpu_index,
     row_text,
 )
-from ds01d.model.primitives import Wall
+from ds01d.model.primitives import Wall, Word
 
 
-class RowOrder(str, Enum):
+class RowOrder(Word):
     """What rows are sorted by; the value is the name that is shown."""
 
     SLOT = "slot"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ds01d.cli.ctl.log_view import LogRow, log_document, log_table
 from ds01d.cli.ctl.report import finding_table
@@ -26,16 +26,16 @@ from ds01d.cli.output.blocks import (
     Tone,
     Toned,
 )
-from ds01d.cli.output.cells import format_value
 from ds01d.config import Config
 from ds01d.decide.freezes import describe_freeze
 from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import GpuStatus, SlotStatus
-from ds01d.text import format_count, format_span
+from ds01d.text import format_span
 
 UNKNOWN = Toned("unknown", Tone.FAINT)
-_HOT_C = 85
+HOT_C = 85
+GPU_COLUMNS = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,29 +62,31 @@ def dashboard_document(state: DashboardState) -> dict[str, Document]:
     }
 
 
-def dashboard_blocks(
-    state: DashboardState, config: Config, filter_text: str = ""
-) -> Iterator[Block]:
-    """The same for people; slots, users and operations reduced to rows with `filter_text`."""
+def dashboard_blocks(state: DashboardState, config: Config) -> Iterator[Block]:
+    """The same for people."""
     status = state.status
-    yield from status_warnings(status, config, state.now)
-    for freeze in status.freezes:
-        yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
+    yield from doubt_sentences(state, config)
     yield Title("gpus")
     if status.gpus:
-        columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
-        yield Table(columns, [gpu_row(gpu) for gpu in status.gpus])
+        yield Table(GPU_COLUMNS, [gpu_row(gpu) for gpu in status.gpus])
     else:
         yield Sentence("GPUs are shown while ds01d runs and uses NVML", Tone.FAINT)
     yield Title("slots")
-    yield from _filtered_table(_slots_table(state), filter_text, state.now)
+    yield _table_or_none(_slots_table(state))
     yield Title("users")
-    yield from _filtered_table(_users_table(status.slots), filter_text, state.now)
+    yield _table_or_none(_users_table(status.slots))
     yield from daemon_blocks(state)
     if status.daemon is not None and status.daemon.findings:
         yield Title("findings")
         yield finding_table(status.daemon.findings)
-    yield from operation_blocks(state, filter_text)
+    yield from operation_blocks(state)
+
+
+def doubt_sentences(state: DashboardState, config: Config) -> Iterator[Sentence]:
+    """What puts the state in doubt, and what is frozen."""
+    yield from status_warnings(state.status, config, state.now)
+    for freeze in state.status.freezes:
+        yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
 
 
 def daemon_blocks(state: DashboardState) -> Iterator[Block]:
@@ -95,34 +97,22 @@ def daemon_blocks(state: DashboardState) -> Iterator[Block]:
         yield Facts(tuple(daemon_facts(daemon, state.now)))
 
 
-def operation_blocks(state: DashboardState, filter_text: str = "") -> Iterator[Block]:
-    """The last operations; those with `filter_text`."""
+def operation_blocks(state: DashboardState) -> Iterator[Block]:
+    """The last operations."""
     yield Title("last operations")
     if state.log_problem:
         yield Sentence(state.log_problem, Tone.BAD)
-    yield from _filtered_table(log_table(state.operations), filter_text, state.now)
+    yield _table_or_none(log_table(state.operations))
 
 
-def _filtered_table(table: Table, filter_text: str, now: Wall) -> Iterator[Block]:
-    """The rows that are wanted; how many there are beside them."""
-    rows = [row for row in table.rows if _row_matches(row, filter_text, now)]
-    if rows:
-        yield replace(table, rows=rows)
-    hidden = len(table.rows) - len(rows)
-    if hidden:
-        yield Sentence(f"{format_count(hidden, 'row')} without {filter_text!r}", Tone.FAINT)
-    elif not rows:
-        yield Sentence("none", Tone.FAINT)
-
-
-def _row_matches(row: Sequence[Cell], filter_text: str, now: Wall) -> bool:
-    return any(filter_text.lower() in format_value(cell, now).lower() for cell in row)
+def _table_or_none(table: Table) -> Block:
+    return table if table.rows else Sentence("none", Tone.FAINT)
 
 
 def gpu_row(gpu: GpuStatus) -> list[Cell]:
-    """A GPU as cells: index, name, MIG, memory, temperature, utilisation, health."""
+    """A GPU as cells of `GPU_COLUMNS`."""
     mig: Cell = "none" if gpu.mig is None else "on" if gpu.mig else "off"
-    hot = gpu.temperature is not None and gpu.temperature >= _HOT_C
+    hot = gpu.temperature is not None and gpu.temperature >= HOT_C
     return [
         gpu.index,
         gpu.name or UNKNOWN,

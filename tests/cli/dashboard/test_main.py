@@ -163,16 +163,6 @@ def test_and_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["daemon"]["alive"] is True
 
 
-def test_a_filter_leaves_the_rows_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
-    show_blocks(dashboard_blocks(scene(), Config(), "CAROL"), NOW)
-    told = capsys.readouterr().out
-    assert "rest._.1003" in told
-    assert "train._.1001" not in told
-    assert "4 rows without 'CAROL'" in told
-    assert "2 rows without 'CAROL'" in told
-    assert "NVIDIA A100" in told
-
-
 # --- the command ------------------------------------------------------------------------------
 
 

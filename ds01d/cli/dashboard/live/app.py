@@ -14,6 +14,7 @@ from textual.widgets import Footer, Input
 from ds01d.cli.base.command import INTERRUPTED
 from ds01d.cli.dashboard.board import Board, BoardChoice, build_board
 from ds01d.cli.dashboard.details import detail_blocks, detail_title, overview_blocks
+from ds01d.cli.dashboard.headings import format_clock
 from ds01d.cli.dashboard.help_page import help_blocks
 from ds01d.cli.dashboard.live.line_block import LineBlock
 from ds01d.cli.dashboard.live.slot_grid import SlotGrid
@@ -23,7 +24,6 @@ from ds01d.cli.dashboard.notices import notice_lines
 from ds01d.cli.dashboard.row_groups import RowChoice, RowOrder
 from ds01d.cli.dashboard.view import DashboardState
 from ds01d.cli.output.blocks import Block, Sentence, Tone
-from ds01d.documents.values import DisplayTime
 from ds01d.errors import Ds01Error
 
 _ORDERS = tuple(RowOrder)
@@ -107,7 +107,7 @@ class Dashboard(App[None]):
             self._state = self._look()
         # A screen that runs for days must survive a source that fails for a while.
         except (Ds01Error, OSError) as error:
-            at = "" if self._state is None else f" since {_clock(self._state)}"
+            at = "" if self._state is None else f" since {format_clock(self._state.now)}"
             self._problem = f"cannot refresh{at}: {error}"
         else:
             self._problem = ""
@@ -244,7 +244,3 @@ class Dashboard(App[None]):
 
 
 _BOARD_ACTIONS = frozenset({"filter", "order", "reverse", "free", "daemon", "keys", "unfilter"})
-
-
-def _clock(state: DashboardState) -> str:
-    return DisplayTime(state.now).to_local()[11:19]

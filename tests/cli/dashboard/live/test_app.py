@@ -176,15 +176,16 @@ def test_details_of_a_drift_a_gpu_and_a_user() -> None:
     watch(Watched(), steps)
 
 
-def test_slash_filters_and_escape_ends_it() -> None:
+@pytest.mark.parametrize("typed", ["carol", "CAROL"])
+def test_slash_filters_and_escape_ends_it(typed: str) -> None:
     async def steps(app: Dashboard, pilot: Pilot[None]) -> None:
-        await pilot.press("slash", *"carol", "enter")
-        await drawn(app, pilot, "filter 'carol': 8 of 56")
+        await pilot.press("slash", *typed, "enter")
+        await drawn(app, pilot, f"filter {typed!r}: 8 of 56")
         await gone(app, pilot, "alice")
         assert not app.query_one("#filter").display
         await pilot.press("escape")
         await drawn(app, pilot, "alice")
-        await gone(app, pilot, "filter 'carol'")
+        await gone(app, pilot, f"filter {typed!r}")
 
     watch(Watched(), steps)
 
