@@ -103,7 +103,7 @@ def _build_own_slot(slot: SlotStatus, holder: Holder, *, is_booked: bool) -> Own
     others = (*names, *zip(slot.foreign, slot.shown_foreign, strict=True))
     return OwnSlot(
         slot=slot.id,
-        type=_name_type(slot),
+        type=slot.kind,
         container=holder.container,
         is_booked=is_booked,
         state=holder.state,
@@ -128,7 +128,7 @@ def list_own_drifts(
             container=drift.container,
             slot=drift.slot,
             verdict=drift.outcome.value,
-            reason="; ".join(part for part in (drift.difference, drift.reason) if part),
+            reason=drift.shown_reason,
             until=display_time(drift.until),
         )
         for drift in drifts
@@ -148,7 +148,7 @@ def group_free_slots(
     # By profile: quotas and requests name these, and of 56 slots the list would fill the screen.
     by_type: dict[str, list[SlotStatus]] = {}
     for slot in free:
-        by_type.setdefault(_name_type(slot), []).append(slot)
+        by_type.setdefault(slot.kind, []).append(slot)
     return tuple(
         FreeSlots(
             type=name,
@@ -171,7 +171,3 @@ def has_room(quota: QuotaDocument, slot: SlotStatus) -> bool:
         size = weigh_profile(slot.profile) or size
     # What is left is rounded to four digits, a seventh is not.
     return Fraction(quota.left) >= size - Fraction(1, 1000)
-
-
-def _name_type(slot: SlotStatus) -> str:
-    return slot.profile or slot.type.value

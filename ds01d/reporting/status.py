@@ -101,6 +101,11 @@ class SlotStatus(_StatusPart, frozen=True):
     drifts: tuple[str, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """Its MIG profile, else its type."""
+        return self.profile or self.type.value
+
+    @property
     def shown_foreign(self) -> tuple[str, ...]:
         """`foreign` for people: "web of alice (guess)" where a source names its owner."""
         users = {str(holder.container): holder.shown_user for holder in self.foreign_holders}
@@ -162,6 +167,11 @@ class PublishedDrift(_StatusPart, frozen=True):
     def key(self) -> DriftKey:
         """As `Drift.key`."""
         return drift_key(self.kind, self.container, self.slot)
+
+    @property
+    def shown_reason(self) -> str:
+        """What differs, and why it waits or failed; "" if neither is known."""
+        return "; ".join(filter(None, (self.difference, self.reason)))
 
 
 class Pace(_StatusPart, frozen=True):
@@ -235,8 +245,3 @@ def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
     return msgspec.structs.replace(
         drift, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
     )
-
-
-def list_states(status: Status) -> dict[ContainerName, str]:
-    """The state of each container that holds a slot."""
-    return {holder.container: holder.state for slot in status.slots for holder in slot.holders}

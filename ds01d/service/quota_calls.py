@@ -14,10 +14,10 @@ from ds01d.decide.user_quota import measure_booked, weigh_by_books
 from ds01d.documents.quota import WaitingRequest, build_quota_document
 from ds01d.documents.values import DisplayTime
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import Unknown, UserName
+from ds01d.model.primitives import ContainerName, Unknown, UserName
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import Transactions
-from ds01d.reporting.status import Status, list_states
+from ds01d.reporting.status import Status
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import Handler
@@ -51,7 +51,7 @@ class QuotaCalls:
         books = self._transactions.read_books()
         gpus, max_gpus = self.find_quota(user)
         counts_gpus = limits.find_gpu_quota(user) is not None
-        states = list_states(self._read_status())
+        states = _list_states(self._read_status())
         status = find_quota_status(user, limits, books.state, books.records, states)
         # Or callers who are gone would count as waiting.
         self._queue.drop_closed()
@@ -101,3 +101,8 @@ def _describe_request(waiter: Waiter, position: int) -> WaitingRequest:
         profile=waiter.profile,
         reason=waiter.reason,
     )
+
+
+def _list_states(status: Status) -> dict[ContainerName, str]:
+    """The state of each container that holds a slot."""
+    return {holder.container: holder.state for slot in status.slots for holder in slot.holders}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ from ds01d.documents.personal import (
 from ds01d.documents.quota import QuotaDocument
 from ds01d.documents.values import DisplayTime, display_time
 from ds01d.errors import Ds01Error
-from ds01d.model.creation import Person
+from ds01d.model.creation import Caller
 from ds01d.model.primitives import Wall
 
 
@@ -46,16 +45,16 @@ def me(invocation: Invocation, *, watched: bool, interval: float, as_json: bool)
     It needs no rights. Exit code: 0, or 1 if the books cannot be read; 130 after Ctrl-C.
     """
     config = invocation.config()
-    person = invocation.environment.find_caller().person
+    caller = invocation.environment.find_caller()
     if watched:
         watch_view(
-            lambda now: _watch(*_look(invocation, config, person, now), now, as_json=as_json),
+            lambda now: _watch(_look(invocation, config, caller, now)[0], now, as_json=as_json),
             interval,
             f"ds01ctl me on {platform.node()}",
         )
         return CONSISTENT
     now = Wall(time.time())
-    document, view = _look(invocation, config, person, now)
+    document, view = _look(invocation, config, caller, now)
     if as_json:
         show_json("me", document)
     else:
@@ -63,7 +62,7 @@ def me(invocation: Invocation, *, watched: bool, interval: float, as_json: bool)
     return ERROR if view.books_problem else CONSISTENT
 
 
-def _watch(document: PersonalDocument, _: StatusView, now: Wall, *, as_json: bool) -> WatchedView:
+def _watch(document: PersonalDocument, now: Wall, *, as_json: bool) -> WatchedView:
     # A look is no news: its moment and the ages are left out of what is compared.
     key = [getattr(document, name) for name in document.__struct_fields__ if name != "at"]
     if as_json:
@@ -72,11 +71,12 @@ def _watch(document: PersonalDocument, _: StatusView, now: Wall, *, as_json: boo
 
 
 def _look(
-    invocation: Invocation, config: Config, person: Person, now: Wall
+    invocation: Invocation, config: Config, caller: Caller, now: Wall
 ) -> tuple[PersonalDocument, StatusView]:
+    person = caller.person
     with invocation.environment.open_world(config) as world:
         view = collect_status(config, world, now)
-    quota, quota_problem = _read_quota(invocation, config, person)
+    quota, quota_problem = _read_quota(invocation, config, caller)
     notices, notices_problem = _read_notices(config.notify.folder, person.name)
     daemon = view.daemon
     own_slots = list_own_slots(person.name, view.slots)
@@ -97,22 +97,17 @@ def _look(
         ),
         notices=notices,
         free=group_free_slots([slot for slot in view.slots if is_free(slot)], quota),
-        problems=(*warnings, *_list_problems(quota_problem, notices_problem)),
+        problems=(*warnings, *filter(None, (quota_problem, notices_problem))),
     )
     return document, view
 
 
-def _list_problems(*problems: str) -> Iterator[str]:
-    yield from filter(None, problems)
-
-
 def _read_quota(
-    invocation: Invocation, config: Config, person: Person
+    invocation: Invocation, config: Config, caller: Caller
 ) -> tuple[QuotaDocument | None, str]:
-    caller = invocation.environment.find_caller()
     try:
         # The daemon sees root behind sudo, and would show root's.
-        wanted = person.name if caller.root else None
+        wanted = caller.person.name if caller.root else None
         return invocation.environment.read_quota(config, wanted), ""
     except (Ds01Error, OSError) as error:
         return None, f"the quota is not known: {error}"

@@ -77,7 +77,7 @@ def status_document(view: StatusView) -> dict[str, Document]:
                 "action": drift.action.value,
                 "verdict": drift.outcome.value,
                 "gate": None if drift.gate is None else drift.gate.value,
-                "reason": "; ".join(part for part in (drift.difference, drift.reason) if part),
+                "reason": drift.shown_reason,
                 "first_seen": display_time(drift.first_seen),
                 "until": display_time(drift.until),
             }

@@ -112,12 +112,11 @@ def slot_table(slots: Iterable[SlotStatus], now: Wall, *, wide: bool = False) ->
 
 
 def _holder_cells(slot: SlotStatus, holder: Holder | None, now: Wall) -> list[Cell]:
-    kind = slot.profile or slot.type.value
     if holder is None:
-        return [slot.id, kind, None, None, unbooked_cell(slot), None, slot.shown_foreign]
+        return [slot.id, slot.kind, None, None, unbooked_cell(slot), None, slot.shown_foreign]
     state = state_cell(holder.state, describe_idle(holder, now))
     shown: list[Cell] = [holder.container, holder.shown_user, state]
-    return [slot.id, kind, *shown, display_time(holder.until), slot.shown_foreign]
+    return [slot.id, slot.kind, *shown, display_time(holder.until), slot.shown_foreign]
 
 
 def _reading_cells(slot: SlotStatus, holder: Holder | None) -> list[Cell]:

@@ -102,7 +102,7 @@ def _slot_blocks(state: DashboardState, key: RowKey) -> Iterator[Block]:
 
 
 def _slot_facts(slot: SlotStatus, gpu: GpuStatus | None) -> Iterator[tuple[str, Cell]]:
-    yield "type", slot.profile or slot.type.value
+    yield "type", slot.kind
     yield "gpu", f"{gpu.index}, {gpu.name or 'name unknown'}" if gpu is not None else UNKNOWN
     if gpu is not None and gpu.health:
         yield "health", Toned(gpu.health, Tone.BAD)

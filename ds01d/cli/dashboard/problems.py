@@ -56,7 +56,7 @@ def list_problems(view: StatusView) -> tuple[Problem, ...]:
             standing=drift.outcome.value,
             container=drift.container or "",
             slot=drift.slot or "",
-            reason="; ".join(part for part in (drift.difference, drift.reason) if part),
+            reason=drift.shown_reason,
             rank=_DRIFTS[drift.outcome][0],
             tone=_DRIFTS[drift.outcome][1],
             first_seen=drift.first_seen,

@@ -186,7 +186,7 @@ def _ends_cell(row: SlotRow, now: Wall, width: int) -> Piece:
 
 
 def _type_text(row: SlotRow, _: Wall) -> str:
-    return row.slot.profile or row.slot.type.value
+    return row.slot.kind
 
 
 def _type_cell(row: SlotRow, now: Wall, width: int) -> Piece:

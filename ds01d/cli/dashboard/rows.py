@@ -119,7 +119,7 @@ def row_text(row: SlotRow) -> str:
     """What the filter looks at, in small letters: all that can be read in the row."""
     slot, holder = row.slot, row.holder
     # Only what can be read on the screen: a match that nobody sees looks like a mistake.
-    parts = [slot.id, slot.profile or slot.type.value, row.state, *slot.shown_foreign]
+    parts = [slot.id, slot.kind, row.state, *slot.shown_foreign]
     if holder is not None:
         parts += [holder.container, holder.shown_user or "unknown"]
         parts += [] if holder.idle_since is None else ["idle"]

@@ -137,7 +137,7 @@ def _slots_table(state: DashboardState) -> Table:
     """A row for each holder, and one for each slot that nobody holds."""
     rows: list[list[Cell]] = []
     for slot in state.status.slots:
-        first: list[Cell] = [slot.id, slot.profile or slot.type.value]
+        first: list[Cell] = [slot.id, slot.kind]
         last: list[Cell] = [
             Toned(slot.drifts, Tone.WARN) if slot.drifts else None,
             Toned(slot.shown_foreign, Tone.WARN) if slot.foreign else None,
