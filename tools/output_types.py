@@ -505,7 +505,6 @@ class DoctorForm(Form, kw_only=True):
     checks: tuple[CheckForm, ...]
 
 
-# Which documents each output may be, and which commands print it.
 # --- container-create, fleet ----------------------------------------------------------------------
 
 
@@ -624,6 +623,7 @@ class FleetWhereForm(FleetForm, kw_only=True):
     found: tuple[OccurrenceForm, ...]
 
 
+# Which documents each output may be, and which commands print it.
 FORMS: Mapping[Output, tuple[type[Struct], ...]] = {
     "allocate": (AllocateForm,),
     "catalogue-check": (CatalogueCheckForm,),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Final
+from typing import Final, Protocol
 
 from ds01d.decide.bookings import (
     Records,
@@ -31,7 +31,14 @@ _TOLERANCE: Final = Fraction(1, 10**9)
 _SLICES: Final = re.compile(r"([1-7])[gc]\b")
 
 
-def weigh_slot(slot: Slot, profile: str | None, unknown: Fraction = _WHOLE) -> Fraction:
+class TypedSlot(Protocol):
+    """A slot of the books, or of the status."""
+
+    @property
+    def type(self) -> SlotType: ...
+
+
+def weigh_slot(slot: TypedSlot, profile: str | None, unknown: Fraction = _WHOLE) -> Fraction:
     """The GPU-equivalents of a slot; `unknown`: of a MIG device without a valid profile."""
     if slot.type is not SlotType.MIG:
         return _WHOLE

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from ds01d.decide.short_names import split_name
-from ds01d.decide.user_quota import weigh_profile
+from ds01d.decide.user_quota import weigh_slot
 from ds01d.documents.quota import QuotaDocument
 from ds01d.documents.values import DisplayTime, DocumentPart, display_time
-from ds01d.model.books import SlotType
 from ds01d.model.drift import Finding
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.model.quota import QuotaUnit
@@ -165,9 +164,5 @@ def has_room(quota: QuotaDocument, slot: SlotStatus) -> bool:
         return True
     if quota.unit == QuotaUnit.SLOTS.value:
         return quota.left >= 1
-    size = Fraction(1)
-    if slot.type is SlotType.MIG:
-        # As in the allocator: a profile that cannot be read counts as a whole GPU.
-        size = weigh_profile(slot.profile) or size
     # What is left is rounded to four digits, a seventh is not.
-    return Fraction(quota.left) >= size - Fraction(1, 1000)
+    return Fraction(quota.left) >= weigh_slot(slot, slot.profile) - Fraction(1, 1000)

@@ -32,9 +32,7 @@ def status_document(
 def _slot_document(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
     whole = slot.mig_index is None
     # The utilisation of a whole GPU is not that of its MIG devices.
-    device = (
-        gpu if whole else None
-    )  # the use of a GPU as a whole is no evidence for its MIG devices
+    device = gpu if whole else None
     used = (device.memory_used or 0) // MIB if device is not None else 0
     total = (device.memory_total or 0) // MIB if device is not None else 0
     reserved = slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end)

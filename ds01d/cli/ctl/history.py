@@ -51,7 +51,7 @@ def history(
     rows = [*read_rows(invocation.environment.read_history(config))]
     if name is not None:
         uid = invocation.environment.find_caller().person.uid
-        rows = [*select_rows(rows, name, uid)]
+        rows = select_rows(rows, name, uid)
     matches = [row for row in rows if since is None or row.at >= since]
     newest = [*map(build_entry_document, matches[-limit:] if limit else matches)]
     if as_json:

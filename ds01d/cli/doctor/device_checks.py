@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -108,9 +108,11 @@ def _try_containers(
     """Each running container that holds what it requested. Raises `Ds01Error`."""
     decision = Reconciler(world, config).plan().decision
     index = decision.index
-    for name, verdict in decision.verdicts.items() if index is not None else ():
-        container = None if index is None else index.containers.get(name)
-        if index is None or container is None or container.started is None:
+    if index is None:
+        return
+    for name, verdict in decision.verdicts.items():
+        container = index.containers.get(name)
+        if container is None or container.started is None:
             continue
         minors = {*find_minors(container, verdict, index).values()}
         if not minors:
@@ -136,7 +138,7 @@ def _try_containers(
         )
 
 
-def _probe(client: HttpClient, container: Container, nodes: list[str]) -> list[str] | Unknown:
+def _probe(client: HttpClient, container: Container, nodes: list[str]) -> Collection[str] | Unknown:
     subject = f"/containers/{container.id}/json"
     try:
         pid = decode_answer(client.get(subject), _Inspected, subject).state.pid
@@ -144,5 +146,4 @@ def _probe(client: HttpClient, container: Container, nodes: list[str]) -> list[s
         return Unknown(source=Source.DOCKER, reason=str(error))
     if pid <= 0:
         return Unknown(source=Source.DOCKER, reason="it has no process any more")
-    denied = find_denied_nodes(container.id, pid, nodes)
-    return denied if isinstance(denied, Unknown) else list(denied)
+    return find_denied_nodes(container.id, pid, nodes)

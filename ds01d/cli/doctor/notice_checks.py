@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.adapters.notices.delivery_file import FOLDER, read_record
-from ds01d.cli.doctor.path_checks import effective_user
+from ds01d.cli.doctor.path_checks import effective_user, has_access
 from ds01d.cli.doctor.service_checks import run_tool
 from ds01d.cli.doctor.source_checks import Check, ok, warn
 from ds01d.config import Config, NotifyConfig
@@ -44,7 +44,7 @@ def _check_alerts(notify: NotifyConfig) -> Iterator[Check]:
     folder = notify.folder
     if folder is None:
         return
-    if os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+    if has_access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield ok("notices", f"{folder} is writable")
         return
     detail = f"{folder} is not writable for {effective_user()}; users get no notices"

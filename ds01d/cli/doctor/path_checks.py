@@ -31,7 +31,7 @@ def check_directories(config: Config) -> Iterator[Check]:
         if (
             status is None
             and path == config.daemon.state_dir
-            and _has_access(_nearest_parent(path), _CHANGE)
+            and has_access(_nearest_parent(path), _CHANGE)
         ):
             yield ok(name, f"{path} will be created by the first pass")
         elif status is None:
@@ -41,7 +41,7 @@ def check_directories(config: Config) -> Iterator[Check]:
             yield fail(
                 name, f"{path} is not a directory", "replace it, or correct the configuration"
             )
-        elif not _has_access(path, os.R_OK | _CHANGE):
+        elif not has_access(path, os.R_OK | _CHANGE):
             yield fail(
                 name, f"{path} is not writable for {user}", "run as root, or grant write permission"
             )
@@ -64,7 +64,7 @@ def _check_replaceable(state: Path) -> Iterator[Check]:
     folder = state.parent.stat()
     # In a sticky folder rename(2) is denied, so the file itself must be writable.
     sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
-    if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
+    if not has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
         detail = (
             f"{state}, {_describe_mode(state.stat())}:"
             f" {effective_user()} can neither write nor replace it"
@@ -119,7 +119,7 @@ def check_logs(config: Config) -> Iterator[Check]:
         if path is None:
             continue
         exists = _stat_path(path) is not None
-        if _has_access(path, os.W_OK) if exists else _has_access(path.parent, _CHANGE):
+        if has_access(path, os.W_OK) if exists else has_access(path.parent, _CHANGE):
             yield ok(name, f"{path} is writable")
         else:
             detail = f"{path} is not writable for {effective_user()}; repairs continue without it"
@@ -133,7 +133,8 @@ def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:
         return None
 
 
-def _has_access(path: Path, mode: int) -> bool:
+def has_access(path: Path, mode: int) -> bool:
+    """As access(2), for the effective user."""
     return os.access(path, mode, effective_ids=True)
 
 
