@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ds01d.cli.output.streams import is_screen
 from ds01d.text import format_span, make_printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _CLEAR_LINE: Final = "\r\x1b[K"
 @contextmanager
 def show_waiting(repeat_s: float = REPEAT_S) -> Iterator[Callable[[Waiting], None]]:
     """Gives what is to be called with each place; nothing of it is left on a terminal's line."""
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
+    on_terminal = is_screen(sys.stderr)
     progress = _WaitProgress(REDRAW_S if on_terminal else repeat_s, on_terminal=on_terminal)
     try:
         yield progress.show_place

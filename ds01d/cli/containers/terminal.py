@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
+from ds01d.cli.output.streams import write_all
 from ds01d.errors import Ds01Error, Interrupted
 from ds01d.model.session import TerminalSize
 
@@ -205,15 +206,7 @@ def copy_output(chunks: Iterable[bytes], *, has_frames: bool) -> None:
     frames = Demultiplexer()
     for data in chunks:
         for descriptor, part in frames.split_frames(data) if has_frames else ((1, data),):
-            _write_all(descriptor, part)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        # It may be non-blocking: another process that shares it may have made it so.
-        select.select((), (descriptor,), ())
-        with suppress(BlockingIOError):
-            data = data[os.write(descriptor, data) :]
+            write_all(descriptor, part)
 
 
 def _read_input() -> bytes:

@@ -23,7 +23,7 @@ from ds01d.cli.dashboard.view import (
     doubt_sentences,
 )
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.live_screen import is_screen
+from ds01d.cli.output.streams import is_screen
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
@@ -61,7 +61,7 @@ def main(invocation: Invocation, *, once: bool, interval: float, mouse: bool, as
     1 if the books cannot be read either.
     """
     config = invocation.config()
-    live = not (once or as_json) and sys.stdin.isatty() and is_screen()
+    live = not (once or as_json) and sys.stdin.isatty() and is_screen(sys.stdout)
     with (
         invocation.environment.open_world(config) as world,
         closing(Poller(config, world)) as poller,

@@ -17,16 +17,13 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, final
 
+from ds01d.cli.output.streams import write_all
+
 _ENTER: Final = "\x1b[?1049h\x1b[?25l"  # the alternate screen, without a cursor
 _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR = "\x1b[H", "\x1b[2J"
 _END_LINE, _END_SCREEN = "\x1b[K", "\x1b[J"
 _QUIT: Final = frozenset(b"qQ")
-
-
-def is_screen() -> bool:
-    """Whether stdout is a terminal that can be drawn on."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
 
 
 @final
@@ -116,9 +113,7 @@ class LiveScreen:
             termios.tcsetattr(self._input, termios.TCSADRAIN, self._modes)  # type: ignore[arg-type]
 
     def _write(self, text: str) -> None:
-        data = text.encode(sys.stdout.encoding, "backslashreplace")
-        while data:
-            data = data[os.write(self._output, data) :]
+        write_all(self._output, text.encode(sys.stdout.encoding, "backslashreplace"))
 
     def _note_resize(self, _: int, __: FrameType | None) -> None:
         # The pipe ends the waiting; a full one will do that anyway.

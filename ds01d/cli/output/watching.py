@@ -5,6 +5,7 @@ A program that reads gets a view whenever it has changed; a person the newest on
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import click
 
 from ds01d.cli.output.blocks import Block, Sentence, Tone
 from ds01d.cli.output.display import format_blocks
-from ds01d.cli.output.live_screen import LiveScreen, is_screen, wait_for_reader
+from ds01d.cli.output.live_screen import LiveScreen, wait_for_reader
+from ds01d.cli.output.streams import is_screen
 from ds01d.documents.values import DisplayTime
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
@@ -41,7 +43,7 @@ def watch_view(take_view: TakeView, interval_s: float, title: str) -> None:
     `title`: what is shown, for the first line of a screen.
     """
     first = take_view(Wall(time.time()))
-    if first.lines is None and is_screen():
+    if first.lines is None and is_screen(sys.stdout):
         _draw_views(first, take_view, interval_s, title)
     else:
         _print_views(first, take_view, interval_s)
