@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ds01d.decide.short_names import PLAIN_NAME, SEPARATOR, find_by_short_name, split_name
+from ds01d.decide.short_names import (
+    PLAIN_NAME,
+    SEPARATOR,
+    find_by_short_name,
+    join_name,
+    split_name,
+)
 from ds01d.errors import Refused
 from ds01d.model.containers import Container
 from ds01d.model.creation import Caller
@@ -23,14 +29,14 @@ def full_name(text: str, caller: Caller) -> ContainerName:
                 f"invalid container name {text[:120]!a}: expected at most 100 letters, digits, '-',"
                 " '_' and '.', beginning with a letter or a digit"
             )
-        return ContainerName(f"{text}{SEPARATOR}{caller.person.uid}")
+        return join_name(text, caller.person.uid)
     if SEPARATOR in short:
         raise Refused(f"invalid container name {text[:120]!a}: it has {SEPARATOR!r} twice")
     if uid != caller.person.uid and not caller.root:
         raise Refused(
             f'container "{text}" belongs to uid {uid}: only that user and root may change it'
         )
-    return ContainerName(f"{short}{SEPARATOR}{uid}")
+    return join_name(short, uid)
 
 
 def resolve_name(

@@ -23,6 +23,11 @@ def split_name(name: ContainerName) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (name, None)
 
 
+def join_name(short: str, uid: int) -> ContainerName:
+    """The container name of which `split_name` gives these."""
+    return ContainerName(f"{short}{SEPARATOR}{uid}")
+
+
 def find_by_name(
     text: str, names: Collection[ContainerName], uid: int | None = None
 ) -> ContainerName | None:

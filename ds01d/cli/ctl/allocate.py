@@ -14,7 +14,7 @@ from ds01d.cli.base.fleet_options import HostOptions, host_options
 from ds01d.cli.base.waiting import show_waiting
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.decide.short_names import SEPARATOR, split_name
+from ds01d.decide.short_names import join_name, split_name
 from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
@@ -173,8 +173,8 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
         answer = allocator.release(name, booking)
         # Decision 268: a change resolves one's own short name, and nobody else's.
         if name is not None and isinstance(answer, NotAllocated) and split_name(name)[1] is None:
-            own_name = f"{name}{SEPARATOR}{invocation.environment.find_caller().person.uid}"
-            own_answer = allocator.release(ContainerName(own_name))
+            own_name = join_name(name, invocation.environment.find_caller().person.uid)
+            own_answer = allocator.release(own_name)
             answer = own_answer if isinstance(own_answer, Released) else answer
     _print_warnings(answer.warnings)
     if as_json:
