@@ -259,6 +259,7 @@ def test_writers_that_break_the_file_between_them_find_it_mended(
     Whatever is rebuilt was broken for the settle time, and is kept.
     """
     host = fight.host
+    fight.turn()  # nothing is rebuilt of a file that was never seen whole
     with unlocked_writers(6, host.state, host.metadata, tmp_path / "w", size=0, pause_s=0.01):
         fight.go_on(lambda: len(notes_in(tmp_path / "w")) > WRITES)
     fight.settled()

@@ -164,6 +164,9 @@ class StateFile:
 
     def _read_last_good(self) -> bytes | None:
         data = read_bytes(self._last_good_path, LIMIT)
+        # Where no other process has saved one meanwhile, what this one wrote since is newer.
+        if self._good is not None and (isinstance(data, NotRead) or data == self._saved):
+            return self._good
         with suppress(Malformed):
             if not isinstance(data, NotRead):
                 parse_state(data, str(self._last_good_path))

@@ -347,6 +347,31 @@ def test_a_copy_of_what_was_written_is_kept_afterwards(lib: Lib) -> None:
     assert (lib.keep / "gpu-state.last-good.json").read_bytes() == lib.path.read_bytes()
 
 
+def test_a_change_that_no_pass_has_saved_yet_is_not_lost(lib: Lib) -> None:
+    state = lib.read()
+    lib.book.save_last_good()
+    lib.write(booked(state, "new._.1001"))
+    lib.path.write_bytes(b"{")
+    broken = lib.book.read()
+    assert isinstance(broken, Unreadable)
+    assert broken.last_good is not None
+    assert broken.last_good.find_slots(ContainerName("new._.1001")) == (FIRST,)
+
+
+def test_a_copy_that_another_process_has_saved_since_is_newer(lib: Lib) -> None:
+    state = lib.read()
+    lib.book.save_last_good()
+    other = StateFile(lib.path, lib.keep, 0.2)
+    with other.lock():
+        other.write(booked(state, "new._.1001"), onto=state.digest)
+    other.save_last_good()
+    lib.path.write_bytes(b"{")
+    broken = lib.book.read()
+    assert isinstance(broken, Unreadable)
+    assert broken.last_good is not None
+    assert broken.last_good.find_slots(ContainerName("new._.1001")) == (FIRST,)
+
+
 def test_a_broken_copy_is_no_copy(lib: Lib) -> None:
     lib.keep.mkdir()
     (lib.keep / "gpu-state.last-good.json").write_bytes(b"{")
