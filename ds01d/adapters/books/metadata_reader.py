@@ -223,7 +223,7 @@ class MetadataReader:
         finally:
             os.close(descriptor)
         return NotRead(
-            obstacle=ReadFailure.FAILED, reason=f"{path} keeps changing while it is read"
+            obstacle=ReadFailure.CHANGING, reason=f"{path} keeps changing while it is read"
         )
 
     def _is_recent(self, folder: int, name: ContainerName) -> bool:

@@ -36,6 +36,7 @@ class ReadFailure(Word):
     NOT_A_FILE = "not-a-file"  # a symbolic link, directory, FIFO, socket or device
     FORBIDDEN = "forbidden"
     TOO_LARGE = "too-large"
+    CHANGING = "changing"  # at each look
     FAILED = "failed"
 
 

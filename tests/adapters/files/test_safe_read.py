@@ -18,6 +18,7 @@ from ds01d.adapters.files.safe_read import (
     read_bytes,
     read_unchanged,
 )
+from ds01d.errors import BooksChanged, WriteFailed
 from tests.support.scripts import LEASES, output, start
 
 
@@ -145,3 +146,12 @@ def test_a_stamp_of_a_clock_that_was_set_back_is_not_taken_for_a_write_just_now(
     assert not Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now - hour).is_racy()
     assert Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now).is_racy()
     assert Signature(inode=1, size=1, modified_ns=now + hour, changed_ns=now).is_racy()
+
+
+@pytest.mark.parametrize("obstacle", ReadFailure)
+def test_only_what_failed_by_itself_was_changed_by_nobody(obstacle: ReadFailure) -> None:
+    """Else who writes decides again, by what is there now."""
+    error = NotRead(obstacle=obstacle, reason="why").make_write_error()
+    assert isinstance(error, WriteFailed) is (obstacle is ReadFailure.FAILED)
+    assert isinstance(error, BooksChanged) is (obstacle is not ReadFailure.FAILED)
+    assert str(error) == "why"
