@@ -49,11 +49,16 @@ class FleetEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEntries:
-    """All entries of a user, read at once. `fence`: when the last one was reserved; 0: never."""
+    """All entries of a user, read at once. `fence`: when the last one was reserved; 0: never.
+
+    `malformed`: keys of theirs whose values make no sense, with why. While there are some, nobody
+    knows how much the user has.
+    """
 
     user: UserName
     entries: tuple[FleetEntry, ...]
     fence: Revision
+    malformed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,8 @@ class NameEntry:
 class NodeIdentity:
     """A host that takes part. `incarnation`: one more with each start of its ds01d.
 
-    Two hosts that count up the same one are copies of each other.
+    Two hosts that count up the same one are copies of each other; `nonce`, which is made up for
+    each incarnation and kept before it is written, tells them apart from one whose answer was lost.
     """
 
     node: NodeId
@@ -81,6 +87,7 @@ class NodeIdentity:
     version: str
     protocols: tuple[int, ...]
     limits_digest: str = ""
+    nonce: str = ""
     extra: Extra = field(default_factory=dict)
 
 
@@ -108,7 +115,7 @@ class ConflictKind(Word):
     NAME = "name"
     """The container's name is taken."""
     INCARNATION = "incarnation"
-    """The host's identity was changed by somebody else."""
+    """The host's identity was changed by somebody else: it was forgotten, cloned or restored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

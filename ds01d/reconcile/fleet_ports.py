@@ -7,12 +7,14 @@ of the books, and never in the worker's thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from ds01d.model.fleet_books import (
     Absent,
     Changed,
     Conflict,
+    EntryChange,
     FleetContents,
     FleetEntry,
     NodeId,
@@ -24,7 +26,17 @@ from ds01d.model.primitives import Unknown, UserName
 
 
 class FleetBook(Protocol):
-    """The store's keys, for one host: it changes its own entries and nobody else's."""
+    """The store's keys, for one host: it changes its own entries and nobody else's.
+
+    Once the host's identity was taken, each change of an entry is made only if nobody else changed
+    that identity since; else it is `Conflict` with `ConflictKind.INCARNATION`.
+    """
+
+    def expect_store(self, cluster: str, revision: Revision) -> None:
+        """From now on entries are read and changed in this cluster only, at `revision` or later.
+
+        A store that was restored from a backup, or is another one, gives `Unknown` meanwhile.
+        """
 
     def read_user(self, user: UserName) -> UserEntries | Unknown:
         """What a user has on all hosts, linearizable: a member that lags behind is not asked."""
@@ -39,11 +51,18 @@ class FleetBook(Protocol):
         another booking's; the entry is put all the same, without the name.
         """
 
-    def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Unknown:
-        """Make the entry of this booking what `entry` says; another booking's stays as it is."""
+    def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+        """Make the entry of this booking what `entry` says; another booking's stays as it is.
 
-    def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Unknown:
-        """Delete the entry of this booking, and the name if it is this booking's."""
+        The fence is bumped where the entry grows.
+        """
+
+    def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+        """Delete the entry of this booking, and the name if it is this booking's.
+
+        Where there is none, the fence is bumped: a reservation that is still under way, in a member
+        that was frozen, comes too late then.
+        """
 
     def read_contents(self) -> FleetContents | Unknown:
         """Everything, at one revision."""
@@ -51,7 +70,10 @@ class FleetBook(Protocol):
     def take_identity(
         self, identity: NodeIdentity, expected: int | None
     ) -> Changed | Conflict | Unknown:
-        """Write this host's identity if its incarnation there is `expected` (None: absent)."""
+        """Write this host's identity if its incarnation there is `expected` (None: absent).
+
+        `Changed` also where it is there already, with the same incarnation and nonce.
+        """
 
     def keep_alive(self, seconds: int) -> Unknown | None:
         """Show that this host is there, by a lease of so many seconds."""
@@ -60,4 +82,14 @@ class FleetBook(Protocol):
         """Replace what this host has to show."""
 
     def forget_node(self, node: NodeId) -> Changed | Unknown:
-        """Delete everything of another host: only an admin asks for that."""
+        """Delete everything of another host: only an admin asks for that.
+
+        The identity goes first, so that a host that lives after all is fenced. After `Unknown` part
+        of it may be left: ask again.
+        """
+
+    def watch_entries(self, after: Revision) -> Iterator[EntryChange | Unknown]:
+        """What happens to entries and names after a revision, until the watch breaks.
+
+        The last value is `Unknown`, and says why; what was missed then has to be read.
+        """
