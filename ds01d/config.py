@@ -194,13 +194,15 @@ class WebConfig(ConfigTable, frozen=True):
 
 
 class FleetConfig(ConfigTable, frozen=True):
-    """[fleet]: the hosts that commands ask over ssh; off unless one of them is set.
-
-    Names as ssh knows them, in `hosts` and, one a line, in the file `hosts_file`.
-    """
+    """[fleet]: the hosts that commands ask over ssh, and the store (`etcd`) that all share."""
 
     hosts: tuple[str, ...] = ()
     hosts_file: str = ""
+    etcd: tuple[str, ...] = ()
+    when_away: Literal["local", "refuse"] = "local"
+    name: str = ""
+    certificates: str = ""
+    user: str = ""
 
 
 class Config(ConfigTable, frozen=True):

@@ -133,6 +133,9 @@ def _find_bad_hosts(fleet: FleetConfig) -> Iterator[tuple[str, str]]:
         yield "fleet.hosts", "a host is listed twice: list each once"
     if problem := _find_problem(fleet.hosts_file, config_text.parse_path):
         yield "fleet.hosts_file", problem
+    yield from fleet_settings.find_store_problems(
+        fleet.etcd, name=fleet.name, certificates=fleet.certificates, user=fleet.user
+    )
 
 
 def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
@@ -211,6 +214,8 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         " without a password and without TLS (docs/web.md)": _is_remote(config.web),
         "notify.webhook: such an address is a password, and every user may read this file: write"
         " the path of a file with the address": is_exposed,
+        "fleet.etcd: http:// to other hosts: others on the way can read and change what is"
+        " reserved (docs/fleet.md)": fleet_settings.is_unprotected(config.fleet.etcd),
         f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),
     }
     return tuple(text for text, risky in texts.items() if risky)

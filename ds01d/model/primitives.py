@@ -40,6 +40,11 @@ class Source(Word):
     METADATA = "metadata"
     OPERATIONS = "operations"
     LIMITS = "limits"
+    FLEET = "fleet"
+
+
+LOCAL_SOURCES = tuple(source for source in Source if source is not Source.FLEET)
+"""What every host has; the store of a fleet is asked only where one is configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ _OF_SOURCES: Mapping[Source, Message] = {
     Source.METADATA: Message("6f072e7120034790b33c602ba3fcf576", _W),
     Source.OPERATIONS: Message("ed59e76a35804ca5ad9bf1c8634e9ffa", _W),
     Source.LIMITS: Message("ca72bb1496e146f9a8c1f659035fab4b", _W),
+    Source.FLEET: Message("221c837cb3b643afb93ac43e533b99f4", _W),
 }
 
 _OF_KINDS: Mapping[Kind, Message] = {

@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.notice import DeliveryTarget
-from ds01d.model.primitives import Source
+from ds01d.model.primitives import LOCAL_SOURCES
 from ds01d.reporting.metric_values import DeliveryResult, Frozen, Result, Scope
 
 PREFIX: Final = "ds01d"
@@ -131,11 +131,14 @@ class MetricFamilies:
         self._observe = self._create_gauge(
             "observe_only", "1 in mode observe: nothing is repaired."
         )
-        self._up = self._create_gauge("source_up", "1 while the source answers.", source=Source)
+        # The store of a fleet gets its series with its first answer: off, there is none.
+        self._up = self._create_gauge(
+            "source_up", "1 while the source answers.", source=LOCAL_SOURCES
+        )
         self._success = self._create_gauge(
             "source_last_success_timestamp_seconds",
             "When the source last answered; 0 if it never did.",
-            source=Source,
+            source=LOCAL_SOURCES,
         )
         self._slots = self._create_gauge(
             "slots",

@@ -15,7 +15,14 @@ from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.notice import DeliveryRecord, DeliveryTarget
-from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
+from ds01d.model.primitives import (
+    LOCAL_SOURCES,
+    ContainerName,
+    SlotId,
+    Source,
+    UserName,
+    Wall,
+)
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics import Metrics
 from ds01d.reporting.status import Holder, SlotStatus, Status
@@ -64,7 +71,7 @@ def test_every_series_is_there_from_the_start_at_zero() -> None:
         *product(["ds01d_drifts_settled_total"], Kind, ["done", "failed"]),
         *product(["ds01d_findings"], FindingKind),
         *product(["ds01d_drifts_held"], WaitReason),
-        *product(["ds01d_source_up"], Source),
+        *product(["ds01d_source_up"], LOCAL_SOURCES),
         *product(["ds01d_reconcile_total"], Scope, Result),
         *product(["ds01d_actions_total"], set(Action) - {Action.NOTHING}, ["done", "failed"]),
     }
