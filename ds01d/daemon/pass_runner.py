@@ -13,7 +13,7 @@ from typing import Final
 
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Work
 from ds01d.daemon.pass_metrics import PassMetrics
-from ds01d.daemon.publisher import PUBLISH_EVERY_S, StatusPublisher
+from ds01d.daemon.publisher import StatusPublisher
 from ds01d.daemon.report_log import ReportLogger
 from ds01d.daemon.session import Session
 from ds01d.daemon.systemd import Supervisor
@@ -22,7 +22,6 @@ from ds01d.errors import Ds01Error, WriteFailed
 from ds01d.model.primitives import Boot
 from ds01d.reconcile.report import Report
 
-_PUBLISH: Final = "publish"
 _DUE: Final = "due"
 
 
@@ -93,13 +92,10 @@ class PassRunner:
         session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)
+        # Else at the end of a turn, after the calls that wait: of a thousand containers the status
+        # takes as long as two bookings.
         if report.is_sweep:
             self.publish_status(session, sweep=True)
-        # Else at the end of the turn, after the calls that wait: of a thousand containers the
-        # status takes as long as two bookings.
-        elif not self.publisher.may_publish():
-            # Without a name: it only ends the wait, and the turn of the loop publishes.
-            self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
         # After all that somebody may wait for.
         self._try_optional(session, partial(session.record_pass, report))
         self._try_optional(session, session.persist_if_due)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -28,12 +29,12 @@ class StatusPublisher:
     def __init__(self, timers: Timers, metrics: PassMetrics) -> None:
         self._timers, self._metrics = timers, metrics
         self._log = structlog.get_logger()
-        self._published_at = 0.0
+        self._published_at = -math.inf
         self.is_ready = False
 
-    def may_publish(self) -> bool:
-        """Outside of sweeps the status is published once a second at most."""
-        return time.monotonic() - self._published_at >= PUBLISH_EVERY_S
+    def wait_s(self) -> float:
+        """Seconds until the status may be published: outside of sweeps once a second at most."""
+        return max(0.0, self._published_at + PUBLISH_EVERY_S - time.monotonic())
 
     def build_status(self, session: Session) -> Status:
         now = session.parts.world.clock.now()

@@ -170,7 +170,6 @@ class Session:
         parts = (
             self.sample_prefetch,
             self.events,
-            self.books_watch,
             self.process_watch,
             self.bookings,
             self.reconciles,

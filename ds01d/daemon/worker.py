@@ -5,6 +5,7 @@ Decides when, never what. It reads `stop`, `reload` and `dump` as flags, between
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Final
@@ -160,7 +161,7 @@ class Worker:
         session.sample_prefetch.start_if_due()
         self._mark_changed_bookings(session)
         self._mark_ended_reservations(session)
-        wait_s = min(self._timers.wait_s(), session.wait_s())
+        wait_s = min(self._timers.wait_s(), session.wait_s(), self._find_status_wait(session))
         is_called = session.is_ready and self._service is not None and self._service.has_requests
         # A call that waits already must not wait for the next deadline as well.
         work = self._dirty.take(0.0 if is_called else wait_s)
@@ -183,7 +184,7 @@ class Worker:
         if self._dump_requested.is_set():
             self._dump_requested.clear()
             self._dump_status(session)
-        if session.status_builder.has_changes and self._publisher.may_publish():
+        if session.status_builder.has_changes and not self._publisher.wait_s():
             self._passes.publish_status(session, sweep=False)
         session.status_calls.send_if_due()
 
@@ -204,6 +205,13 @@ class Worker:
             self._dirty.mark(names)
         if session.operations.take_changes() or not session.reconciles.wait_s():
             self._dirty.mark(EVERYTHING)
+
+    def _find_status_wait(self, session: Session) -> float:
+        """Seconds until the status may be published, or until the books are compared with it."""
+        # Decision 335: nothing is compared until then, so a look that is due ends no wait.
+        if session.status_builder.has_changes:
+            return self._publisher.wait_s()
+        return session.books_watch.wait_s() if self._publisher.is_ready else math.inf
 
     def _mark_changed_bookings(self, session: Session) -> None:
         """Mark the containers that another writer has booked or released since the last look."""
