@@ -7,7 +7,7 @@
 # Whether systemd uses another unit file than the one on disk, or one that was removed.
 needs_reload() {
     systemctl show --property NeedDaemonReload --value ds01d.service ds01d-notify.service \
-        ds01d-notify-network.service ds01d-web.service | grep -qx yes
+        ds01d-notify-network.service ds01d-web.service ds01d-hosts.service | grep -qx yes
 }
 
 # reload_systemd COMMAND: reload systemd, or print why not and the command to run later.
@@ -69,8 +69,10 @@ start_ds01d() {
     # Drop systemctl's warning about a changed unit file: it recommends the reload that must not happen.
     deb-systemd-invoke start ds01d.socket ds01d.service ds01d-notify.service \
         ds01d-notify-network.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
-    # The web page is off unless an administrator has enabled it.
-    if systemctl --quiet is-enabled ds01d-web.service 2>/dev/null; then
-        deb-systemd-invoke start ds01d-web.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
-    fi
+    # The web page, and what asks other hosts for it, are off unless an administrator has enabled them.
+    for unit in ds01d-hosts.service ds01d-web.service; do
+        if systemctl --quiet is-enabled "$unit" 2>/dev/null; then
+            deb-systemd-invoke start "$unit" 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
+        fi
+    done
 }

@@ -198,6 +198,7 @@ class FleetConfig(ConfigTable, frozen=True):
 
     hosts: tuple[str, ...] = ()
     hosts_file: str = ""
+    view_file: Path = Path("/run/ds01d-hosts/hosts.json")
     etcd: tuple[str, ...] = ()
     when_away: Literal["local", "refuse"] = "local"
     name: str = ""

@@ -149,6 +149,7 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "daemon.state_dir": config.daemon.state_dir,
         "notify.state_dir": config.notify.state_dir,
         "containers.frameworks": config.containers.frameworks,
+        "fleet.view_file": config.fleet.view_file,
     }
     optional = {
         "service.socket": config.service.socket,

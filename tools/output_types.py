@@ -592,6 +592,9 @@ class FleetHostForm(Form, kw_only=True):
 
 
 class FleetStatusForm(FleetForm, kw_only=True):
+    """`at`: when the ages were as they are here."""
+
+    at: DisplayTime
     hosts: tuple[FleetHostForm, ...]
 
 

@@ -7,12 +7,13 @@ by that host's own clock and that its ds01d itself does not doubt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ds01d.decide.short_names import split_name
 from ds01d.model.fleet import (
     FleetHost,
+    FleetView,
     HostAnswer,
     HostFailure,
     HostName,
@@ -25,6 +26,8 @@ from ds01d.text import format_span
 
 AHEAD_S: Final = 60.0
 """So far in the future a status may be: a clock that was set while it was written."""
+VIEW_SLACK_S: Final = 15.0
+"""How much later than twice its time a view may come: all hosts have 5 s, a busy one a few more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,52 @@ def find_doubt(answer: HostAnswer | HostFailure, times: StatusTimes) -> str:
     if answer.clock > due + times.slack_s:
         return f"ds01d there published its last status {format_span(age_s)} ago"
     return status.doubt
+
+
+def find_view_end(view: FleetView) -> Wall:
+    """When a view no longer counts: two looks were due by then, and the hosts' time to answer."""
+    return Wall(view.viewed_at + 2 * view.every_s + VIEW_SLACK_S)
+
+
+def age_view(view: FleetView, names: Sequence[HostName], now: Wall) -> list[FleetHost]:
+    """The hosts `names` as they are by the view of another process. `now`: by this host's clock.
+
+    Where that process has stopped all of them are unknown, since when it looked last.
+    """
+    hosts = {host.name: host for host in view.hosts}
+    reason = _find_view_doubt(view, now)
+    elapsed_s = max(0.0, now - view.viewed_at)
+    return [_age_host(hosts.get(name), name, view, elapsed_s, reason) for name in names]
+
+
+def list_unknown(names: Sequence[HostName], reason: str) -> list[FleetHost]:
+    """Hosts of which nothing is known, and why."""
+    return [
+        FleetHost(name=name, state=HostState.UNKNOWN, status=None, reason=reason) for name in names
+    ]
+
+
+def _find_view_doubt(view: FleetView, now: Wall) -> str:
+    if view.viewed_at - now > AHEAD_S:
+        return f"the hosts were asked {format_span(view.viewed_at - now)} in the future"
+    if now > find_view_end(view):
+        return f"not asked for {format_span(now - view.viewed_at)}"
+    return ""
+
+
+def _age_host(
+    host: FleetHost | None, name: HostName, view: FleetView, elapsed_s: float, doubt: str
+) -> FleetHost:
+    if host is None:
+        (host,) = list_unknown([name], doubt or "not asked yet")
+        return replace(host, unknown_since=view.viewed_at)
+    age_s = None if host.age_s is None else host.age_s + elapsed_s
+    if not doubt or host.state is HostState.UNKNOWN:
+        return replace(host, age_s=age_s)
+    # Its slots become its last word: nobody knows whether they are still so.
+    return replace(
+        host, age_s=age_s, state=HostState.UNKNOWN, reason=doubt, unknown_since=view.viewed_at
+    )
 
 
 def update_last_word(host: FleetHost) -> LastWord:

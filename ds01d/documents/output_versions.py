@@ -41,7 +41,7 @@ VERSIONS: Final[dict[Output, str]] = {
     "doctor": "1.0",
     "explain": "1.0",
     "fleet-free": "1.0",
-    "fleet-status": "1.0",
+    "fleet-status": "1.1",
     "fleet-where": "1.0",
     "history": "1.0",
     "log": "1.0",

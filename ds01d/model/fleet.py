@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NewType
 
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName, Wall, Word
 
 HostName = NewType("HostName", str)
+HOSTS_UNIT: Final = "ds01d-hosts.service"
+"""Asks all hosts for processes that cannot (`FleetView`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,18 @@ class FleetHost:
     def free(self) -> Sequence[FleetSlot]:
         """The slots that are known to be free."""
         return [slot for slot in self.slots if slot.is_free]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """All hosts as one process saw them at `viewed_at`, which it does every `every_s` seconds.
+
+    For processes that cannot ask hosts themselves. Both times are of this host's clock.
+    """
+
+    viewed_at: Wall
+    every_s: float
+    hosts: tuple[FleetHost, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

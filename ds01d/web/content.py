@@ -24,6 +24,8 @@ _STATUS_LASTS_S: Final = 60.0
 _ACTIVITY_S: Final = 5.0
 _WEEK_S: Final = 600.0
 _FAILURE_S: Final = 15.0
+# It is written every 30 s, and its version says so.
+_FLEET_LASTS_S: Final = 60.0
 
 Section = Mapping[str, Any]
 ReadSection = Callable[[], Section]
@@ -76,7 +78,11 @@ class CachedSection:
 
 
 class PageContent:
-    """The bodies of /status.json and /page.json. `hides_users`: without what names a user."""
+    """The bodies of /status.json and /page.json.
+
+    `read_fleet`: of all hosts, None where there is only this one. `hides_users`: without what names
+    a user.
+    """
 
     def __init__(
         self,
@@ -85,6 +91,8 @@ class PageContent:
         find_status_version: Callable[[], Hashable],
         read_activity: ReadSection,
         read_week: ReadSection,
+        read_fleet: ReadSection | None = None,
+        find_fleet_version: Callable[[], Hashable] = lambda: None,
         hides_users: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,6 +110,14 @@ class PageContent:
             ),
             "week": CachedSection(read_week, pause_s=_WEEK_S, lasts_s=_WEEK_S, clock=clock),
         }
+        if read_fleet is not None:
+            self._sections["fleet"] = CachedSection(
+                read_fleet,
+                pause_s=_STATUS_S,
+                lasts_s=_FLEET_LASTS_S,
+                find_version=find_fleet_version,
+                clock=clock,
+            )
         self._encoded: dict[str, tuple[tuple[Section, ...], Body]] = {}
 
     def find_status(self) -> Body:

@@ -36,7 +36,8 @@ function drawHealth() {
     const status = data.status || {};
     alarms.push(...problems(status));
     const daemon = status.daemon || {};
-    const notes = [...(daemon.degraded || []), ...(daemon.warnings || []).map((warning) => warning.reason)];
+    const notes = [...(daemon.degraded || []), ...(daemon.warnings || []).map((warning) => warning.reason),
+      ...fleetNotes(data.fleet)];
     const drifts = status.open_drifts || [];
     const isBad = alarms.length || drifts.some((drift) => drift.verdict === "failed");
     const tone = isBad ? "bad" : notes.length || drifts.length ? "warn" : "good";
@@ -59,7 +60,8 @@ function drawHealth() {
 function draw() {
   const status = data.status || {};
   const activity = data.activity || {};
-  drawSummary(status, activity);
+  drawSummary(status, activity, data.fleet);
+  drawFleet(data.fleet);
   drawSlots(status);
   drawEnds(status);
   drawActivity(activity);
@@ -106,7 +108,11 @@ async function run() {
 }
 
 byId("place").textContent = location.host;
-byId("filter").addEventListener("input", () => data && drawSlots(data.status || {}));
+byId("filter").addEventListener("input", () => {
+  if (!data) return;
+  drawFleet(data.fleet);
+  drawSlots(data.status || {});
+});
 setInterval(() => {
   for (const element of document.querySelectorAll("time")) tick(element);
   drawHealth();

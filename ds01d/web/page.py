@@ -17,7 +17,7 @@ from ds01d.web.bodies import HTML, Body
 
 _STYLE: Final = "/*STYLE*/"
 _SCRIPT: Final = "/*SCRIPT*/"
-_SCRIPTS: Final = ("page_elements.js", "page_sections.js", "page.js")
+_SCRIPTS: Final = ("page_elements.js", "page_sections.js", "page_fleet.js", "page.js")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

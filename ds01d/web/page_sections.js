@@ -57,8 +57,10 @@ function gpuCaption(gpu, index) {
   return parts;
 }
 
+const filterText = () => byId("filter").value.trim().toLowerCase();
+
 function drawSlots(status) {
-  const filter = byId("filter").value.trim().toLowerCase();
+  const filter = filterText();
   const gpus = new Map((status.gpus || []).map((gpu) => [String(gpu.index), gpu]));
   const groups = new Map();
   for (const index of gpus.keys()) groups.set(index, []);
@@ -189,7 +191,7 @@ function drawSources(status) {
   byId("sources").replaceChildren(...parts);
 }
 
-function drawSummary(status, activity) {
+function drawSummary(status, activity, fleet) {
   const slots = status.slots || [];
   const free = slots.filter((slot) => !slot.holders.length && !(slot.foreign || []).length).length;
   const open = (status.open_drifts || []).length;
@@ -197,6 +199,9 @@ function drawSummary(status, activity) {
   const tiles = [["Slots", slots.length, "slots"], ["Free", free, "slots"], ["In use", slots.length - free, "slots"],
     ["Waiting", activity.waiting ? activity.waiting.length : "?", "waiting"], ["Drifts", open, "drifts"],
     ["Findings", findings, "findings"]];
+  if (fleet && fleet.total) {
+    tiles.unshift(["Hosts", hostCount(fleet), "fleet"], ["Free on all", fleet.total.free, "fleet"]);
+  }
   byId("summary").replaceChildren(...tiles.map(([label, value, section]) =>
     make("div", {}, make("dt", {}, make("a", { href: `#h-${section}` }, label)), make("dd", {}, value))));
 }

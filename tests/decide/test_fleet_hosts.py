@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from ds01d.decide.fleet_hosts import (
     AHEAD_S,
+    VIEW_SLACK_S,
     StatusTimes,
+    age_view,
     find_doubt,
     find_occurrences,
     judge_host,
@@ -19,6 +21,7 @@ from ds01d.decide.fleet_hosts import (
 from ds01d.model.fleet import (
     FleetHolder,
     FleetSlot,
+    FleetView,
     HostAnswer,
     HostFailure,
     HostName,
@@ -164,3 +167,51 @@ def test_where_somebody_is_also_by_a_last_word(
         host = judge_host(NAME, failure, update_last_word(host), TIMES, Wall(2000))
     found = find_occurrences([host], subject)
     assert [(place.slot.id, place.container) for place in found] == places
+
+
+def make_view(at: float = 1000.0, every_s: float = 30.0) -> FleetView:
+    known = judge_host(
+        NAME, HostAnswer(status=make_status(990), clock=Wall(1000)), NOTHING, TIMES, Wall(at)
+    )
+    failed = HostFailure(reason="refused")
+    dead = judge_host(HostName("gpu02"), failed, update_last_word(known), TIMES, Wall(at - 500))
+    return FleetView(viewed_at=Wall(at), every_s=every_s, hosts=(known, dead))
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        (1000, ""),
+        (1075, ""),
+        (1076, "not asked for 1 m 16 s"),
+        (1000 - AHEAD_S, ""),
+        (1000 - AHEAD_S - 1, "in the future"),
+    ],
+)
+def test_a_view_counts_while_the_next_one_is_not_overdue(now: float, reason: str) -> None:
+    view = make_view()
+    known, dead, new = age_view(view, [NAME, HostName("gpu02"), HostName("gpu09")], Wall(now))
+    assert (known.state is HostState.OK) == (not reason)
+    assert reason in known.reason
+    assert known.age_s == 10 + max(0, now - 1000)
+    assert known.status == view.hosts[0].status
+    if reason:
+        assert (known.free, known.unknown_since) == ([], Wall(1000))
+    # Who was unknown then is so since then, for the reason of then.
+    assert (dead.state, dead.reason) == (HostState.UNKNOWN, "refused")
+    assert dead.unknown_since == Wall(500)
+    assert (new.state, new.status, new.free) == (HostState.UNKNOWN, None, [])
+    assert new.reason == (known.reason or "not asked yet")
+
+
+@given(at=walls, every_s=st.floats(0.1, 3600), now=walls)
+def test_no_slot_of_an_old_view_is_free(at: float, every_s: float, now: float) -> None:
+    hosts = age_view(make_view(at, every_s), [NAME, HostName("gpu02")], Wall(now))
+    assert [host.name for host in hosts] == ["gpu01", "gpu02"]
+    for host in hosts:
+        if host.free:
+            assert at - AHEAD_S <= now <= at + 2 * every_s + VIEW_SLACK_S
+        else:
+            assert host.state is HostState.UNKNOWN
+            assert host.reason
+            assert host.unknown_since is not None

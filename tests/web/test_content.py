@@ -151,6 +151,50 @@ def test_hiding_leaves_what_is_about_slots() -> None:
     assert shown["open_drifts"][0]["kind"] == "stale-allocation"
 
 
+FLEET_TIME = "2026-11-30T02:00:00+00:00"
+
+
+def make_fleet() -> dict[str, Any]:
+    holder = {"container": f"{LOGIN}-train._.1001", "user": LOGIN, "state": "running"}
+    slot = {"slot": "1.0", "profile": "1g.10gb", "holders": [holder], "foreign": [], "free": False}
+    known = {"host": "gpu01", "state": "ok", "slots": [slot], "published_at": FLEET_TIME}
+    dead = {"host": "gpu02", "state": "unknown", "slots": None, "last_slots": [slot]}
+    dead |= {"unknown_since": FLEET_TIME, "reason": f"ssh: {LOGIN}@gpu02: refused"}
+    total = {"hosts": 2, "unknown": 1, "slots": 1, "free": 0}
+    return {"at": FLEET_TIME, "total": total, "hosts": [known, dead]}
+
+
+def test_all_hosts_are_read_where_there_are_several_and_hide_users_too() -> None:
+    alone = json.loads(content({}).find_data().content)
+    assert "fleet" not in alone
+    reads: list[str] = []
+
+    def read_fleet() -> Mapping[str, Any]:
+        reads.append("fleet")
+        return make_fleet()
+
+    page = PageContent(
+        read_status=dict,
+        find_status_version=lambda: None,
+        read_activity=dict,
+        read_week=dict,
+        read_fleet=read_fleet,
+        find_fleet_version=lambda: 1,
+        hides_users=True,
+        clock=lambda: 0.0,
+    )
+    body, again = (page.find_data().content for _ in range(2))
+    assert body == again
+    assert reads == ["fleet"]
+    assert LOGIN.encode() not in body
+    shown = json.loads(body)["fleet"]
+    assert shown["total"] == {"hosts": 2, "unknown": 1, "slots": 1, "free": 0}
+    known, dead = shown["hosts"]
+    assert (known["host"], known["state"], known["published_at"]) == ("gpu01", "ok", FLEET_TIME)
+    assert (dead["host"], dead["unknown_since"], dead["reason"]) == ("gpu02", FLEET_TIME, "hidden")
+    assert dead["last_slots"][0]["holders"][0]["user"] is None
+
+
 TEXTS = st.text().map(lambda text: f"{text}{LOGIN}")
 PERSONAL = st.sampled_from(
     [

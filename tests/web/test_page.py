@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ class Shown:
         self.status = status
         self.activity: Mapping[str, Any] = {"waiting": [], "log": []}
         self.week: Mapping[str, Any] = {"lines": []}
+        self.fleet: Mapping[str, Any] | None = None
         self.port = 0
         self._clock = 0.0
 
@@ -50,6 +52,7 @@ class Shown:
             find_status_version=lambda: id(self.status),
             read_activity=lambda: self.activity,
             read_week=lambda: self.week,
+            read_fleet=None if self.fleet is None else lambda: self.fleet or {},
             clock=self._pass_time,
         )
         listener = bind_address(("127.0.0.1", self.port))
@@ -118,6 +121,38 @@ def shown(browser: Browser) -> Iterator[Shown]:
         yield found
     finally:
         browser.call("Page.navigate", url="about:blank")
+        server.request_stop()
+
+
+def make_fleet(hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+    known = [host for host in hosts if host["state"] == "ok"]
+    slots = [slot for host in known for slot in host["slots"]]
+    total = {"hosts": len(hosts), "unknown": len(hosts) - len(known), "slots": len(slots)}
+    total["free"] = sum(not slot["holders"] and not slot["foreign"] for slot in slots)
+    return {"at": now, "total": total, "hosts": hosts}
+
+
+def make_host(name: str, *slots: Mapping[str, object], reason: str = "") -> dict[str, Any]:
+    """A host; with a reason one that is unknown, of which these are the last word."""
+    host = {"host": name, "state": "unknown" if reason else "ok", "reason": reason, "age_s": 12.0}
+    times = {"unknown_since": ISO if reason else None, "last_answer": ISO, "published_at": ISO}
+    given = [*slots]
+    return {
+        **host,
+        **times,
+        "slots": None if reason else given,
+        "last_slots": given if reason and given else None,
+    }
+
+
+@contextmanager
+def serving(shown: Shown) -> Iterator[Shown]:
+    """Serve it, with all hosts."""
+    server = shown.start()
+    try:
+        yield shown
+    finally:
         server.request_stop()
 
 
@@ -210,8 +245,7 @@ def test_a_thousand_containers_fit_a_phone_and_a_desk(browser: Browser, shown: S
         assert browser.evaluate("document.documentElement.scrollWidth") == width
         assert find_overflow(browser) == []
     browser.evaluate("document.querySelector('details').open = true")
-    browser.evaluate("""(() => { const f = document.getElementById('filter');
-        f.value = 'USER999'; f.dispatchEvent(new Event('input')); })()""")
+    type_filter(browser, "USER999")
     assert browser.evaluate("document.querySelectorAll('#slots tbody tr').length") == 1
     assert "job999._.1999" in browser.evaluate("document.querySelector('#slots').textContent")
     assert browser.complaints == []
@@ -234,6 +268,82 @@ def test_it_can_be_heard_and_read(browser: Browser, shown: Shown) -> None:
     levels = browser.evaluate("[...document.querySelectorAll('h1, h2')].map((h) => h.tagName)")
     assert levels[0] == "H1"
     assert {*levels[1:]} == {"H2"}
+
+
+def type_filter(browser: Browser, text: str) -> None:
+    browser.evaluate(f"""(() => {{ const f = document.getElementById('filter');
+        f.value = {text!r}; f.dispatchEvent(new Event('input')); }})()""")
+
+
+def test_all_hosts_are_shown_and_an_unknown_one_is_never_left_out(browser: Browser) -> None:
+    browser.complaints.clear()
+    shown = Shown(make_status([make_slot("0.0")]))
+    train = make_slot("1.0", make_holder("train._.1001", "alice"))
+    evaluation = make_slot("1.1", make_holder("eval._.1002", "bob"), foreign=["web"])
+    known = make_host("gpu01", train, make_slot("1.2"), make_slot("1.3"))
+    dead = make_host("gpu02", evaluation, make_slot("1.2"), reason="ssh: connection refused")
+    shown.fleet = make_fleet([known, dead, make_host("gpu03", reason="not asked yet")])
+    with serving(shown):
+        for width in (1280, 360):
+            browser.resize(width)
+            browser.open(shown.url)
+            rows = [
+                " ".join(str(row).split())
+                for row in browser.evaluate(
+                    "[...document.querySelectorAll('#hosts tbody tr')].map((r) => r.innerText)"
+                )
+            ]
+            assert [row.split()[0] for row in rows] == ["gpu01", "gpu02", "gpu03"]
+            assert "2 × 1g.10gb" in rows[0]
+            assert "alice" in rows[0]
+            assert "ssh: connection refused" in rows[1]
+            assert "1 of 2 slots held" in rows[1]
+            assert "nothing is known of what it had before" in rows[2]
+            total = "2 of 3 slots free on 1 host; 2 hosts unknown"
+            assert total in read_text(browser, "#hosts")
+            assert read_text(browser, "#health") == "2 hosts are unknown"
+            summary = read_text(browser, "#summary").split("\n")
+            assert [line for line in summary if line][:4] == ["Hosts", "1 of 3", "Free on all", "2"]
+            assert find_overflow(browser) == []
+            assert browser.evaluate(CONTRAST) == []
+        # What nobody knows may be what is looked for, and so it stays.
+        type_filter(browser, "alice")
+        text = read_text(browser, "#hosts")
+        assert "train._.1001 of alice" in text
+        assert "eval._.1002" not in text
+        assert "ssh: connection refused" in text
+        type_filter(browser, "bob")
+        text = read_text(browser, "#hosts")
+        assert "gpu01" not in text
+        assert "eval._.1002 of bob, not booked: web" in text
+        type_filter(browser, "gpu01")
+        assert "alice" in read_text(browser, "#hosts")
+    assert browser.complaints == []
+
+
+def test_what_hosts_say_is_text(browser: Browser) -> None:
+    browser.complaints.clear()
+    shown = Shown(make_status([make_slot("0.0")]))
+    hosts = []
+    for text in HOSTILE:
+        slot = make_slot(text, make_holder(text, text, state=text), foreign=[text], profile=text)
+        hosts += [make_host(text, slot), make_host(text, slot, reason=text)]
+        hosts[-1] |= {"unknown_since": text, "last_answer": text}
+    shown.fleet = make_fleet(hosts)
+    with serving(shown):
+        browser.resize(360)
+        browser.open(shown.url)
+        assert browser.complaints == []
+        browser.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert browser.evaluate("document.querySelectorAll('script, img, svg, iframe').length") == 1
+        assert HOSTILE[0] in read_text(browser, "#hosts")
+        assert find_overflow(browser) == []
+
+
+def test_without_other_hosts_there_is_no_part_for_them(browser: Browser, shown: Shown) -> None:
+    browser.open(shown.url)
+    assert browser.evaluate("document.getElementById('fleet').hidden")
+    assert "All hosts" not in read_text(browser)
 
 
 CONTRAST = """(() => {

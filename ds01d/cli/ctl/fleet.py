@@ -18,6 +18,7 @@ from ds01d.cli.base.command import (
 )
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl import fleet_view
+from ds01d.cli.ctl.fleet_publish import publish
 from ds01d.cli.output.display import announce_on_terminal, show_blocks, show_json
 from ds01d.decide.fleet_hosts import find_occurrences
 from ds01d.model.fleet import FleetHost, HostState
@@ -33,6 +34,9 @@ def fleet() -> None:
     """
 
 
+fleet.add_command(publish)
+
+
 @fleet.command("status", cls=ExitCodeCommand)
 @json_option
 @config_option
@@ -44,7 +48,7 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     """
     hosts = _ask_hosts(invocation)
     if as_json:
-        show_json("fleet-status", fleet_view.hosts_document(hosts))
+        show_json("fleet-status", fleet_view.hosts_document(hosts, Wall(time.time())))
     else:
         now = Wall(time.time())
         show_blocks(fleet_view.host_blocks(hosts, now), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Tone, Toned
-from ds01d.documents.values import Document, display_time
+from ds01d.documents.values import DisplayTime, Document, display_time
 from ds01d.model.fleet import FleetHost, FleetSlot, HostState, Occurrence
 from ds01d.model.primitives import Wall
 from ds01d.text import format_count, format_span
@@ -80,9 +80,13 @@ def count_sentence(hosts: Sequence[FleetHost], profile: str | None = None) -> Se
     return Sentence(f"{text}; {format_count(unknown, 'host')} unknown", Tone.WARN)
 
 
-def hosts_document(hosts: Sequence[FleetHost]) -> dict[str, Document]:
-    """What `fleet status --json` prints."""
-    return {**_summary(hosts), "hosts": [_host_document(host) for host in hosts]}
+def hosts_document(hosts: Sequence[FleetHost], now: Wall) -> dict[str, Document]:
+    """What `fleet status --json` prints. `now`: when ages are as they are in it."""
+    return {
+        "at": DisplayTime(now),
+        **_summary(hosts),
+        "hosts": [_host_document(host) for host in hosts],
+    }
 
 
 def slots_document(hosts: Sequence[FleetHost], profile: str | None) -> dict[str, Document]:

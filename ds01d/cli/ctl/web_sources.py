@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Hashable
@@ -18,6 +19,7 @@ from ds01d.config import Config
 from ds01d.config_file import DEFAULT_PATH, find_named_file
 from ds01d.documents.usage_report import find_midnight
 from ds01d.errors import Ds01Error
+from ds01d.model.fleet import HOSTS_UNIT
 from ds01d.model.primitives import Wall
 from ds01d.reporting import status_file
 from ds01d.reporting.published_status import is_running
@@ -32,11 +34,15 @@ _COMMAND: Final = "ds01ctl status --json"
 def open_content(invocation: Invocation, config: Config) -> PageContent:
     """The content of the page for one configuration. Nothing is read yet."""
     sources = _WebSources(invocation, config)
+    has_hosts = bool(config.fleet.hosts or config.fleet.hosts_file)
     return PageContent(
         read_status=sources.read_status,
         find_status_version=sources.find_status_version,
         read_activity=sources.read_activity,
         read_week=sources.read_week,
+        # Without it nothing of the fleet is imported.
+        read_fleet=sources.read_fleet if has_hosts else None,
+        find_fleet_version=sources.find_fleet_version,
         hides_users=config.web.hide_users,
     )
 
@@ -47,6 +53,7 @@ class _WebSources:
         named = find_named_file(invocation.config_file, os.environ) or DEFAULT_PATH
         self._file = str(named.absolute())
         self._pid = 0  # of the daemon whose status was read last
+        self._view_end = math.inf  # of the view of all hosts that was read last
 
     def read_status(self) -> dict[str, Any]:
         """The document of `ds01ctl status --json`. Raises `Ds01Error`."""
@@ -82,6 +89,36 @@ class _WebSources:
         reply = ask_service(self._config.service.path, "Report", {"since": since, "by": "day"})
         report: dict[str, Any] = reply["report"]
         return report
+
+    def read_fleet(self) -> dict[str, Any]:
+        """All hosts, as `ds01ctl fleet publish` saw them last. Raises `ConfigError`.
+
+        This process asks none of them: it has no ssh, and its readers may come from anywhere.
+        """
+        from ds01d.adapters.fleet.hosts_file import list_hosts  # noqa: PLC0415 - only with [fleet]
+        from ds01d.adapters.fleet.view_file import read_view  # noqa: PLC0415 - as above
+        from ds01d.cli.ctl.fleet_view import hosts_document  # noqa: PLC0415 - as above
+        from ds01d.decide.fleet_hosts import age_view, find_view_end, list_unknown  # noqa: PLC0415 - as above
+
+        names, now = list_hosts(self._config.fleet), Wall(time.time())
+        try:
+            view = read_view(self._config.fleet.view_file)
+        except Ds01Error as error:
+            # Not "no hosts": what they have is not known.
+            hosts = list_unknown(names, f"{error} (is {HOSTS_UNIT} running?)")
+            self._view_end = math.inf
+        else:
+            hosts = age_view(view, names, now)
+            self._view_end = find_view_end(view)
+        document: dict[str, Any] = json.loads(
+            format_json("fleet-status", hosts_document(hosts, now))
+        )
+        return document
+
+    def find_fleet_version(self) -> Hashable:
+        """Changes when the hosts were asked again, and when that is overdue."""
+        stat = _find_file_version(self._config.fleet.view_file)
+        return stat, time.time() > self._view_end
 
     def _read_files(self) -> dict[str, Any]:
         now = Wall(time.time())

@@ -20,6 +20,7 @@ def help_blocks() -> Iterator[Block]:
             ("r", "sort the other way round"),
             ("f", "hide free slots, or show them; without room for all they are hidden"),
             ("d", "the daemon and its sources, all drifts and findings, the last operations"),
+            ("a", "all hosts of [fleet]: what is free where, and who is where"),
             ("p", "pause: keep what is shown"),
             ("s", "have the daemon sweep now (needs its rights)"),
             ("q, Ctrl-C", "end"),

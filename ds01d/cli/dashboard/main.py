@@ -56,9 +56,9 @@ def main(invocation: Invocation, *, once: bool, interval: float, mouse: bool, as
     """Show GPUs, slots and their holders, users, the daemon, and the last operations.
 
     On a terminal the view updates, with its keys at the bottom: Enter shows details, / filters, o
-    sorts, s has the daemon sweep, q ends it. Elsewhere, and with --once or --json, it is shown
-    once. Shows what the daemon published, or the books alone if it is not running. Exit code: 0, or
-    1 if the books cannot be read either.
+    sorts, s has the daemon sweep, a shows all hosts of [fleet], q ends it. Elsewhere, and with
+    --once or --json, it is shown once. Shows what the daemon published, or the books alone if it is
+    not running. Exit code: 0, or 1 if the books cannot be read either.
     """
     config = invocation.config()
     live = not (once or as_json) and sys.stdin.isatty() and is_screen(sys.stdout)
@@ -67,7 +67,7 @@ def main(invocation: Invocation, *, once: bool, interval: float, mouse: bool, as
         closing(Poller(config, world)) as poller,
     ):
         if live:
-            return _run_live(poller, interval, mouse=mouse)
+            return _run_live(invocation, poller, interval, mouse=mouse)
         state = poller.read_state()
     if as_json:
         show_json("dashboard", dashboard_document(state))
@@ -109,8 +109,10 @@ class Poller:
         self._lines.close()
 
 
-def _run_live(poller: Poller, interval: float, *, mouse: bool) -> int:
+def _run_live(invocation: Invocation, poller: Poller, interval: float, *, mouse: bool) -> int:
+    config = poller.config
     try:
+        from ds01d.cli.dashboard.hosts import HostPoller  # noqa: PLC0415 - for the live view alone
         from ds01d.cli.dashboard.live.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
     # textual is an optional extra; any other missing module is a bug.
     except ModuleNotFoundError as error:
@@ -120,11 +122,15 @@ def _run_live(poller: Poller, interval: float, *, mouse: bool) -> int:
             "the live view needs the extra ds01d[dashboard] (pip install 'ds01d[dashboard]');"
             " --once and --json do without"
         ) from error
+    hosts = None
+    if config.fleet.hosts or config.fleet.hosts_file:
+        hosts = HostPoller(lambda: invocation.environment.open_fleet(config).view())
     app = Dashboard(
         look=poller.read_state,
         warn=lambda state: doubt_sentences(state, poller.config),
         sweep=poller.sweep,
         interval_s=interval,
+        hosts=hosts,
     )
     # With the mouse reported to us the terminal cannot select text, which some want more.
     app.run(mouse=mouse)

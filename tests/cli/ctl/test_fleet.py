@@ -8,20 +8,28 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from ds01d.adapters.fleet.view_file import read_view, write_view
 from ds01d.cli.base.context import Invocation, host_environment
 from ds01d.cli.containers.main import create
+from ds01d.cli.ctl.fleet_publish import FleetPublisher
 from ds01d.config import Config
 from ds01d.config_file import parse_config
 from ds01d.errors import ConfigError
+from ds01d.model.primitives import Wall
+from simulation.ports import find_free_port
 from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.fleet import FleetSite, fleet_site
+from tests.support.schemas import check_document
+from tests.support.web import request, serving
 
 NAMES = ("gpu01", "gpu02", "gpu03")
 CREATED = """
@@ -300,6 +308,114 @@ def test_a_booking_on_any_host(site: FleetSite) -> None:
     assert (done.exit_code, document["refusal"]) == (3, "NO_GPU_AVAILABLE")
 
 
+def test_the_page_shows_what_another_process_asks_for_it(site: FleetSite) -> None:
+    """`fleet publish` has ssh; the page has a file, and says so when that gets old."""
+    view_file = site.folder / "hosts.json"
+    port = find_free_port()
+    site.configure(NAMES, view_file=str(view_file))
+    site.write_status(site.ssh.hosts["gpu03"], b"garbage")
+    # The page may not run ssh at all.
+    without_ssh = {**site.environ, "PATH": "/nowhere"}
+
+    def read_page() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(request(port, "/page.json").body)["fleet"]
+        check_document({**document})
+        return document
+
+    with serving(site.config, without_ssh, f"127.0.0.1:{port}"):
+        before = read_page()
+        assert before["total"] == {"hosts": 3, "unknown": 3, "slots": 0, "free": 0}
+        assert "hosts.json does not exist (is ds01d-hosts.service running?)" in str(before)
+        done = site.run("ds01ctl", "fleet", "publish", "--once")
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert done.stderr.startswith("gpu03 is unknown: its status is not one of ds01d")
+        until(lambda: read_page()["total"]["unknown"] == 1)
+        shown = read_page()
+        assert shown["total"] == {"hosts": 3, "unknown": 1, "slots": 5, "free": 3}
+        printed = json.loads(site.run("ds01ctl", "fleet", "status", "--json").stdout)
+        ages = ("at", "age_s", "last_answer", "published_at", "unknown_since")
+        assert leave_out(shown["hosts"], ages) == leave_out(printed["hosts"], ages)
+        view = read_view(view_file)
+        write_view(view_file, replace(view, viewed_at=Wall(view.viewed_at - 100)))
+        until(lambda: read_page()["total"]["unknown"] == 3)
+        old = read_page()["hosts"]
+        assert old[0]["reason"].startswith("not asked for 1 m 4")
+        assert (old[0]["slots"], len(old[0]["last_slots"])) == (None, 2)
+        assert "its status is not one of ds01d" in old[2]["reason"]
+
+
+def leave_out(hosts: list[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in host.items() if key not in keys} for host in hosts]
+
+
+def test_what_publishes_says_what_changes_and_ends_when_it_is_told_to(site: FleetSite) -> None:
+    view_file = site.folder / "hosts.json"
+    site.configure(NAMES, view_file=str(view_file))
+    process = site.start("ds01ctl", "fleet", "publish", "--every", "5s")
+    assert process.stderr is not None
+    try:
+        assert process.stderr.readline() == f"publishing {view_file}\n"
+        until(view_file.exists)
+        site.ssh.hosts["gpu02"].freeze()
+        # The connection that is kept open would still answer.
+        site.ssh.hosts["gpu02"].cut_connections()
+        assert process.stderr.readline() == "gpu02 is unknown: no answer within 5 s\n"
+        assert [host.state.value for host in read_view(view_file).hosts] == ["ok", "unknown", "ok"]
+        site.ssh.hosts["gpu02"].thaw()
+        assert process.stderr.readline() == "gpu02 is known again\n"
+    finally:
+        site.ssh.hosts["gpu02"].thaw()
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    done = site.run("ds01ctl", "fleet", "publish", "--every", "1s")
+    assert done.exit_code == 1
+    assert "expected 5s to 5m" in done.stderr
+
+
+def test_a_view_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    publisher = FleetPublisher(look=list, path=tmp_path / "file" / "x", every_s=30.0)
+    assert not publisher.publish()
+    assert "was not written" in publisher.summary
+
+
+def test_a_key_that_may_only_ask_for_the_status(started: FleetSite, site: FleetSite) -> None:
+    """The forced command gives the same answer, whatever else the key is used for."""
+    script = ROOT / "share" / "fleet-status.sh"
+    plain = site.run("ds01ctl", "fleet", "status", "--json")
+    host = started.ssh.add("gpu09")
+    FleetSite.state_of(host).mkdir()
+    folder = {str(started.state_dir): FleetSite.state_of(host)}
+    host.start(folder, [f"ForceCommand {script} {started.state_dir}"])
+    try:
+        started.ssh.write_client()
+        started.publish(host, free=1, held=1)
+        site.configure(["gpu09"])
+        shown = json.loads(site.run("ds01ctl", "fleet", "status", "--json").stdout)
+        assert shown["total"] == {"hosts": 1, "unknown": 0, "slots": 2, "free": 1}
+        one = json.loads(plain.stdout)["hosts"][0]
+        assert {*shown["hosts"][0]} == {*one}
+        for words in ("id", "cat /etc/shadow", "$(id)", "x" * 40, ""):
+            done = subprocess.run(
+                ["ssh", "gpu09", *([words] if words else [])],
+                env=site.environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                text=True,
+                timeout=60,
+            )
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "may only be used by ds01ctl fleet" in done.stderr
+        created = site.run("container-create", "train", "pytorch", "--host", "gpu09")
+        assert created.exit_code == 1
+    finally:
+        host.stop()
+        del started.ssh.hosts["gpu09"]
+        started.ssh.write_client()
+
+
 def test_without_hosts_nothing_is_imported_opened_or_sent(tmp_path: Path) -> None:
     config = tmp_path / "ds01d.toml"
     config.write_text("")
@@ -310,7 +426,8 @@ def refuse(event, arguments):
         raise RuntimeError(f"{event} {arguments}")
 sys.addaudithook(refuse)
 import ds01d.cli.daemon, ds01d.bootstrap_daemon, ds01d.cli.ctl.status, ds01d.cli.containers.main
-import ds01d.cli.ctl.allocate
+import ds01d.cli.ctl.allocate, ds01d.cli.ctl.web, ds01d.cli.ctl.web_sources
+import ds01d.cli.dashboard.main
 for name in sys.modules:
     assert "adapters.fleet" not in name and name != "ds01d.cli.base.fleet", name
 from ds01d.cli.ctl.main import main

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from ds01d.adapters.fleet.view_file import write_view
 from ds01d.cli.doctor.source_checks import Health
 from ds01d.cli.doctor.web_checks import check_web
-from ds01d.config import Config, WebConfig
+from ds01d.config import Config, FleetConfig, WebConfig
 from simulation.ports import find_free_port
+from tests.decide.test_fleet_hosts import make_view
 from tests.web.test_application import served
 
 
@@ -54,6 +58,28 @@ def test_another_program_there_is_not_taken_for_it() -> None:
         (check,) = check_web(Config(web=WebConfig(listen=listen)))
         thread.join(20)
     assert "not served at" in check.detail
+
+
+def test_a_page_that_knows_of_no_other_host_has_a_fix(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.json"
+    fleet = FleetConfig(hosts=("gpu01", "gpu02"), view_file=file)
+    config = Config(fleet=fleet, web=WebConfig(listen=str(tmp_path / "page.sock")))
+    assert [*check_web(Config(fleet=fleet))] == []
+    check, _ = check_web(config)
+    assert (check.name, check.health) == ("all hosts", Health.WARN)
+    assert "hosts.json does not exist" in check.detail
+    assert "systemctl enable --now ds01d-hosts" in check.fix
+    write_view(file, make_view(at=time.time() - 1000))
+    check, _ = check_web(config)
+    assert "what was so 16 m 40 s ago" in check.detail
+    write_view(file, make_view(at=time.time()))
+    check, _ = check_web(config)
+    assert check.health is Health.WARN
+    assert check.detail.endswith("2 hosts, 1 unknown")
+    known = make_view(at=time.time())
+    write_view(file, replace(known, hosts=known.hosts[:1]))
+    check, _ = check_web(config)
+    assert (check.health, check.detail) == (Health.OK, "asked 0 s ago, 1 host, 0 unknown")
 
 
 def _answer_as_ssh(listener: socket.socket) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Footer, Input
 
 from ds01d.cli.base.command import INTERRUPTED
@@ -16,6 +16,8 @@ from ds01d.cli.dashboard.board import Board, BoardChoice, build_board
 from ds01d.cli.dashboard.details import detail_blocks, detail_title, overview_blocks
 from ds01d.cli.dashboard.headings import format_clock
 from ds01d.cli.dashboard.help_page import help_blocks
+from ds01d.cli.dashboard.hosts import HostPoller
+from ds01d.cli.dashboard.live.board_keys import BOARD_KEYS
 from ds01d.cli.dashboard.live.line_block import LineBlock
 from ds01d.cli.dashboard.live.slot_grid import SlotGrid
 from ds01d.cli.dashboard.live.text_screen import TextScreen
@@ -33,7 +35,7 @@ class Dashboard(App[None]):
     """Reads the state, draws what changed, and repeats.
 
     `look` reads the state; `warn` gives what puts it in doubt; `sweep` asks the daemon for a sweep
-    and describes the result.
+    and describes the result. `hosts`: asks all hosts, None where there is only this one.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -42,22 +44,7 @@ class Dashboard(App[None]):
     Screen { layout: vertical; }
     #filter { display: none; height: 1; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        # First of all: what is typed fast or pasted after it, "q" among it, goes to the field.
-        Binding("slash", "filter", "Filter", key_display="/", priority=True),
-        Binding("enter", "leave_filter", show=False, priority=True),  # before the next key
-        Binding("o", "order(1)", "Order"),
-        Binding("O", "order(-1)", show=False),
-        Binding("r", "reverse", show=False),
-        Binding("f", "free", "Free"),
-        Binding("d", "daemon", "Daemon"),
-        Binding("p", "pause", show=False),
-        Binding("s", "sweep", "Sweep"),
-        Binding("question_mark", "keys", "Help", key_display="?"),
-        Binding("q", "quit", "Quit"),
-        Binding("escape", "unfilter", show=False),
-        Binding("ctrl+c", "interrupt", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = BOARD_KEYS
 
     def __init__(
         self,
@@ -66,6 +53,7 @@ class Dashboard(App[None]):
         warn: Callable[[DashboardState], Iterable[Sentence]],
         sweep: Callable[[], str],
         interval_s: float,
+        hosts: HostPoller | None = None,
     ) -> None:
         super().__init__(ansi_color=True)
         self.register_theme(TERMINAL_THEME)
@@ -74,6 +62,7 @@ class Dashboard(App[None]):
         self._warn = warn
         self._ask_for_sweep = sweep
         self._interval_s = interval_s
+        self._hosts = hosts
         self._state: DashboardState | None = None
         self._board: Board | None = None
         self._problem = ""
@@ -102,6 +91,7 @@ class Dashboard(App[None]):
     def look_again(self) -> None:
         """Refresh the state; a failure is shown above the previous state."""
         if self.choice.paused_at is not None:
+            self._paint()  # a page of other hosts goes on
             return
         try:
             self._state = self._look()
@@ -158,6 +148,8 @@ class Dashboard(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Above a page only what works there is offered; in the filter a slash is one."""
         del parameters
+        if action == "hosts" and self._hosts is None:
+            return False
         is_typed = isinstance(self.focused, Input)
         if action in ("filter", "leave_filter") and is_typed is (action == "filter"):
             return False
@@ -195,6 +187,12 @@ class Dashboard(App[None]):
     async def action_daemon(self) -> None:
         """Show the daemon, every drift and finding, and the last operations."""
         await self._open_page("ds01d, drifts, findings and operations", overview_blocks)
+
+    async def action_hosts(self) -> None:
+        """Show all hosts, and who is where; they are asked while that is shown."""
+        hosts = self._hosts
+        if hosts is not None:
+            await self._open_page("all hosts", lambda _: hosts.show())
 
     async def action_keys(self) -> None:
         """Show the keys and signs."""
@@ -243,4 +241,6 @@ class Dashboard(App[None]):
             await self.push_screen(page)
 
 
-_BOARD_ACTIONS = frozenset({"filter", "order", "reverse", "free", "daemon", "keys", "unfilter"})
+_BOARD_ACTIONS = frozenset(
+    {"filter", "order", "reverse", "free", "daemon", "hosts", "keys", "unfilter"}
+)

@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 
 from ds01d.cli.ctl.status_document import StatusView
 from ds01d.cli.ctl.status_view import status_warnings
+from ds01d.cli.dashboard.hosts import HostPoller
 from ds01d.cli.dashboard.live.app import Dashboard
 from ds01d.cli.dashboard.live.slot_grid import SlotGrid
 from ds01d.cli.dashboard.live.text_screen import TextScreen
@@ -21,6 +22,7 @@ from ds01d.cli.dashboard.view import DashboardState
 from ds01d.cli.output.blocks import Sentence
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
+from tests.decide.test_fleet_hosts import make_view
 from tests.support.dashboard import NOW, holder, large_state
 
 Steps = Callable[[Dashboard, Pilot[None]], Awaitable[None]]
@@ -34,6 +36,7 @@ class Watched:
     failing: str = ""
     looks: int = 0
     sweeps: int = 0
+    hosts: HostPoller | None = None
 
     def look(self) -> DashboardState:
         self.looks += 1
@@ -49,7 +52,13 @@ class Watched:
         return "requested a sweep"
 
     def app(self) -> Dashboard:
-        return Dashboard(look=self.look, warn=self.warn, sweep=self.sweep, interval_s=3600.0)
+        return Dashboard(
+            look=self.look,
+            warn=self.warn,
+            sweep=self.sweep,
+            interval_s=3600.0,
+            hosts=self.hosts,
+        )
 
 
 def on_screen(app: Dashboard) -> list[str]:
@@ -365,3 +374,34 @@ def test_without_slots_nothing_is_selected() -> None:
             assert app.query_one(SlotGrid).selected is None
 
     asyncio.run(run())
+
+
+def test_all_hosts_are_shown_where_there_are_several() -> None:
+    watched = Watched()
+
+    async def steps_alone(app: Dashboard, pilot: Pilot[None]) -> None:
+        assert "All hosts" not in on_screen(app)[-1]
+        await pilot.press("a")
+        await pilot.pause()
+        assert not isinstance(app.screen, TextScreen)
+
+    watch(watched, steps_alone)
+    watched.hosts = HostPoller(lambda: make_view().hosts)
+
+    async def steps(app: Dashboard, pilot: Pilot[None]) -> None:
+        await drawn(app, pilot, "All hosts")
+        # A view that is paused is one of this host.
+        await pilot.press("p", "a")
+        await until(pilot, lambda: isinstance(app.screen, TextScreen))
+
+        def is_shown() -> bool:
+            app.look_again()
+            return "1 host unknown" in text(app)
+
+        await until(pilot, is_shown)
+        assert "gpu02" in text(app)
+        assert "train._.1001" in text(app)
+        await pilot.press("escape")
+        await drawn(app, pilot, "Quit")
+
+    watch(watched, steps)
