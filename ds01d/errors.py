@@ -89,6 +89,19 @@ class NoSuchContainer(Ds01Error):
     """Docker itself answered 404 for a container: the only proof of absence."""
 
 
+class StoreFailed(Ds01Error):
+    """The fleet's store gave no usable answer; what was asked for may have been done."""
+
+
+class StoreRefused(StoreFailed):
+    """The fleet's store refused, and nothing was changed. `code`: gRPC's; `message`: its words."""
+
+    def __init__(self, text: str, *, code: int, message: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.message = message
+
+
 class Refused(Ds01Error):
     """A command is refused: the reason, and what is possible instead."""
 
