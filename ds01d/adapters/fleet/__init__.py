@@ -1,5 +1,6 @@
-"""Other hosts, over OpenSSH: what they published, and commands that run there.
+"""Other hosts: over OpenSSH what they published and commands that run there; and the store of all.
 
-Imported only where `[fleet]` names hosts and a command asks for them. Nothing that comes from there
-changes anything here: it is shown, or decides where to ask next.
+The first is imported only where `[fleet] hosts` is set and a command asks for them, the store only
+where `[fleet] etcd` is. Nothing that comes from there changes a booking here: it is shown, decides
+where to ask next, or whether a new booking is allowed.
 """

@@ -19,6 +19,7 @@ from ds01d.adapters.fleet.deadline_http import CallLimits
 from ds01d.adapters.fleet.etcd_connections import MAX_REPLY_BYTES, EtcdConnections
 from ds01d.adapters.fleet.etcd_errors import (
     MemberFailed,
+    ReplyTooLarge,
     describe_status,
     is_auth_disabled,
     needs_login,
@@ -68,7 +69,7 @@ class EtcdClient:
         deadline = time.monotonic() + self._settings.timeout_s
         try:
             reply = self._call_members(path, msgspec.json.encode(request), form, deadline)
-        except StoreRefused:
+        except (StoreRefused, ReplyTooLarge):
             self.breaker.record_success()  # etcd is there, and answers
             raise
         except StoreFailed as error:

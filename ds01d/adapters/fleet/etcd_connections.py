@@ -22,6 +22,7 @@ from ds01d.adapters.fleet.deadline_http import (
 )
 from ds01d.adapters.fleet.etcd_errors import (
     MemberFailed,
+    ReplyTooLarge,
     describe_error,
     describe_refusal,
     shorten,
@@ -115,6 +116,7 @@ class EtcdConnections:
                 self._open.discard(handle)
 
     def _open_socket(self, endpoint: EtcdEndpoint, limits: CallLimits) -> LimitedSocket:
+        # A name may have an address of IPv6 that nothing leads to.
         last: OSError = OSError(f"no address of {endpoint.host}")
         addresses = self._lookup.find_addresses(endpoint.host, endpoint.port, limits.deadline)
         for family, address in addresses:
@@ -150,7 +152,9 @@ class EtcdConnections:
             raise
         except Malformed as error:
             raise MemberFailed(f"{endpoint}: {shorten(str(error))}") from error
-        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+        except OverflowError as error:
+            raise ReplyTooLarge(f"{endpoint}: {error}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
             if self._is_closed:
                 raise MemberFailed(f"{endpoint}: closed by ds01d") from error
             raise MemberFailed(f"{endpoint}: {describe_error(error)}") from error

@@ -10,7 +10,7 @@ from typing import Final
 
 from ds01d.adapters.fleet.etcd_messages import ErrorStatus, decode_reply
 from ds01d.adapters.fleet.etcd_settings import EtcdEndpoint
-from ds01d.errors import Malformed, StoreRefused
+from ds01d.errors import Malformed, StoreFailed, StoreRefused
 from ds01d.text import make_printable
 
 _SHOWN: Final = 200  # characters of what a server says
@@ -34,6 +34,10 @@ class MemberFailed(Exception):
     def __init__(self, reason: str, *, is_alive: bool = False) -> None:
         super().__init__(reason)
         self.is_alive = is_alive
+
+
+class ReplyTooLarge(StoreFailed):
+    """A member answered with more than is read: ask for less."""
 
 
 def describe_refusal(endpoint: EtcdEndpoint, status: int, body: bytes) -> Exception:

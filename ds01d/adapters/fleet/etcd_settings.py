@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+from ds01d.fleet_settings import parse_member
 
 CALL_S: Final = 2.0
-_DEFAULT_PORT: Final = 2379
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +54,4 @@ class EtcdSettings:
 
 def parse_endpoint(text: str) -> EtcdEndpoint:
     """`http://HOST[:PORT]` or `https://…`. Raises ValueError, whose text says what is expected."""
-    expected = 'write an address like "https://etcd1.example.org:2379"'
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"invalid address: {expected}")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"invalid address: {expected}") from error
-    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username, parts.password)
-    if parts.scheme not in {"http", "https"} or not host or port == 0 or any(rest):
-        raise ValueError(f"invalid address: {expected}")
-    return EtcdEndpoint(
-        is_tls=parts.scheme == "https", host=host, port=_DEFAULT_PORT if port is None else port
-    )
+    return EtcdEndpoint(**parse_member(text)._asdict())

@@ -1,0 +1,194 @@
+"""Values of the fleet's store: written here, read here, and nowhere else. Pure.
+
+JSON objects with `v`; fields that this version does not know are kept and written back. Nothing
+that is read is trusted: whoever may write to the store may have written anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from ds01d.errors import Malformed
+from ds01d.model.fleet_books import (
+    EntryPhase,
+    Extra,
+    FleetEntry,
+    NameEntry,
+    NodeId,
+    NodeIdentity,
+)
+from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall
+
+T = TypeVar("T")
+
+FENCE: Final = b'{"v":1}'
+MAX_VALUE_BYTES: Final = 64 << 10
+MAX_NAME: Final = 1024  # characters
+_VERSION: Final = 1
+_NO_EXTRA: Final[Extra] = MappingProxyType({})
+_LATEST: Final = 1e11  # the year 5138: what lies further away breaks whatever counts with it
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+
+class _Held(msgspec.Struct, frozen=True):
+    v: Annotated[int, msgspec.Meta(ge=1)]
+    phase: str
+    container: _Name
+    count: _Count
+    sevenths: _Count
+    # For display only: an entry counts whatever stands here.
+    slots: Any = ()
+    since: Any = 0.0
+
+
+class _NameValue(msgspec.Struct, frozen=True):
+    v: Annotated[int, msgspec.Meta(ge=1)]
+    node: _Name
+    booking: _Name
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    v: Annotated[int, msgspec.Meta(ge=1)]
+    host: _Name
+    incarnation: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+    boot_id: str = ""
+    engine_id: str = ""
+    version: str = ""
+    protocols: tuple[int, ...] = ()
+    limits_digest: str = ""
+    nonce: str = ""
+
+
+def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:
+    """`extra`: what the store has beside the fields of this version."""
+    return _encode(
+        {**extra, **entry.extra},
+        phase=entry.phase.value,
+        container=entry.container,
+        count=entry.count,
+        sevenths=entry.sevenths,
+        slots=list(entry.slots),
+        since=entry.since,
+    )
+
+
+def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
+    """The value of a held key, whose parts these are. Raises Malformed."""
+    raw, fields = _decode(value, _Held)
+    slots = fields.slots if isinstance(fields.slots, list) else []
+    is_readable = all(isinstance(slot, str) for slot in slots)
+    since = fields.since
+    is_time = isinstance(since, int | float) and 0 <= since <= _LATEST
+    return FleetEntry(
+        user=UserName(user),
+        node=NodeId(node),
+        booking=BookingId(booking),
+        container=ContainerName(fields.container),
+        # A phase of a newer version counts as what takes up the quota for longer.
+        phase=EntryPhase.RESERVED if fields.phase == EntryPhase.RESERVED else EntryPhase.HELD,
+        count=fields.count,
+        sevenths=fields.sevenths,
+        since=Wall(float(since) if is_time else 0.0),
+        slots=tuple(map(SlotId, slots)) if is_readable else (),
+        extra=_find_extra(raw, _Held),
+    )
+
+
+def encode_name(name: NameEntry) -> bytes:
+    return _encode(name.extra, node=name.node, booking=name.booking)
+
+
+def parse_name(container: str, value: bytes) -> NameEntry:
+    """The value of the key of a name. Raises Malformed."""
+    raw, name = _decode(value, _NameValue)
+    return NameEntry(
+        container=ContainerName(container),
+        node=NodeId(name.node),
+        booking=BookingId(name.booking),
+        extra=_find_extra(raw, _NameValue),
+    )
+
+
+def encode_identity(identity: NodeIdentity, extra: Extra = _NO_EXTRA) -> bytes:
+    """`extra`: what the store has beside the fields of this version."""
+    return _encode(
+        {**extra, **identity.extra},
+        host=identity.host,
+        incarnation=identity.incarnation,
+        boot_id=identity.boot_id,
+        engine_id=identity.engine_id,
+        version=identity.version,
+        protocols=list(identity.protocols),
+        limits_digest=identity.limits_digest,
+        nonce=identity.nonce,
+    )
+
+
+def parse_identity(node: str, value: bytes) -> NodeIdentity:
+    """The value of the key of a host. Raises Malformed."""
+    raw, fields = _decode(value, _Identity)
+    return NodeIdentity(
+        node=NodeId(node),
+        host=fields.host,
+        incarnation=fields.incarnation,
+        boot_id=fields.boot_id,
+        engine_id=fields.engine_id,
+        version=fields.version,
+        protocols=fields.protocols,
+        limits_digest=fields.limits_digest,
+        nonce=fields.nonce,
+        extra=_find_extra(raw, _Identity),
+    )
+
+
+def encode_object(fields: Mapping[str, object]) -> bytes:
+    """An object without a form of its own: a summary, or what is alive."""
+    return _encode({}, **fields)
+
+
+def parse_object(value: bytes) -> dict[str, object]:
+    """Any JSON object of sane size. Raises Malformed."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise Malformed(f"the value has more than {MAX_VALUE_BYTES} bytes")
+    try:
+        raw = msgspec.json.decode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Malformed(f"the value is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise Malformed("the value is not a JSON object")
+    return raw
+
+
+def _encode(extra: Extra, **fields: object) -> bytes:
+    whole = {**extra, "v": _VERSION, **fields}
+    try:
+        return msgspec.json.encode(whole)
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which JSON can escape and some books may hold, has no UTF-8.
+        return msgspec.json.encode({name: _replace_surrogates(whole[name]) for name in whole})
+
+
+def _replace_surrogates(value: object) -> object:
+    if isinstance(value, list):
+        return list(map(_replace_surrogates, value))
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _decode(value: bytes, form: type[T]) -> tuple[dict[str, object], T]:
+    raw = parse_object(value)
+    try:
+        return raw, msgspec.convert(raw, form)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise Malformed(str(error)) from error
+
+
+def _find_extra(raw: dict[str, object], form: type[msgspec.Struct]) -> Extra:
+    if len(raw) <= len(form.__struct_fields__) and raw.keys() <= set(form.__struct_fields__):
+        return _NO_EXTRA
+    return {name: raw[name] for name in raw.keys() - set(form.__struct_fields__)}

@@ -1,0 +1,76 @@
+"""Keys of the fleet's store, all below `/ds01/v1/`: made here, taken apart here. Pure.
+
+Names are percent-encoded, so that none has a slash. Whoever may write to the store may have made
+any key.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from ds01d.errors import Malformed
+from ds01d.model.fleet_books import FleetEntry, NodeId
+from ds01d.model.primitives import ContainerName, UserName
+
+ROOT: Final = b"/ds01/v1/"
+USERS: Final = ROOT + b"users/"
+NAMES: Final = ROOT + b"names/"
+FLEET_KEY: Final = ROOT + b"fleet"
+
+
+def user_prefix(user: UserName) -> bytes:
+    """Of the fence and the entries of a user."""
+    return USERS + _escape(user) + b"/"
+
+
+def fence_key(user: UserName) -> bytes:
+    return user_prefix(user) + b"fence"
+
+
+def held_key(entry: FleetEntry) -> bytes:
+    node, booking = _escape(entry.node), _escape(entry.booking)
+    return user_prefix(entry.user) + b"held/" + node + b"/" + booking
+
+
+def name_key(container: ContainerName) -> bytes:
+    return NAMES + _escape(container)
+
+
+def identity_key(node: NodeId) -> bytes:
+    return ROOT + b"nodes/" + _escape(node) + b"/identity"
+
+
+def alive_key(node: NodeId) -> bytes:
+    return ROOT + b"nodes/" + _escape(node) + b"/alive"
+
+
+def summary_key(node: NodeId) -> bytes:
+    return ROOT + b"summary/" + _escape(node)
+
+
+def split_key(key: bytes) -> tuple[str, ...]:
+    """The parts of a key below the root. Raises Malformed for what this module cannot have written.
+
+    A second spelling of a name would be a key that a look at that name does not find.
+    """
+    if not key.startswith(ROOT):
+        raise Malformed(f"key {show_key(key)} is not below {ROOT.decode()}")
+    parts = key[len(ROOT) :].split(b"/")
+    try:
+        names = tuple(unquote_to_bytes(part).decode("utf-8", "surrogatepass") for part in parts)
+    except UnicodeDecodeError as error:
+        raise Malformed(f"key {show_key(key)} is not UTF-8") from error
+    if list(map(_escape, names)) != parts:
+        raise Malformed(f"key {show_key(key)} has another spelling than ds01d's")
+    return names
+
+
+def show_key(key: bytes) -> str:
+    """A key for a message: one line, however long and whatever is in it."""
+    text = key.decode("ascii", "backslashreplace")
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _escape(name: str) -> bytes:
+    return quote_from_bytes(name.encode("utf-8", "surrogatepass"), safe="").encode("ascii")

@@ -1,0 +1,137 @@
+"""Reads and transactions in etcd that hold for this host only: of the store that it expects.
+
+A store that was restored from a backup has forgotten reservations; two addresses may lead to two
+stores; and a host that was cloned, forgotten or restored is no longer who it was. Each of these is
+noticed here, before anything is made of an answer. What keys mean is not its concern.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from ds01d.adapters.fleet.etcd_client import EtcdClient
+from ds01d.adapters.fleet.etcd_errors import ReplyTooLarge
+from ds01d.adapters.fleet.etcd_messages import (
+    KeyValue,
+    RangeReply,
+    ReplyHeader,
+    TxnReply,
+    is_unchanged,
+    range_of,
+    read_key,
+    txn,
+)
+from ds01d.errors import StoreFailed
+
+PAGE: Final = 1000
+MAX_KEYS: Final = 1_000_000
+
+
+class IdentityChanged(StoreFailed):
+    """Somebody else wrote or deleted this host's identity. `value`: what is there now."""
+
+    def __init__(self, value: bytes | None) -> None:
+        super().__init__("the identity of this host in the store is no longer its own")
+        self.value = value
+
+
+class EtcdStore:
+    """Any thread may call. Every method raises StoreFailed."""
+
+    def __init__(self, client: EtcdClient) -> None:
+        self.client = client
+        self._guard = threading.Lock()
+        self._cluster = ""
+        self._revision = 0
+        self._identity: tuple[bytes, int] | None = None
+
+    def expect(self, cluster: str, revision: int) -> None:
+        """Refuse answers of another cluster, and of a revision before this one."""
+        with self._guard:
+            self._cluster, self._revision = cluster, revision
+
+    def guard_identity(self, key: bytes, revision: int) -> None:
+        """Make no change of an entry any more unless the key has this very revision."""
+        self._identity = key, revision
+
+    def scan(
+        self, key: bytes, end: bytes, *, is_checked: bool = True, keys_only: bool = False
+    ) -> Iterator[tuple[ReplyHeader, tuple[KeyValue, ...]]]:
+        """All keys from `key` up to `end`, page by page, all as of the first page's revision."""
+        limit, revision, count, header = PAGE, 0, 0, ReplyHeader()
+        while True:
+            floor = self._revision
+            request = range_of(key, end, limit=limit, revision=revision, keys_only=keys_only)
+            try:
+                reply = self.client.call("/kv/range", request, RangeReply)
+            except ReplyTooLarge:
+                # Somebody has written huge values: they come one by one if need be.
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            # The pages that follow are of the same revision, whatever is written meanwhile.
+            if not revision:
+                if is_checked:
+                    self._check(reply.header, floor)
+                header, revision = reply.header, reply.header.revision
+            elif reply.header.cluster_id != header.cluster_id:
+                raise StoreFailed("the addresses in fleet.etcd lead to more than one etcd")
+            yield header, reply.kvs
+            count += len(reply.kvs)
+            if not reply.more:
+                return
+            # A server that goes round in circles, or has more than a fleet could.
+            if not reply.kvs or reply.kvs[-1].key < key or count > MAX_KEYS:
+                raise StoreFailed(f"invalid answer of etcd: no end after {count} keys")
+            key = reply.kvs[-1].key + b"\0"
+
+    def commit(
+        self,
+        compares: Sequence[dict[str, Any]],
+        then: Sequence[dict[str, Any]],
+        otherwise: Sequence[dict[str, Any]] = (),
+    ) -> TxnReply:
+        """A transaction on entries, which also needs the identity of this host to be unchanged.
+
+        Raises IdentityChanged, and StoreFailed: then it may have been made.
+        """
+        identity, floor = self._identity, self._revision
+        if identity is not None:
+            compares = [*compares, is_unchanged(*identity)]
+            otherwise = [*otherwise, read_key(identity[0])]
+        reply = self.client.call("/kv/txn", txn(compares, then, otherwise), TxnReply)
+        self._check(reply.header, floor)
+        if identity is not None and not reply.succeeded:
+            # Which compare failed etcd does not say.
+            current = reply.find_key(len(otherwise) - 1)
+            if current is None or current.mod_revision != identity[1]:
+                raise IdentityChanged(None if current is None else current.value)
+        return reply
+
+    def commit_unguarded(
+        self, compares: Sequence[dict[str, Any]], then: Sequence[dict[str, Any]]
+    ) -> TxnReply:
+        """A transaction on what is not an entry of this host, in whatever store answers."""
+        return self.client.call("/kv/txn", txn(compares, then), TxnReply)
+
+    def _check(self, header: ReplyHeader, floor: int) -> None:
+        """Raises StoreFailed unless the answer comes from the store that is expected.
+
+        `floor`: what was known when the call began; another thread may know more by now.
+        """
+        with self._guard:
+            if not self._cluster:
+                return
+            if header.cluster != self._cluster:
+                raise StoreFailed(
+                    f"another etcd answers: cluster {header.cluster}, expected {self._cluster}"
+                )
+            if header.revision < floor:
+                raise StoreFailed(
+                    f"etcd went back from revision {floor} to {header.revision}: it was restored"
+                    " from a backup"
+                )
+            self._revision = max(self._revision, header.revision)
