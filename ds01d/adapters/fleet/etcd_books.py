@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class EtcdBooks:
-    """`FleetBook` for host `node`."""
+    """`FleetBook` for host `node`, or for the one whose identity it takes."""
 
     def __init__(self, client: EtcdClient, node: NodeId) -> None:
         self._client, self._node = client, node
@@ -69,8 +69,11 @@ class EtcdBooks:
     def take_identity(
         self, identity: NodeIdentity, expected: int | None
     ) -> Changed | Conflict | Unknown:
-        self._check_own(identity.node)
-        return _answer(lambda: self._nodes.take_identity(identity, expected))
+        answer = _answer(lambda: self._nodes.take_identity(identity, expected))
+        # A copy of another host becomes a node of its own.
+        if isinstance(answer, Changed):
+            self._node = identity.node
+        return answer
 
     def keep_alive(self, seconds: int) -> Unknown | None:
         return _answer(lambda: self._nodes.keep_alive(seconds))

@@ -66,14 +66,19 @@ class EtcdNodes:
                 return Conflict(kind=ConflictKind.INCARNATION, identity=stored)
             value = encode_identity(identity, {} if stored is None else stored.extra)
             if current is not None and is_own and current.value == value:
-                self._store.guard_identity(key, current.mod_revision)
-                return Changed(revision=Revision(current.mod_revision))
+                return self._adopt(identity.node, current.mod_revision)
             compare = is_unchanged(key, 0 if current is None else current.mod_revision)
             reply = self._store.commit_unguarded([compare], [put_key(key, value)])
             if reply.succeeded:
-                self._store.guard_identity(key, reply.header.revision)
-                return Changed(revision=Revision(reply.header.revision))
+                return self._adopt(identity.node, reply.header.revision)
         raise StoreFailed(f"the identity of {identity.host} was changed at each attempt")
+
+    def _adopt(self, node: NodeId, revision: int) -> Changed:
+        """From now on this host is `node`, as long as that revision is the identity's."""
+        if node != self._node:
+            self._node, self._lease = node, 0
+        self._store.guard_identity(identity_key(node), revision)
+        return Changed(revision=Revision(revision))
 
     def keep_alive(self, seconds: int) -> None:
         """See `FleetBook.keep_alive`."""

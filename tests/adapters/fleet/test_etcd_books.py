@@ -361,6 +361,23 @@ def test_a_host_that_was_cloned_or_forgotten_changes_no_entry(
     assert isinstance(clone.report_entry(entry), Changed)
 
 
+def test_a_copy_becomes_a_host_of_its_own(etcd: EtcdCluster, books: EtcdBooks) -> None:
+    books.take_identity(make_identity(), None)
+    reserve(books, make_entry())
+    clone = books_of(etcd)
+    assert clone.keep_alive(60) is None
+    assert isinstance(clone.take_identity(make_identity("n2"), None), Changed)
+    reserve(clone, make_entry("b2", node=NodeId("n2")))
+    assert clone.keep_alive(60) is None
+    assert clone.publish_summary({"free": 1}) is None
+    contents = read_contents(clone)
+    assert set(contents.alive) == {"n1", "n2"}
+    assert set(contents.summaries) == {"n2"}
+    with pytest.raises(ValueError, match="n1"):
+        clone.withdraw_entry(make_entry())
+    assert isinstance(books.withdraw_entry(make_entry()), Changed)
+
+
 def test_forgetting_a_host_takes_all_of_it_and_nothing_else(
     etcd: EtcdCluster, books: EtcdBooks
 ) -> None:
