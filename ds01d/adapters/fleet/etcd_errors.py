@@ -18,6 +18,7 @@ _SHOWN: Final = 200  # characters of what a server says
 # gRPC's codes with which the member could not do it, and another may: canceled, unknown, deadline
 # exceeded, resource exhausted, internal, unavailable, data loss.
 _MEMBER_CODES: Final = frozenset({1, 2, 4, 8, 13, 14, 15})
+_PERMISSION_DENIED: Final = 7
 _UNAVAILABLE: Final = 14
 _UNAUTHENTICATED: Final = 16
 # A learner refuses with the code for a state that does not fit, as for much else.
@@ -68,7 +69,9 @@ def describe_status(endpoint: EtcdEndpoint, status: ErrorStatus) -> Exception:
     if code in _MEMBER_CODES or _LEARNER in message:
         return MemberFailed(text, is_alive=code == _UNAVAILABLE)
     if _NO_USER in message:
-        text += ": etcd expects a user and a password"
+        text += ": etcd expects a user and a password (fleet.user)"
+    if code == _PERMISSION_DENIED:
+        text += ": fleet.user needs a role with readwrite below /ds01/v1/"
     return StoreRefused(text, code=code, message=message)
 
 
@@ -90,6 +93,11 @@ def describe_error(error: Exception) -> str:
         return "timed out"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {shorten(error.verify_message)}"
+    if isinstance(error, ssl.SSLEOFError):
+        # Since TLS 1.3 a server that misses a certificate may say so after the handshake only.
+        return "TLS failed: connection closed (does etcd expect a client certificate?)"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {shorten((error.reason or str(error)).replace('_', ' ').lower())}"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return shorten(str(reason))
 

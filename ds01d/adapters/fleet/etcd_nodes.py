@@ -118,7 +118,7 @@ class EtcdNodes:
                 compares = [is_unchanged(key.key, key.mod_revision) for key in part]
                 changes = [delete_key(key.key) for key in part]
                 revision = self._store.commit_unguarded(compares, changes).header.revision
-        raise StoreFailed(f"new entries of node {node} appear: is its ds01d older than 1 of them?")
+        raise StoreFailed(f"entries of node {node} appear again: stop ds01d there first")
 
     def _find_entries(self, node: NodeId) -> Iterator[KeyValue]:
         for key, parts in self._scan(USERS, keys_only=True):
