@@ -107,6 +107,7 @@ missing_packages() {
     has zsh || echo zsh        # both try what Tab completes
     has fish || echo fish
     has logrotate || echo logrotate
+    installed libpam-systemd || echo libpam-systemd # who logs in on a booted machine has a session of logind
     { ! has_browser && has_browser_package && echo chromium-headless-shell; } || true
     has zstd || echo zstd # which logrotate may be configured to use
     # dpkg-buildpackage requires it (Debian Policy 4.2), also if another compiler is installed.

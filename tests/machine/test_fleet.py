@@ -203,12 +203,18 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
 
     # A connection that is cut in the middle of a creation.
     gpu02 = fleet.machines["gpu02"]
-    cut = fleet.start("amy", "container-create", "second", "pytorch", "--host", "gpu02")
-    until(
-        lambda: gpu02.run("pgrep", "-u", "amy", "-x", "container-creat", check=False).stdout,
-    )
-    gpu02.run("pkill", "-KILL", "-x", "sshd")
-    output, errors = cut.communicate(timeout=240)
+    # An engine that is stopped keeps the creation from ending between two looks.
+    gpu02.run("systemctl", "kill", "--signal=STOP", "docker.service")
+    try:
+        cut = fleet.start("amy", "container-create", "second", "pytorch", "--host", "gpu02")
+        until(
+            lambda: gpu02.run("pgrep", "-u", "amy", "-x", "container-creat", check=False).stdout,
+            what=cut.poll,
+        )
+        gpu02.run("pkill", "-KILL", "-x", "sshd")
+        output, errors = cut.communicate(timeout=240)
+    finally:
+        gpu02.run("systemctl", "kill", "--signal=CONT", "docker.service")
     assert (cut.returncode, output) == (1, "")
     assert "gpu02: the connection was lost in the middle" in errors
     assert 'container "second" may exist there, and is not tried elsewhere' in errors

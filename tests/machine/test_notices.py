@@ -236,7 +236,13 @@ def test_where_there_is_no_utmp_logind_knows_the_terminal(notified: Service) -> 
         start_all(notified, terminals=True)
         before = terminal(machine, "amy").count(REACHED)
         reach_quota(notified)
-        until(lambda: terminal(machine, "amy").count(REACHED) == before + 1)
+        until(
+            lambda: terminal(machine, "amy").count(REACHED) == before + 1,
+            what=lambda: (
+                f"{before}: {terminal(machine, 'amy')}; {record(notified, 'terminals')}; "
+                f"{journal(notified)}; {notified.tail()}"
+            ),
+        )
     finally:
         utmp.write_bytes(kept)
 
