@@ -1,6 +1,6 @@
 # All commands of this repository, for developers and CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test proofs check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
+.PHONY: help setup demo demo-fleet test proofs check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
 
 BIN := .venv/bin
 # Arguments for pytest: make test ARGS='-k verdict -x'
@@ -18,6 +18,9 @@ setup: ## install system packages (as root) and .venv; PYTHON= selects the inter
 
 demo: setup ## run ds01d with a private Docker engine and a simulated GPU
 	@$(BIN)/python demo/demo.py
+
+demo-fleet: setup ## run three hosts of a lab, as root: one GPU anywhere, one host cut off, one killed, one restored
+	@$(BIN)/python demo/fleet_demo.py
 
 test: setup ## run every test, in parallel; ARGS= is for pytest, ARGS=-n0: one by one; PROOFS=yes: with the whole proofs
 	@$(if $(PROOFS),DS01D_PROOFS=1) $(PYTEST) $(ARGS)

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,21 +24,20 @@ from simulation.signals import own_signals  # noqa: E402
 PROGRAMS: Final = ("dockerd", "docker", "busybox", "cc", "nsenter", "unshare", "setpriv", "timeout")
 
 
-def missing() -> list[str]:
+def missing(programs: Sequence[str] = PROGRAMS) -> list[str]:
     """What this machine lacks, a sentence each."""
     needs = []
     if os.geteuid() != 0:
-        needs.append("root: it starts a private Docker engine. Try: sudo make demo")
+        needs.append("root: it starts private Docker engines. Try it with sudo")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    absent = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    absent = [program for program in programs if shutil.which(program, path=path) is None]
     if absent:
         needs.append(f"{', '.join(absent)}: run `make setup` as root")
     return needs
 
 
-def traces(stage: Stage) -> list[str]:
-    """What is left of the stage on this machine."""
-    root = stage.engine.root
+def find_traces(root: Path) -> list[str]:
+    """What is left on this machine of what had its files in `root`."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     # Not by glob: other programs' groups go while we look, and that would end it.
     tree = os.walk("/sys/fs/cgroup")
@@ -79,7 +79,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     finally:
-        left = traces(stage)
+        left = find_traces(stage.engine.root)
         if left:
             print(f"demo: left behind, and it should not be: {', '.join(left)}", file=sys.stderr)
     if left:

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,11 +67,11 @@ class Terminal:
         for row in textwrap.wrap(text, self.width):
             self.line(row)
 
-    def command(self, text: str) -> None:
-        """Show a command that is run."""
+    def command(self, text: str, prompt: str = "$") -> None:
+        """Show a command that is run. `prompt`: who runs it where, if that is not plain."""
         self.line()
         for number, row in enumerate(text.splitlines()):
-            self.line(f"{MARGIN}{' ' if number else '$'} {row}", CYAN)
+            self.line(f"{MARGIN}{' ' * len(prompt) if number else prompt} {row}", CYAN)
 
     def ok(self, text: str) -> None:
         """State what was checked and found."""
@@ -98,25 +98,37 @@ class Terminal:
         for row in rows:
             self.line(row, LEVELS.get(str(entry["level"]), DIM))
 
-    def run(self, command: str, *, env: Mapping[str, str], cwd: Path) -> Ended:
-        """Run a command of the shell, print it and what it prints, and tell how it ended."""
-        self.command(command)
+    def run(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        prompt: str = "$",
+        inside: Callable[[Mapping[str, str]], Sequence[str]] = lambda _: (),
+    ) -> Ended:
+        """Run a command of the shell, print it and what it prints, and tell how it ended.
+
+        `inside`: what runs it elsewhere, with an environment.
+        """
+        self.command(command, prompt)
         size = {"COLUMNS": str(self.width - len(MARGIN)), "LINES": "50"}
         manner = {} if self.colours else {"NO_COLOR": "1", "TERM": "dumb"}
-        printed = _on_terminal(command, {**env, **size, **manner}, cwd)
+        whole = {**env, **size, **manner}
+        printed = _on_terminal([*inside(whole), "sh", "-c", command], command, whole, cwd)
         for row in printed.output.splitlines():
             self.line(f"{MARGIN}{row}".rstrip())
         return printed
 
 
-def _on_terminal(command: str, env: Mapping[str, str], cwd: Path) -> Ended:
+def _on_terminal(words: Sequence[str], command: str, env: Mapping[str, str], cwd: Path) -> Ended:
     # As files, since a signal may end us right after one was closed: they are closed only once.
     ours, theirs = (os.fdopen(end, "rb", buffering=0) for end in os.openpty())
     with ours, theirs:
         size = struct.pack("HHHH", int(env["LINES"]), int(env["COLUMNS"]), 0, 0)
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
         process = subprocess.Popen(
-            ["timeout", "--foreground", str(DEADLINE_S), "sh", "-c", command],
+            ["timeout", "--foreground", str(DEADLINE_S), *words],
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,

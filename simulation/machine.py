@@ -95,6 +95,11 @@ class Machine:
             sys.stderr.write(f"--- console of {self.name}\n{self.console[-4000:]}\n---\n")
         self.close()
 
+    @property
+    def folder(self) -> Path:
+        """Where its files lie on the host while it is there; its cgroups are called alike."""
+        return self._folder
+
     # ---- power
 
     @property

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.books import until
 from tests.support.processes import command_lines
+from tests.support.proofs import PROOFS
 
-DEMO = Path(__file__).parent.parent / "demo" / "demo.py"
+FOLDER = Path(__file__).parent.parent / "demo"
+DEMO = FOLDER / "demo.py"
+FLEET_DEMO = FOLDER / "fleet_demo.py"
 SAID = (
     "the books list three containers, Docker has one of them",
     "both stale bookings are found and wait, the third is not among them",
@@ -35,6 +39,14 @@ SAID = (
     "and the allocator's files are as they were",
     "a destroy event proves it, so the settle time was enough: released",
     "every change of the books is in the history",
+    "nothing is left of it on this machine",
+)
+
+FLEET_SAID = (
+    "gpu02 is unknown, neither free nor empty, with its last word: exit status 1",
+    "on gpu02 the container runs on, and its booking is what it was",
+    "gpu02 is known again, with what it had all the time",
+    "what it had is shown as its last word",
     "nothing is left of it on this machine",
 )
 
@@ -82,9 +94,33 @@ def test_nothing_is_left_of_one_that_was_ended(shelf: Path, signum: signal.Signa
     assert _left(shelf) == []
 
 
-def _demo(shelf: Path) -> subprocess.Popen[str]:
+@pytest.mark.proof
+@pytest.mark.machine
+@pytest.mark.skipif(not PROOFS, reason="a minute of four machines: make proofs")
+def test_the_demonstration_of_several_hosts(shelf: Path, machine_host: None) -> None:
+    with _demo(shelf, FLEET_DEMO) as demo:
+        printed, complaints = demo.communicate()
+    assert demo.returncode == 0, printed + complaints
+    assert not [claim for claim in FLEET_SAID if claim not in printed]
+    assert _left(shelf) == []
+
+
+@pytest.mark.proof
+@pytest.mark.machine
+@pytest.mark.skipif(not PROOFS, reason="half a minute of four machines: make proofs")
+def test_nothing_is_left_of_a_lab_that_was_killed(shelf: Path, machine_host: None) -> None:
+    with _demo(shelf, FLEET_DEMO) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "all hosts are known" in line:
+                break
+        demo.kill()
+    until(lambda: not _left(shelf), 120, what=lambda: _left(shelf))
+
+
+def _demo(shelf: Path, program: Path = DEMO) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(DEMO)],
+        [sys.executable, str(program)],
         env={**os.environ, "TMPDIR": str(shelf)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ import atexit
 import functools
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -75,12 +76,26 @@ def binds() -> dict[str, Path]:
 def _sources() -> Path:
     """This tree's ds01d as a server has it: the service may read it, whatever umask made it."""
     copy = Path(tempfile.mkdtemp(prefix="ds01d-sources-"))
-    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    _remove_at_end(copy)
     copy_sample(ROOT / "ds01d", copy)
     # The machine sees it read-only: what is not compiled, or by another Python, would be compiled
     # by each process there, which takes seconds.
     subprocess.run((_PYTHON, "-m", "compileall", "-q", str(copy)), check=True, umask=UMASK)
     return copy
+
+
+def _remove_at_end(folder: Path) -> None:
+    """Remove it when this process ends, also if it is killed."""
+    words = ("sh", "-c", 'trap "" INT TERM HUP; cat; rm -rf -- "$1"', "sh", str(folder))
+    # Without the mark of `keeper`, which would end it before it is done.
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    waiter = subprocess.Popen(words, env=path, stdin=subprocess.PIPE, start_new_session=True)
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        waiter.communicate()
+
+    atexit.register(remove)
 
 
 class Service:

@@ -1,0 +1,214 @@
+"""The story of the demonstration of several hosts: steps, each of them checked.
+
+Every command that is shown is run where the prompt says, and what stands below it is what it
+printed. A claim that does not hold raises `Failed`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from demo.fleet_stage import BRIDGE, FleetStage, GpuHost, await_store
+from demo.terminal import DEADLINE_S, Ended, Failed, Terminal
+from simulation.machine import Machine
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+AMY, BEN = 2001, 2002
+STEPS: Final = 6
+NO_COLOUR: Final = ("NO_COLOR", "TERM", "COLUMNS", "LINES")
+
+
+class FleetStory:
+    """The steps, and what they share: the lab and the terminal."""
+
+    def __init__(self, stage: FleetStage, terminal: Terminal) -> None:
+        self.stage, self.terminal = stage, terminal
+        self._step = 0
+
+    def tell(self) -> None:
+        """Everything, from the first look to the last."""
+        self.three_hosts()
+        self.one_anywhere()
+        self.a_host_is_cut_off()
+        self.the_cable_is_back()
+        self.a_host_dies()
+        self.a_host_comes_back_from_an_image()
+
+    # ---- the steps
+
+    def three_hosts(self) -> None:
+        self._title("Three hosts, and a login server")
+        self.terminal.say(
+            "Four machines with systemd on one network. Three of them have Docker, a simulated"
+            " driver with four A100, sshd and ds01d; on the fourth amy and ben log in. They are in"
+            " no group, and have an ordinary key for ssh."
+        )
+        await_store(self.stage)
+        self.gpu03.image_disk()
+        for host in self.stage.hosts.values():
+            host.start_ds01d()
+        self._await_view("all hosts are known", lambda view: set(states(view)) == {"ok"})
+        self._run("amy", "cat /etc/ds01/ds01d.toml")
+        self._run("amy", "ds01ctl fleet status")
+        self._check(self._count_free() == 36, "36 slots, all of them free")
+
+    def one_anywhere(self) -> None:
+        self._title("One GPU, on whichever host")
+        self._run("amy", "container-create train pytorch --any-host")
+        self._run("ben", "container-create eval pytorch --host gpu02")
+        # By a whole look of each ds01d: what Docker has, and the books.
+        self._await_view(
+            "gpu01 and gpu02 have one container each",
+            lambda view: [count_held(view[name]) for name in self.stage.hosts] == [1, 1, 0],
+        )
+        self._run("amy", "ds01ctl fleet where amy")
+        self._run("ben", "container-create eval pytorch --any-host 2>&1 | fold -sw 94", status=None)
+        self._run("amy", "ds01ctl fleet free --profile 1g.10gb | head -n 4")
+        self._check(self._count_free() == 34, "34 of 36 slots are free")
+
+    def a_host_is_cut_off(self) -> None:
+        self._title("A host is cut off, and nothing is released")
+        books = self.gpu02.list_held()
+        self._run("root", f"ip link set gpu02 down     # its cable, at {BRIDGE}")
+        began = time.monotonic()
+        ended = self._run("amy", "ds01ctl fleet status", status=1)
+        self._check(
+            time.monotonic() - began < 15 and "1 host unknown" in ended.output,
+            "gpu02 is unknown, neither free nor empty, with its last word: exit status 1",
+        )
+        self._run(
+            "amy", "container-create other pytorch --host gpu02 2>&1 | fold -sw 94", status=None
+        )
+        self._run(
+            "ben",
+            "docker ps --format 'table {{.Names}}\\t{{.Status}}'",
+            on=self.gpu02,
+            as_root=True,
+        )
+        self._check(
+            self.gpu02.list_held() == books and bool(books),
+            "on gpu02 the container runs on, and its booking is what it was",
+        )
+
+    def the_cable_is_back(self) -> None:
+        self._title("The cable is back")
+        self._run("root", "ip link set gpu02 up")
+        self._await_view(
+            "gpu02 is known again, with what it had all the time",
+            lambda view: states(view) == ["ok"] * 3 and count_held(view["gpu02"]) == 1,
+        )
+        self._run("amy", "ds01ctl fleet status")
+
+    def a_host_dies(self) -> None:
+        self._title("A host loses its power")
+        self._run("amy", "container-create big pytorch --host gpu03")
+        self._await_view("gpu03 has it", lambda view: count_held(view["gpu03"]) == 1)
+        self.terminal.command("# the power of gpu03 is taken away", "")
+        self.gpu03.machine.power_off()
+        self._run("amy", "ds01ctl fleet status", status=1)
+        ended = self._run("amy", "ds01ctl fleet where big", status=1)
+        self._check("gpu03" in ended.output, "what it had is shown as its last word")
+
+    def a_host_comes_back_from_an_image(self) -> None:
+        self._title("The same host comes back, from an image of its disk")
+        self.terminal.say(
+            "The image is older than its container: its books know nothing of it. Docker's disk is"
+            " another one, and has it, stopped."
+        )
+        self.gpu03.restore_disk()
+        self.stage.power_on(self.gpu03)
+        self._await_view("gpu03 is known again", lambda view: states(view) == ["ok"] * 3)
+        self._run("amy", "ds01ctl status | head -n 12", on=self.gpu03)
+        self._run("amy", "ds01ctl fleet status")
+
+    # ---- what the steps are made of
+
+    @property
+    def gpu02(self) -> GpuHost:
+        return self.stage.hosts["gpu02"]
+
+    @property
+    def gpu03(self) -> GpuHost:
+        return self.stage.hosts["gpu03"]
+
+    def _title(self, text: str) -> None:
+        self._step += 1
+        self.terminal.title(f"{self._step}/{STEPS} {text}")
+
+    def _run(
+        self,
+        user: str,
+        command: str,
+        *,
+        on: GpuHost | None = None,
+        status: int | None = 0,
+        as_root: bool = False,
+    ) -> Ended:
+        """Run a command that has to end with `status` (None: with any)."""
+        machine = self.stage.login if on is None else on.machine
+        name = "login" if on is None else on.name
+        user = "root" if as_root else user
+        prompt = f"{user}@{name}{'#' if user == 'root' else '$'}"
+        ended = self.terminal.run(
+            command,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            cwd=Path("/"),
+            prompt=prompt,
+            inside=lambda env: list_prefix(machine, user, env),
+        )
+        if command.startswith("ds01ctl fleet") and "|" not in command:
+            self.terminal.line(f"  (exit status {ended.status})")
+        if status is not None and ended.status != status:
+            raise Failed(f"`{command}` ended with {ended.status} in place of {status}")
+        return ended
+
+    def _check(self, holds: bool, claim: str) -> None:  # noqa: FBT001 - reads well at the call
+        if not holds:
+            raise Failed(f"it is not so: {claim}\n    {json.dumps(self._describe())}")
+        self.terminal.ok(claim)
+
+    def _await(self, claim: str, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not holds():
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"not within {DEADLINE_S} s: {claim}\n    {json.dumps(self._describe())}"
+                )
+            time.sleep(0.2)
+        self.terminal.ok(claim)
+
+    def _await_view(self, claim: str, holds: Callable[[Mapping[str, Any]], object]) -> None:
+        self._await(claim, lambda: holds(self.stage.view()))
+
+    def _count_free(self) -> int:
+        slots = [slot for host in self.stage.view().values() for slot in host["slots"] or ()]
+        return sum(slot["free"] for slot in slots)
+
+    def _describe(self) -> dict[str, Any]:
+        """For a failure: what is known everywhere."""
+        return {
+            name: {key: host[key] for key in ("state", "reason")} | {"held": count_held(host)}
+            for name, host in self.stage.view().items()
+        }
+
+
+def states(view: Mapping[str, Any]) -> list[str]:
+    """The state of each host."""
+    return [host["state"] for host in view.values()]
+
+
+def count_held(host: Mapping[str, Any]) -> int:
+    """How many slots of a known host are booked."""
+    return sum(bool(slot["holders"]) for slot in host["slots"] or ())
+
+
+def list_prefix(machine: Machine, user: str, env: Mapping[str, str]) -> Sequence[str]:
+    """What runs a command on a machine as a user, in their home, with nothing of this host's."""
+    home = "/root" if user == "root" else f"/home/{user}"
+    shown = [f"{key}={env[key]}" for key in NO_COLOUR if key in env]
+    variables = (f"PATH={PATH}", f"HOME={home}", f"USER={user}", "LANG=C.UTF-8", *shown)
+    login = () if user == "root" else ("runuser", "-u", user, "--")
+    return [*machine.inside(("env", "-i", "-C", home, *variables)), *login]
