@@ -1,6 +1,6 @@
 # All commands of this repository, for developers and CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-fleet test proofs check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
+.PHONY: help setup demo demo-fleet test proofs check format bench load lock mutations crash-points fuzz soak soak-bugs soak-fleet soak-fleet-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
 
 BIN := .venv/bin
 # Arguments for pytest: make test ARGS='-k verdict -x'
@@ -63,6 +63,12 @@ soak: setup ## run a fault campaign with its oracle, as root: SEED=7 MINUTES=10;
 
 soak-bugs: setup ## plant fourteen bugs, one at a time: the oracle has to detect each (25 minutes)
 	@$(BIN)/python -m tests.verification.campaign.bugs $(ARGS)
+
+soak-fleet: setup ## run a fault campaign over five hosts and an etcd of three: SEED=7 MINUTES=10; docs/reliability.md
+	@$(BIN)/python -m tests.verification.fleet.run $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(ARGS)
+
+soak-fleet-bugs: setup ## plant the bugs of a fleet, one at a time: the checker has to detect each (minutes)
+	@$(BIN)/python -m tests.verification.fleet.bugs $(ARGS)
 
 crash-points: setup ## look at the disk at every call that changes a file: no change may stay incomplete
 	@$(BIN)/python -m tests.verification.crash.points $(ARGS)
