@@ -126,6 +126,12 @@ class EtcdMember:
     def freeze(self) -> None:
         """Stop it: the kernel still takes connections, and nothing comes."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one by one, and meanwhile they may still answer.
+        deadline = time.monotonic() + _COMMAND_S
+        while self._has_moving_thread():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"etcd {self.name} does not stop")
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -160,6 +166,13 @@ class EtcdMember:
             time.sleep(0.02)
         log = self.log.read_text("utf-8", errors="replace")
         raise RuntimeError(f"etcd {self.name} is not healthy: {log[-3000:]}")
+
+    def _has_moving_thread(self) -> bool:
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):  # it has ended
+                if stat.read_text("utf-8", errors="replace").rpartition(")")[2].split()[0] != "T":
+                    return True
+        return False
 
     def _ask(self, path: str) -> dict[str, object]:
         """Ask at the address for metrics, which needs no certificate and no password."""

@@ -149,4 +149,20 @@ class EntryChange:
     malformed: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberState:
+    """A member of the store, as doctor shows it. `problem`: why it gave no answer, "" if it did.
+
+    `version`: of its etcd. `cluster`: of which store it is a member. `errors`: its own words, such
+    as that its space is used up.
+    """
+
+    endpoint: str
+    version: str = ""
+    cluster: str = ""
+    has_leader: bool = False
+    errors: tuple[str, ...] = ()
+    problem: str = ""
+
+
 Entries = Sequence[FleetEntry]

@@ -88,6 +88,7 @@ class StatusReply(msgspec.Struct, frozen=True):
     header: ReplyHeader
     version: str = ""
     leader: _Number = 0
+    errors: tuple[str, ...] = ()
 
 
 class WatchEvent(msgspec.Struct, frozen=True):

@@ -19,9 +19,18 @@ from ds01d.adapters.fleet.circuit_breaker import CircuitBreaker
 from ds01d.adapters.fleet.deadline_http import CallLimits
 from ds01d.adapters.fleet.etcd_books import EtcdBooks
 from ds01d.adapters.fleet.etcd_client import EtcdClient
-from ds01d.adapters.fleet.etcd_messages import RangeReply, StatusReply, range_of
+from ds01d.adapters.fleet.etcd_members import look_at_members
+from ds01d.adapters.fleet.etcd_messages import (
+    RangeReply,
+    StatusReply,
+    TxnReply,
+    put_key,
+    range_of,
+    txn,
+)
 from ds01d.adapters.fleet.etcd_settings import TlsFiles, parse_endpoint
 from ds01d.adapters.fleet.name_lookup import NameLookup
+from ds01d.decide.store_versions import find_flaws, parse_version
 from ds01d.errors import StoreFailed, StoreRefused
 from ds01d.model.fleet_books import Changed, NodeId
 from ds01d.model.primitives import Unknown, UserName
@@ -40,7 +49,19 @@ from tests.support.fleet_store import (
     started_etcd,
 )
 from tests.support.notices import Server, read_request, serving
+from tests.support.proofs import PROOFS
 
+USERS = (
+    ("role", "add", "root"),
+    ("user", "add", "root:admin"),
+    ("user", "grant-role", "root", "root"),
+    ("role", "add", "ds01"),
+    ("role", "grant-permission", "ds01", "--prefix=true", "readwrite", "/ds01/v1/"),
+    ("user", "add", "gpu01:first"),
+    ("user", "grant-role", "gpu01", "ds01"),
+    ("auth", "enable"),
+)
+"""Words of etcdctl after which `gpu01` may do everything below the root of ds01d, and no more."""
 ANY = range_of(b"/ds01/v1/any")
 
 
@@ -201,16 +222,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> EtcdAuthority:
 def secured(authority: EtcdAuthority) -> Iterator[EtcdCluster]:
     """An etcd with TLS and users: `gpu01` may do everything below the root of ds01d."""
     with started_etcd(tls=authority.make_server_tls()) as made:
-        for words in (
-            ("role", "add", "root"),
-            ("user", "add", "root:admin"),
-            ("user", "grant-role", "root", "root"),
-            ("role", "add", "ds01"),
-            ("role", "grant-permission", "ds01", "--prefix=true", "readwrite", "/ds01/v1/"),
-            ("user", "add", "gpu01:first"),
-            ("user", "grant-role", "gpu01", "ds01"),
-            ("auth", "enable"),
-        ):
+        for words in USERS:
             made.run_etcdctl(*words)
         yield made
 
@@ -314,6 +326,46 @@ def test_a_user_may_not_leave_its_prefix(secured: EtcdCluster, files: TlsFiles) 
 def test_a_user_where_etcd_asks_for_none(cluster: EtcdCluster) -> None:
     books = books_of(cluster, user="gpu01", read_password=lambda: "first")
     assert isinstance(books.report_entry(make_entry()), Changed)
+
+
+# --- what doctor asks -----------------------------------------------------------------------------
+
+
+def test_how_each_member_is(cluster: EtcdCluster) -> None:
+    client = client_of(cluster, timeout_s=2.0)
+    states = look_at_members(client)
+    assert [state.endpoint for state in states] == list(cluster.endpoints)
+    assert {state.version for state in states} == {cluster.programs.version}
+    assert len({state.cluster for state in states}) == 1
+    assert all(state.has_leader and not state.problem and not state.errors for state in states)
+    for member in cluster.members[1:]:
+        member.kill()
+    first, second, _ = look_at_members(client)
+    assert (first.version, first.problem) == (cluster.programs.version, "")
+    assert "refused" in second.problem
+
+
+RELEASES = [("trixie", True), ("bookworm", True), ("forky", False)]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("release", "is_flawed"), RELEASES if PROOFS else RELEASES[:1])
+def test_where_users_of_etcd_protect_nothing(release: str, is_flawed: bool) -> None:
+    """The advisory's claim, tried: a user of one prefix writes another key."""
+    with started_etcd(release=release) as made:
+        for words in USERS:
+            made.run_etcdctl(*words)
+        settings = etcd_settings(made.endpoints, user="gpu01", read_password=lambda: "first")
+        client = EtcdClient(settings)
+        inner = {"request_txn": txn([], [put_key(b"/other", b"")])}
+        try:
+            can_write = client.call("/kv/txn", txn([], [inner]), TxnReply).succeeded
+        except StoreRefused:
+            can_write = False
+        version = parse_version(made.programs.version)
+    assert version is not None
+    assert can_write is is_flawed
+    assert any("CVE-2026-33343" in flaw for flaw in find_flaws(version)) is is_flawed
 
 
 # --- whoever else may listen there ----------------------------------------------------------------

@@ -1,0 +1,29 @@
+"""How the members of the fleet's etcd are, each asked by itself: for doctor."""
+
+from __future__ import annotations
+
+from ds01d.adapters.fleet.etcd_client import EtcdClient
+from ds01d.adapters.fleet.etcd_messages import StatusReply
+from ds01d.adapters.fleet.etcd_settings import EtcdEndpoint
+from ds01d.errors import StoreFailed
+from ds01d.model.fleet_books import MemberState
+from ds01d.text import make_printable
+
+
+def look_at_members(client: EtcdClient) -> tuple[MemberState, ...]:
+    """Every member, in the order of the configuration. Each may take the time of a call."""
+    return tuple(_look_at(client, endpoint) for endpoint in client.endpoints)
+
+
+def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:
+    try:
+        status = client.call_member(endpoint, "/maintenance/status", {}, StatusReply)
+    except StoreFailed as error:
+        return MemberState(endpoint=str(endpoint), problem=str(error))
+    return MemberState(
+        endpoint=str(endpoint),
+        version=make_printable(status.version)[:64],
+        cluster=status.header.cluster,
+        has_leader=bool(status.leader),
+        errors=tuple(make_printable(text)[:200] for text in status.errors[:8]),
+    )
