@@ -33,6 +33,7 @@ class _Flaw:
         newest = max(self.fixed)
         if version[:2] > newest[:2]:
             return False
+        # Each series has its own first version without it.
         for first in self.fixed:
             if version[:2] == first[:2]:
                 return version < first
@@ -44,12 +45,12 @@ _FLAWS: Final = (
     _Flaw(
         name="CVE-2026-33343",
         fixed=(EtcdVersion(3, 4, 42), EtcdVersion(3, 5, 28), EtcdVersion(3, 6, 9)),
-        effect="every user reads and writes every key, by a transaction inside a transaction",
+        effect="every user reads and writes every key, with a transaction inside a transaction",
     ),
     _Flaw(
         name="CVE-2026-33413",
         fixed=(EtcdVersion(3, 4, 42), EtcdVersion(3, 5, 28), EtcdVersion(3, 6, 9)),
-        effect="nobody needs a user for leases, alarms, compaction and the list of members",
+        effect="leases, alarms, compaction and the list of members need no user",
     ),
     _Flaw(
         name="CVE-2026-44283",

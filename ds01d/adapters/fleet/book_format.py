@@ -182,6 +182,7 @@ def _replace_surrogates(value: object) -> object:
 
 def _decode(value: bytes, form: type[T]) -> tuple[dict[str, object], T]:
     raw = parse_object(value)
+    # In two steps: a typed decoder drops the fields that it does not know.
     try:
         return raw, msgspec.convert(raw, form)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:

@@ -57,6 +57,7 @@ class CallLimits:
                     raise
                 self.on_idle()
                 continue
+            # Counted as it comes: a length that a server announces proves nothing.
             self.bytes_left -= received
             if self.bytes_left < 0:
                 raise OverflowError("the answer is too large")
@@ -69,6 +70,7 @@ class LimitedSocket(socket.socket):
     limits: CallLimits
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401
+        # A lambda has no `super()` of its own.
         read = super().recv_into
         return self.limits.receive(self, lambda: read(buffer, nbytes, flags))
 
@@ -114,6 +116,7 @@ class LimitedConnection(http.client.HTTPConnection):
         if tls is None:
             self.sock = connection
             return
+        # Else the Host header would name a port that is the usual one.
         self.default_port = http.client.HTTPS_PORT
         connection.settimeout(self.limits.find_left_s())
         wrapped = tls.wrap_socket(

@@ -75,6 +75,7 @@ class EtcdClient:
         except StoreFailed as error:
             self.breaker.record_failure(str(error))
             raise
+        # Whoever was let through has to report back.
         except BaseException:
             self.breaker.record_failure("interrupted")
             raise

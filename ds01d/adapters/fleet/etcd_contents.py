@@ -46,6 +46,7 @@ class _Contents:
             case "users", user, "held", node, booking:
                 user, node = self._share(user), self._share(node)
                 self.entries.append(parse_entry(user, node, booking, key.value))
+            # What the key holds does not matter: its revision is the fence.
             case "users", user, "fence":
                 self.fences[user] = key.mod_revision
             case "names", container:
@@ -72,6 +73,7 @@ class _Contents:
 
 def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     """Entries and fence of a user, at once and linearizable. Raises StoreFailed."""
+    # In one range: an entry that came after the fence was read would not be counted.
     contents, _ = _gather(store, user_prefix(user), is_checked=True)
     return UserEntries(
         user=user,

@@ -94,6 +94,7 @@ class EtcdEntries:
         """See `FleetBook.report_entry`."""
         for _ in range(_ATTEMPTS):
             stored = self._read(entry)
+            # The quota is not asked: what is real is counted, and others are told by the fence.
             compares, changes, holder = _plan_names(entry, stored)
             changes += [put_key(fence_key(entry.user), FENCE), _put_entry(entry, stored)]
             reply = self._store.commit(compares, changes)

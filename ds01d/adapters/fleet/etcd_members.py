@@ -20,6 +20,7 @@ def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:
         status = client.call_member(endpoint, "/maintenance/status", {}, StatusReply)
     except StoreFailed as error:
         return MemberState(endpoint=str(endpoint), problem=str(error))
+    # Whoever listens there may answer anything: it is shown to people.
     return MemberState(
         endpoint=str(endpoint),
         version=make_printable(status.version)[:64],
