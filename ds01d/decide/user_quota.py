@@ -88,7 +88,10 @@ def _find_rejection(
         booked = count_bookings(request.user, state, records)
         if booked + count > most:
             detail = _describe_limit(str(booked), str(most), count)
-            return make_rejection(request, Refusal.USER_AT_LIMIT, detail)
+            # Decision 211, as for GPU-equivalents below.
+            is_lasting = count > most
+            rejection = make_rejection(request, Refusal.USER_AT_LIMIT, detail)
+            return replace(rejection, is_lasting=is_lasting)
     if request.quota is None:
         return None
     if (most := request.quota.slots_per_container) is not None:
