@@ -26,6 +26,7 @@ from ds01d.reconcile.books_ports import StateBook
 
 if TYPE_CHECKING:
     from ds01d.daemon.notices import NoticeTarget
+    from ds01d.service.notice_calls import ReadNotices
     from ds01d.service.service import Service
     from ds01d.service.view_calls import View
 
@@ -59,7 +60,10 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             persist=opened.save_cache,
             close=opened.close,
             stream=opened.engine,
-            notices=_open_notice_targets(config),
+            notices=(targets := _open_notice_targets(config)),
+            read_notices=_open_notice_reader(config),
+            # Nobody is promised a notice that nothing would give.
+            notice_files=opened.state_dir if targets else None,
             take_over_books=ExclusiveAccess(
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
@@ -88,6 +92,18 @@ def _open_notice_targets(config: Config) -> list[NoticeTarget]:
 
         targets.append(NoticeSpool(spool_folder(config.daemon.state_dir)))
     return targets
+
+
+def _open_notice_reader(config: Config) -> ReadNotices:
+    """What reads a user's newest notices from the spool; without one there are none."""
+    if not config.notify.uses_sender:
+        return lambda _: ()
+    from ds01d.adapters.notices.spool import (  # noqa: PLC0415 - off unless configured
+        read_user_notices,
+        spool_folder,
+    )
+
+    return partial(read_user_notices, spool_folder(config.daemon.state_dir))
 
 
 def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:

@@ -467,7 +467,10 @@ class GivenSlotForm(Form, kw_only=True):
 
 
 class AllocateForm(Form, kw_only=True):
-    """`slot`, `docker_id` and `shared_with` are of the first of `slots`; `host` null: this one."""
+    """`slot`, `docker_id` and `shared_with` are of the first of `slots`; `host` null: this one.
+
+    `notify_until`: until then a notice comes once there is room; null: none comes.
+    """
 
     allocated: bool
     already: bool
@@ -482,6 +485,7 @@ class AllocateForm(Form, kw_only=True):
     host: str | None
     refusal: str | None
     reason: str
+    notify_until: DisplayTime | None
 
 
 class ReleaseForm(Form, kw_only=True):

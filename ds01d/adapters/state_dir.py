@@ -33,6 +33,7 @@ _FILES = (
     "history.jsonl",
     "containers.json",
     "creations.json",
+    "notice-requests.json",
     "status.json",
     "accounting.sqlite",
 )

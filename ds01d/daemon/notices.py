@@ -86,6 +86,11 @@ class Notices:
         for outbox in self._outboxes:
             outbox.send([notice for notice in notices if notice is not None])
 
+    def add_notice(self, notice: Notice) -> None:
+        """Give a notice that something else has decided about."""
+        for outbox in self._outboxes:
+            outbox.send([notice])
+
 
 class _Sent(NamedTuple):
     at: float  # on CLOCK_BOOTTIME; before this boot: negative

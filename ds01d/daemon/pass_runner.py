@@ -102,6 +102,10 @@ class PassRunner:
         if report.is_sweep:
             session.reconciles.end_sweep(report)
 
+    def give_free_notices(self, session: Session) -> None:
+        """Give the notices that slots are free, if it is time to look."""
+        self._try_optional(session, session.free_notices.look_if_due)
+
     def _try_optional(self, session: Session, job: Callable[[], str | None]) -> None:
         """Do what no repair depends on; `job` gives what failed."""
         try:

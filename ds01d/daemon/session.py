@@ -32,6 +32,9 @@ from ds01d.reporting.published_status import build_use
 from ds01d.reporting.status import Status
 from ds01d.service.activity_calls import ActivityCalls, ReadLog
 from ds01d.service.booking import BookingService
+from ds01d.service.free_notices import FreeNotices
+from ds01d.service.notice_calls import NoticeCalls, ReadNotices
+from ds01d.service.notice_requests import FileStore, NoticeRequests
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.quota_calls import QuotaCalls
 from ds01d.service.reconciling import ReconcileCalls
@@ -54,7 +57,8 @@ class SessionParts:
     sweep if they were given away; gives what is to be logged.
     `views`: what ds01d prints for commands, those of the configuration in `file`.
     `accounting`: where it is kept, None for nowhere.
-    `notices`: where notices to users go.
+    `notices`: where notices to users go; `read_notices`: the newest of a user, from there.
+    `notice_files`: where requests for notices are kept, None where no notice is given.
     `read_log`: the newest lines of the operations log.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
@@ -66,6 +70,8 @@ class SessionParts:
     close: Callable[[], None]
     stream: StreamCounters | None = None
     notices: Sequence[NoticeTarget] = ()
+    read_notices: ReadNotices = lambda _: ()
+    notice_files: FileStore | None = None
     views: Mapping[str, View] = field(default_factory=dict)
     file: Path | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
@@ -116,8 +122,17 @@ class Session:
         # What is published is in this process: no file has to be read for a booking.
         booking_world = replace(current, published=_OwnUse(self.status_builder))
         self.notices = Notices(parts.notices, config.notify.hold_warnings_s, self._clock.now)
+        requests = None
+        if parts.notice_files is not None:
+            requests = NoticeRequests(parts.notice_files, self.read_wall)
+        self.free_notices = FreeNotices(config, booking_world, requests, self.notices.add_notice)
         self.bookings = BookingService(
-            config, booking_world, lambda: read_status(self), waiting, self._notice_answer
+            config,
+            booking_world,
+            lambda: read_status(self),
+            waiting,
+            self._notice_answer,
+            notice_requests=requests,
         )
         self.quotas = QuotaCalls(booking_world, lambda: read_status(self), waiting)
         self.reconciles = ReconcileCalls(config, self._clock)
@@ -133,6 +148,7 @@ class Session:
             **self.operations.handlers,
             **self.status_calls.handlers,
             **activities.handlers,
+            **NoticeCalls(parts.read_notices, requests).handlers,
             **views.handlers,
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
@@ -173,6 +189,7 @@ class Session:
             self.process_watch,
             self.bookings,
             self.reconciles,
+            self.free_notices,
         )
         return min(part.wait_s() for part in parts)
 

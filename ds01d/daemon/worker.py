@@ -177,8 +177,10 @@ class Worker:
                 self._take_over_books(session)
             session.is_ready = True
             session.bookings.note_change()
+            session.free_notices.note_change()
         if session.is_ready:
             self._serve_calls(session)
+            self._passes.give_free_notices(session)
         self._write_events(session)
         self._passes.log_failure(session, session.notices.take_failure())
         if self._dump_requested.is_set():

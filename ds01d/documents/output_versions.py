@@ -32,7 +32,7 @@ Output: TypeAlias = Literal[
 ]
 
 VERSIONS: Final[dict[Output, str]] = {
-    "allocate": "1.1",
+    "allocate": "1.2",
     "catalogue-check": "1.0",
     "container-create": "1.0",
     "container-list": "1.0",
@@ -45,7 +45,7 @@ VERSIONS: Final[dict[Output, str]] = {
     "fleet-where": "1.0",
     "history": "1.0",
     "log": "1.0",
-    "me": "1.0",
+    "me": "1.1",
     "pass": "1.0",
     "quota": "1.0",
     "release": "1.0",

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from ds01d.decide.short_names import split_name
 from ds01d.decide.user_quota import weigh_slot
+from ds01d.documents.notices import OwnNotice, OwnNoticeRequest
 from ds01d.documents.quota import QuotaDocument
 from ds01d.documents.values import DisplayTime, DocumentPart, display_time
 from ds01d.model.drift import Finding
@@ -49,14 +50,6 @@ class OwnDrift(DocumentPart, frozen=True):
     until: DisplayTime | None
 
 
-class OwnNotice(DocumentPart, frozen=True):
-    """A notice of the login greeting; `created_at` as its writer has it."""
-
-    type: str
-    message: str
-    created_at: str | None
-
-
 class FreeSlots(DocumentPart, frozen=True):
     """Slots of one profile (or whole GPUs) that nobody holds or uses.
 
@@ -79,6 +72,7 @@ class PersonalDocument(DocumentPart, frozen=True):
     drifts: tuple[OwnDrift, ...]
     findings: tuple[Finding, ...]
     notices: tuple[OwnNotice, ...]
+    notice_requests: tuple[OwnNoticeRequest, ...]
     free: tuple[FreeSlots, ...]
     problems: tuple[str, ...]
 

@@ -103,7 +103,7 @@ class Rejected:
     """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and details.
 
     `is_lasting`: nobody could give back so much. `holdings`: what a user at the limit has, for
-    people.
+    people. `notify_until`: until then a notice comes when there is room; None: none comes.
     """
 
     container: ContainerName
@@ -115,6 +115,7 @@ class Rejected:
     is_lasting: bool = False
     # Decision 229: scripts match the reason byte for byte, so this is no part of it.
     holdings: str = ""
+    notify_until: Wall | None = None
 
     @property
     def reason(self) -> str:

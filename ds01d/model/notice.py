@@ -17,6 +17,7 @@ class NoticeKind(Word):
     QUOTA_REACHED = "gpu_quota_reached"
     QUOTA_REFUSED = "gpu_quota_refused"
     WAIT_OVER = "gpu_wait_over"
+    GPU_FREE = "gpu_free"
     GPU_IDLE = "gpu_idle"
     GPU_LOST = "gpu_lost"
 
@@ -112,6 +113,36 @@ class SpooledNotice:
         """Whether it is about a moment that has passed, or older than `lasts_s`."""
         is_past = self.until is not None and self.until <= now
         return is_past or now - self.at > lasts_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotWish:
+    """What a user asks for: `slot` alone, or `count` slots, of that `profile` if one is named."""
+
+    user: UserName
+    slot: SlotId | None = None
+    count: int = 1
+    profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeRequest:
+    """A user wants a notice when there is room for this; nothing is reserved by it.
+
+    As `SlotWish`. `since`, `until`: when it was asked for, and when it ends by itself, in seconds
+    since the epoch.
+    """
+
+    user: UserName
+    slot: SlotId | None = None
+    count: int = 1
+    profile: str | None = None
+    since: Wall
+    until: Wall
+
+    @property
+    def wish(self) -> SlotWish:
+        return SlotWish(user=self.user, slot=self.slot, count=self.count, profile=self.profile)
 
 
 class DeliveryTarget(Word):

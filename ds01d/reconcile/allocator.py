@@ -8,13 +8,13 @@ Failures raise a `Ds01Error`; a refusal is a return value.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from fractions import Fraction
 
 from ds01d.config import Config
 from ds01d.decide.allocation import choose_slot
+from ds01d.decide.allocation_request import build_request
 from ds01d.decide.booking_record import (
     add_reservation,
     build_record,
@@ -36,6 +36,7 @@ from ds01d.model.allocation import (
 )
 from ds01d.model.books import AllocatorState, BadRecord, Record, SlotType
 from ds01d.model.limits import Limits
+from ds01d.model.notice import NoticeRequest
 from ds01d.model.primitives import (
     BookingId,
     ContainerName,
@@ -94,6 +95,7 @@ class Allocator:
         log_refusal: bool = True,
         asked: Now | None = None,
         on_waiting: object = None,
+        notify: bool = False,
     ) -> Allocated | Rejected:
         """Book `slot`, or the `count` best ones. `container` None: under a name that is made up.
 
@@ -101,9 +103,9 @@ class Allocator:
         that the container already has. `profile`: of this one only. `reason`: for history and log.
         `process`: reserve for as long as that runs, `policy.reservation_limit` at most.
         `log_refusal`: False where a refusal is one of many attempts. `asked`: when the caller began
-        the sample of the GPUs. `on_waiting`: only ds01d's allocator can wait; raises `Refused`.
+        the sample of the GPUs. `on_waiting`, `notify`: only of ds01d's allocator; raises `Refused`.
         """
-        if on_waiting is not None:
+        if on_waiting is not None or notify:
             raise Refused("cannot wait for a slot without ds01d (is it running?)")
         if container is None:
             uid = self._world.passwd.find_uids(frozenset({user})).get(user)
@@ -113,7 +115,7 @@ class Allocator:
             raise Malformed(f"invalid count {count}: expected 1 with a slot, else 1 or more")
         asked = asked or self._pools.begin_sample()
         limits = self._world.limits.read()
-        wish = _build_request(user, container, max_gpus, priority, limits)
+        wish = build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
             return self._log_answer(wish, priority or 0, limits)
         wish = replace(
@@ -131,13 +133,36 @@ class Allocator:
         limits = self._world.limits.read()
         books = self._transactions.read_books()
         slots = (None, *books.state.slots)
-        wish = _build_request(user, container, None, None, limits)
+        wish = build_request(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
         pool, _ = self._pools.build_pool(
             books, self._pools.observe_use(self._world.clock.now()), limits
         )
         return {slot: choose_slot(replace(wish, slot=slot), pool) for slot in slots}
+
+    def preview_requests(
+        self, requests: Sequence[NoticeRequest], asked: Now
+    ) -> Sequence[Allocated | Rejected]:
+        """What `allocate` would answer each of them now, if it came alone. Books nothing.
+
+        `asked`: the sample of the GPUs is not older. Raises `Ds01Error`.
+        """
+        limits = self._world.limits.read()
+        books = self._transactions.read_books()
+        pool, _ = self._pools.build_pool(books, self._pools.observe_use(asked), limits)
+        # A name that no container has, or what it holds would be the answer.
+        name = reserve_name(None)
+        wishes = (build_request(request.user, name, None, None, limits) for request in requests)
+        return [
+            wish
+            if isinstance(wish, Rejected)
+            else choose_slot(
+                replace(wish, slot=request.slot, count=request.count, profile=request.profile),
+                pool,
+            )
+            for request, wish in zip(requests, wishes, strict=True)
+        ]
 
     def release(
         self, container: ContainerName | None, booking: BookingId | None = None
@@ -351,34 +376,6 @@ def _require_not_derived(container: ContainerName, books: Bookings) -> None:
         raise Refused(
             f"{container} has {', '.join(slots)} by its own request: docker rm {container}"
         )
-
-
-def _build_request(
-    user: UserName,
-    container: ContainerName,
-    most: int | None,
-    priority: int | None,
-    limits: Limits | Unknown,
-) -> AllocationRequest | Rejected:
-    """The request, completed from the limits; a refusal where they are needed and unreadable."""
-    # Decision 23: limits that are missing restrict nothing, limits that are broken refuse.
-    quota = None
-    if isinstance(limits, Limits):
-        quota = limits.find_gpu_quota(user)
-        if quota is not None and most is not None:
-            quota, most = replace(quota, gpus=Fraction(most)), None
-        most = limits.find_quota(user) if most is None else most
-        priority = limits.find_priority(user) if priority is None else priority
-    elif most is None:
-        return Rejected(
-            container=container,
-            user=user,
-            refusal=Refusal.LIMITS_UNREADABLE,
-            detail=limits.reason,
-        )
-    return AllocationRequest(
-        container=container, user=user, max_slots=most, quota=quota, priority=priority or 0
-    )
 
 
 def _describe_booking(given: Allocated, asked_for: str) -> str:

@@ -36,6 +36,8 @@ def describe_notice(notice: Notice) -> str:
             return f"no GPU for you: {reason}; release one: docker rm CONTAINER"
         case NoticeKind.WAIT_OVER:
             return f"your turn has come: GPU {slots} is booked for {name}"
+        case NoticeKind.GPU_FREE:
+            return f"GPU {slots} is free and not reserved; to book it: {reason}"
         case NoticeKind.GPU_IDLE:
             since = _format_minute(notice.since)
             return (

@@ -49,6 +49,7 @@ class SlotAllocator(Protocol):
         profile: str | None = None,
         reason: str = "",
         on_waiting: Callable[[Waiting], None] | None = None,
+        notify: bool = False,
     ) -> Allocated | Rejected:
         """Book `slot`, or the best one."""
 
@@ -80,12 +81,14 @@ class RemoteAllocator(ServiceClient):
         reason: str = "",
         for_process: bool = False,
         on_waiting: Callable[[Waiting], None] | None = None,
+        notify: bool = False,
     ) -> Allocated | Rejected:
         """Book `slot`, or the `count` best ones. A call without an answer is made once more.
 
         `container` None: under a name that ds01d makes up; `profile`: slots of this one only;
         `reason`: for history and log. `for_process`: as long as the process runs that had us ask.
         `on_waiting`: wait for a slot, and call this whenever the place in the queue changes.
+        `notify`: where it is refused, have the user given a notice once there is room.
         """
         parameters = {
             "container": container,
@@ -99,6 +102,7 @@ class RemoteAllocator(ServiceClient):
             "reason": reason or None,
             "wait": None if on_waiting is None else True,
             "process": for_process or None,
+            "notify": notify or None,
         }
         # The same booking twice is one booking, unless it has no name, or is to be one more.
         is_repeatable = container is not None and not another
@@ -194,7 +198,12 @@ def _parse_rejection(
         detail=str(refusal.parameters.get("detail", "")),
         warnings=_parse_warnings(refusal.parameters),
         holdings=str(refusal.parameters.get("held") or ""),
+        notify_until=_parse_moment(refusal.parameters.get("notify_until")),
     )
+
+
+def _parse_moment(value: object) -> Wall | None:
+    return Wall(float(value)) if isinstance(value, int | float) else None
 
 
 def _parse_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:

@@ -29,8 +29,9 @@ from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.status import Status
 from ds01d.service import rules
-from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED
+from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED, NOT_POSSIBLE
 from ds01d.service.dispatch import Handler, answer_call
+from ds01d.service.notice_requests import NoticeRequests
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
@@ -68,6 +69,7 @@ class AllocateParameters(Parameters, frozen=True):
     reason: _Text | None = None
     wait: bool | None = None
     process: bool | None = None
+    notify: bool | None = None
 
 
 class ReleaseParameters(Parameters, frozen=True):
@@ -89,9 +91,15 @@ class BookingService:
         read_status: ReadStatus,
         queue: WaitingQueue,
         note_answer: NoteAnswer | None = None,
+        *,
+        notice_requests: NoticeRequests | None = None,
     ) -> None:
-        """`note_answer`: gets what came of an allocation, but not of one that still waits."""
+        """`note_answer`: gets what came of an allocation, but not of one that still waits.
+
+        `notice_requests`: None where no notice is given.
+        """
         self._config, self._world, self._read_status = config, world, read_status
+        self._notice_requests = notice_requests
         self._queue, self._note_answer = queue, note_answer
         self._transactions = Transactions(world)
         # inf: nothing has changed since those who wait were served.
@@ -151,6 +159,8 @@ class BookingService:
     def _allocate(self, request: PendingCall) -> object | None:
         wanted = parse_parameters(request.call, AllocateParameters)
         user = rules.choose_user(request.peer, wanted.user)
+        if wanted.notify:
+            self._require_notices(wanted)
         waiter = Waiter(
             request=request,
             user=user,
@@ -165,6 +175,7 @@ class BookingService:
             profile=wanted.profile,
             reason_given=wanted.reason or "",
             process=self._find_process(request.peer) if wanted.process else None,
+            notify=bool(wanted.notify),
         )
         self._serve_waiting()  # they came first
         reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
@@ -172,6 +183,13 @@ class BookingService:
             self._queue.add_waiter(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
+
+    def _require_notices(self, wanted: AllocateParameters) -> None:
+        if wanted.wait or wanted.another:
+            raise invalid_parameter("notify")
+        # Before anything is booked: who relies on a notice has to know that none will come.
+        if self._notice_requests is None:
+            raise rules.refused(NOT_POSSIBLE, "no notices on this host: [notify] names no target")
 
     def _find_process(self, peer: Peer) -> ReservingProcess | None:
         """For whom a reservation is; None where that is unknown: then time ends it."""
@@ -231,7 +249,11 @@ class BookingService:
         if isinstance(answer, Rejected):
             can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
             if not is_waiting or not can_end:
-                raise rules.refused(answer.refusal, answer.detail, answer.warnings, answer.holdings)
+                until, warnings = None, answer.warnings
+                if waiter.notify and self._notice_requests is not None:
+                    until, more = self._notice_requests.add_refused(waiter.wish, can_end=can_end)
+                    warnings = (*warnings, *more)
+                raise rules.refused(answer.refusal, answer.detail, warnings, answer.holdings, until)
             rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
             waiter.rank = rank if priority is None else priority
             waiter.reason = answer.reason
@@ -240,6 +262,8 @@ class BookingService:
             answer = replace(answer, until=None)
         if not answer.already:
             self._changed.add(answer.container)
+        if self._notice_requests is not None:
+            self._notice_requests.remove_fulfilled(waiter.wish)
         return {"booking": encode_booking(answer), "waiting": None}
 
     def _release_abandoned(self, allocator: Allocator, name: ContainerName) -> None:

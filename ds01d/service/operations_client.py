@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
@@ -11,6 +11,7 @@ import msgspec
 
 from ds01d.documents.explain import Explanation
 from ds01d.documents.history import EntryDocument
+from ds01d.documents.notices import OwnNoticeRequest, OwnNotices
 from ds01d.documents.passes import DriftDocument, PassDocument
 from ds01d.documents.quota import QuotaDocument
 from ds01d.documents.undo import UndoDocument
@@ -93,6 +94,15 @@ class RemoteOperations(ServiceClient):
         """The quota of a user; None: of the caller."""
         quota = self._make_call("Quota", user=user)["quota"]
         return msgspec.convert(quota, QuotaDocument)
+
+    def read_notices(self, user: str | None) -> OwnNotices:
+        """The notices of a user and their requests for one; None: of the caller."""
+        return msgspec.convert(self._make_call("Notices", user=user), OwnNotices)
+
+    def withdraw_notices(self, user: str | None) -> Sequence[OwnNoticeRequest]:
+        """End a user's requests for notices; gives them. None: of the caller."""
+        reply = self._make_call("WithdrawNotices", user=user)
+        return msgspec.convert(reply["requests"], tuple[OwnNoticeRequest, ...])
 
     def _read_part(self, query: ReportQuery) -> UsageReport:
         reply = self._make_call(

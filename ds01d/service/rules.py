@@ -27,9 +27,15 @@ NEEDED: Final = f"root or group {OPERATORS}"
 
 
 def refused(
-    code: str, detail: str = "", warnings: tuple[str, ...] = (), holdings: str = ""
+    code: str,
+    detail: str = "",
+    warnings: tuple[str, ...] = (),
+    holdings: str = "",
+    notify_until: float | None = None,
 ) -> VarlinkError:
-    also = {"held": holdings} if holdings else {}
+    also: dict[str, object] = {"held": holdings} if holdings else {}
+    if notify_until is not None:
+        also["notify_until"] = notify_until
     error = f"{INTERFACE}.Refused"
     return VarlinkError(error, code=code, detail=detail, warnings=list(warnings), **also)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ds01d.model.allocation import Refusal
+from ds01d.model.notice import SlotWish
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 from ds01d.model.reservation import ReservingProcess
 from ds01d.service.requests import PendingCall
@@ -38,6 +39,7 @@ class Waiter:
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
     `reason_given`: the caller's, for the history. `process`: for which the slots are reserved.
+    `notify`: the caller wants a notice where it is refused.
     """
 
     request: PendingCall
@@ -51,11 +53,17 @@ class Waiter:
     profile: str | None = None
     reason_given: str = ""
     process: ReservingProcess | None = None
+    notify: bool = False
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
     has_failed: bool = False
     since: Wall = field(default_factory=lambda: Wall(time.time()))
     sent_place: object = field(default=None, repr=False)
+
+    @property
+    def wish(self) -> SlotWish:
+        """What it asks for."""
+        return SlotWish(user=self.user, slot=self.slot, count=self.count, profile=self.profile)
 
 
 class WaitingQueue:

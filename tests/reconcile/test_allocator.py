@@ -7,9 +7,11 @@ from fractions import Fraction
 from functools import partial
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ds01d.adapters.books.operations_format import format_line
-from ds01d.config import Config
+from ds01d.config import AllocatorConfig, Config
 from ds01d.errors import BooksChanged, BooksUnreadable, Malformed, WriteFailed
 from ds01d.model.actor import Actor
 from ds01d.model.allocation import (
@@ -23,6 +25,7 @@ from ds01d.model.allocation import (
 )
 from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
 from ds01d.model.limits import GpuQuota
+from ds01d.model.notice import NoticeRequest
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName, Wall
 from ds01d.reconcile.allocator import Allocator
 from tests.support.build import ALWAYS_UNLIMITED, books, four_slots, record, slot, two_by_two
@@ -327,3 +330,43 @@ def test_an_operations_log_that_cannot_be_written_is_a_warning_too(host: Host) -
     answer = booked(host)
     assert host.bookings() == {(NAME, answer.slot)}
     assert answer.warnings == ("operations was not written: no space left on device",)
+
+
+PLACES = ("0.0", "0.1", "1.0", "1.1")
+WISHES = st.tuples(
+    st.none() | st.sampled_from([*PLACES, "9.9"]),
+    st.integers(1, 5),
+    st.none() | st.sampled_from(["1g.10gb", "7g.80gb", "physical_gpu"]),
+).map(lambda wish: (wish[0], 1 if wish[0] else wish[1], wish[2]))
+
+
+@settings(max_examples=100)
+@given(st.sets(st.sampled_from(PLACES)), WISHES, st.none() | st.integers(0, 4), st.booleans())
+def test_a_preview_of_a_request_is_what_a_booking_then_gets(
+    held: set[str], wish: tuple[str | None, int, str | None], quota: int | None, shares: bool
+) -> None:
+    """A notice comes by the preview: one that differs would call people for nothing."""
+    slots = (slot(place, *(["x._.1003"] if place in held else ()), users={}) for place in PLACES)
+    host = Host(
+        gpu=two_by_two(),
+        state=books(*slots),
+        limits=replace(ALWAYS_UNLIMITED, default_quota=quota),
+    )
+    config = Config(allocator=AllocatorConfig(sharing="when-full" if shares else "never"))
+    one = Allocator(host.world(), config)
+    place, count, profile = wish
+    wanted = None if place is None else SlotId(place)
+    asked = NoticeRequest(
+        user=ALICE, slot=wanted, count=count, profile=profile, since=Wall(0.0), until=Wall(1.0)
+    )
+    before = host.state
+    (preview,) = one.preview_requests([asked], host.world().clock.now())
+    assert host.state == before
+    assert host.allocations == []
+    answer = one.allocate(ALICE, NAME, slot=wanted, count=count, profile=profile)
+    if isinstance(preview, Rejected):
+        assert isinstance(answer, Rejected)
+        assert answer.reason == preview.reason
+    else:
+        assert isinstance(answer, Allocated)
+        assert [s.slot for s in answer.all_slots] == [s.slot for s in preview.all_slots]

@@ -22,3 +22,18 @@ def test_a_damaged_time_is_shown_as_unknown(kind: NoticeKind, at: float) -> None
         since=moment,
     )
     assert "an unknown time" in describe_notice(notice)
+
+
+@pytest.mark.parametrize("kind", NoticeKind)
+def test_every_kind_has_one_line_whatever_users_have_named(kind: NoticeKind) -> None:
+    hostile = "\x1b]0;x\x07\n" + "x" * 10_000
+    notice = Notice(
+        kind=kind,
+        user=UserName(hostile),
+        subject=hostile,
+        slots=frozenset({SlotId("0"), SlotId("1.0")}),
+        reason=hostile,
+    )
+    text = describe_notice(notice)
+    assert text.isprintable()
+    assert len(text) < 1000

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
+from ds01d.documents.notices import OwnNotice, OwnNoticeRequest
 from ds01d.documents.quota import QuotaDocument
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
@@ -21,6 +22,8 @@ PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
     "Release": booking.ReleaseParameters,
     "MarkStopped": booking.ContainerParameters,
     "Quota": quota_calls.UserParameters,
+    "Notices": quota_calls.UserParameters,
+    "WithdrawNotices": quota_calls.UserParameters,
     "Explain": operations_calls.SubjectParameters,
     "Reconcile": operations_calls.ReconcileParameters,
     "Freeze": operations_calls.FreezeParameters,
@@ -55,6 +58,18 @@ def test_a_quota_has_what_is_described() -> None:
         "gpus",
         "max_gpus",
     }
+
+
+def test_notices_have_what_is_described() -> None:
+    assert find_members("type Notice") == {
+        "type": "string",
+        "message": "string",
+        "created_at": "string",
+        "container": "?string",
+        "slots": "[]string",
+    }
+    assert find_members("type Notice").keys() == {*OwnNotice.__struct_encode_fields__}
+    assert find_members("type NoticeRequest").keys() == {*OwnNoticeRequest.__struct_encode_fields__}
 
 
 def test_a_booking_has_what_is_described() -> None:

@@ -30,6 +30,7 @@ READERS: Final = "ds01d-notify"
 """The group that reads the spool; without it only the owner does."""
 _MAX_FILE_BYTES: Final = 256 * 1024
 _MAX_READ_BYTES: Final = 4 * _MAX_FILE_BYTES
+_MOST_OF_USER: Final = 20
 _MODE: Final = 0o640
 _FOLDER_MODE: Final = 0o750
 
@@ -111,7 +112,21 @@ def read_spool(folder: Path) -> Iterator[SpooledNotice]:
             yield notice
 
 
-def _read_lines(path: Path) -> list[SpooledNotice]:
+def read_user_notices(folder: Path, user: str) -> Sequence[SpooledNotice]:
+    """The newest notices to one user, oldest first, 20 at most. Raises `Malformed`."""
+    try:
+        user_key = msgspec.json.encode({"user": user})[1:-1]
+    except UnicodeEncodeError:  # a login in another encoding, of whom no line can be
+        return []
+    # As in `read_spool`, the newer file first. Most lines are of others, and are not parsed.
+    newer = _read_lines(folder / FILE, user_key)
+    older = _read_lines(folder / FORMER, user_key)
+    notices = {notice.id: notice for notice in (*older, *newer) if notice.user == user}
+    return [*notices.values()][-_MOST_OF_USER:]
+
+
+def _read_lines(path: Path, part: bytes = b"") -> list[SpooledNotice]:
+    """The notices in a file; of its lines only those with `part`."""
     data = read_bytes(path, _MAX_READ_BYTES)
     if isinstance(data, NotRead):
         if data.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
@@ -119,6 +134,8 @@ def _read_lines(path: Path) -> list[SpooledNotice]:
         raise Malformed(data.reason)
     notices = []
     for line in data.splitlines():
+        if part not in line:
+            continue
         # A writer that was killed leaves a part of a line; a newer version writes more keys.
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             notices.append(msgspec.json.decode(line, type=SpooledNotice))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ds01d.cli.base.fleet import Fleet
     from ds01d.config import Config
     from ds01d.containers.context import ContainerServices
+    from ds01d.documents.notices import OwnNoticeRequest, OwnNotices
     from ds01d.documents.quota import QuotaDocument
     from ds01d.documents.usage_report import UsageReport
     from ds01d.model.accounting import ReportQuery
@@ -67,6 +68,26 @@ def _read_quota(config: Config, user: str | None) -> QuotaDocument:
     return bootstrap_reports.read_quota(config, user or current_actor().login)
 
 
+def _read_notices(config: Config, user: str | None) -> OwnNotices:
+    return _require_operations(config).read_notices(user)
+
+
+def _withdraw_notices(config: Config, user: str | None) -> Sequence[OwnNoticeRequest]:
+    return _require_operations(config).withdraw_notices(user)
+
+
+def _require_operations(config: Config) -> RemoteOperations:
+    """Those of the daemon, which alone knows what is asked. Raises `NotPermitted`."""
+    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+    from ds01d.errors import NotPermitted  # noqa: PLC0415
+
+    remote = bootstrap_books.find_operations(config)
+    if remote is None:
+        place = config.service.path or "its socket, which is off"
+        raise NotPermitted(f"cannot reach ds01d at {place} (is ds01d running?)")
+    return remote
+
+
 def _read_usage(config: Config, query: ReportQuery) -> UsageReport:
     from ds01d import bootstrap, bootstrap_reports  # noqa: PLC0415 - heavy
     from ds01d.errors import NotPermitted  # noqa: PLC0415
@@ -105,7 +126,8 @@ class Environment:
     is for commands that book slots, `open_container_services` for those that change containers;
     `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
     daemon, for who needs them; `read_usage` reads the accounting, for who may; `read_quota` a
-    user's quota, None for the caller's; `open_fleet` the other hosts.
+    user's quota, None for the caller's; `read_notices` and `withdraw_notices` a user's notices and
+    requests for one, likewise; `open_fleet` the other hosts.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -122,6 +144,8 @@ class Environment:
     open_images: Callable[[Config], ImageSource] = _open_images
     find_operations: Callable[[Config], RemoteOperations | None] = lambda _: None
     read_quota: Callable[[Config, str | None], QuotaDocument] = _read_quota
+    read_notices: Callable[[Config, str | None], OwnNotices] = _read_notices
+    withdraw_notices: Callable[[Config, str | None], Sequence[OwnNoticeRequest]] = _withdraw_notices
     read_usage: Callable[[Config, ReportQuery], UsageReport] = _read_usage
     open_fleet: Callable[[Config], Fleet] = _open_fleet
 

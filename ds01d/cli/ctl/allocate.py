@@ -15,7 +15,7 @@ from ds01d.cli.base.waiting import show_waiting
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.short_names import join_name, split_name
-from ds01d.documents.values import DisplayTime, Document
+from ds01d.documents.values import DisplayTime, Document, display_time
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 from ds01d.model.reservation import BOOKING_LABEL, parse_booking_id
@@ -43,6 +43,9 @@ REFUSED = 3
 )
 @click.option("--reason", default="", help="For history and log.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
+@click.option(
+    "--notify", is_flag=True, help="If it is refused: have USER given a notice once there is room."
+)
 @host_options
 @json_option
 @config_option
@@ -59,6 +62,7 @@ def allocate(
     profile: str | None,
     reason: str,
     wait: bool,
+    notify: bool,
     any_host: bool,
     hosts: tuple[str, ...],
     without: tuple[str, ...],
@@ -73,8 +77,12 @@ def allocate(
     """
     if slot is not None and count > 1:
         raise click.UsageError("--slot and --count exclude each other")
+    if wait and notify:
+        raise click.UsageError("--wait and --notify exclude each other")
     config = invocation.config()
     chosen = HostOptions(any_host=any_host, hosts=hosts, without=without)
+    if chosen.is_given and notify:
+        raise click.UsageError("--notify is for this host alone: leave out the options of hosts")
     if chosen.is_given:
         from ds01d.cli.ctl.fleet_allocate import (  # noqa: PLC0415 - rarely used
             RemoteBooking,
@@ -108,6 +116,7 @@ def allocate(
                 profile=profile,
                 reason=reason,
                 on_waiting=show_place if wait else None,
+                notify=notify,
             )
         holdings = answer.holdings if isinstance(answer, Rejected) else ""
         _print_warnings((*answer.warnings, *([holdings] if holdings else ())))
@@ -115,6 +124,8 @@ def allocate(
             _show_answer(answer, as_json=as_json)
             if name is None and isinstance(answer, Allocated) and not as_json:
                 _show_line(_describe_reservation(answer), good=True)
+            if isinstance(answer, Rejected) and answer.notify_until is not None and not as_json:
+                _show_line(_describe_notice(user, answer.notify_until), good=True)
     return CONSISTENT if isinstance(answer, Allocated) else REFUSED
 
 
@@ -140,9 +151,10 @@ def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
         "host": None,
         "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
         "reason": answer.reason if isinstance(answer, Rejected) else "",
+        "notify_until": None,
     }
     if isinstance(answer, Rejected):
-        return document
+        return document | {"notify_until": display_time(answer.notify_until)}
     return document | {
         "allocated": True,
         "already": answer.already,
@@ -209,6 +221,14 @@ def _describe_reservation(given: Allocated) -> str:
     return (
         f"reservation {given.id} ends in {left}, unless a container has the name or the label"
         f" {BOOKING_LABEL}={given.id}"
+    )
+
+
+def _describe_notice(user: str, until: Wall) -> str:
+    left = format_span(until - time.time())
+    return (
+        f"{user} gets a notice once there is room, within {left}; nothing is reserved"
+        " (ds01ctl withdraw ends it)"
     )
 
 

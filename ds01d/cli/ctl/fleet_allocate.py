@@ -107,6 +107,7 @@ def _make_refusal(booking: RemoteBooking, refusal: RefusedByHosts) -> dict[str, 
         "host": None,
         "refusal": refusal.refusal,
         "reason": str(refusal),
+        "notify_until": None,
     }
 
 
@@ -125,6 +126,7 @@ def _read_answer(host: HostName, answer: Mapping[str, object]) -> dict[str, Docu
         "host": host,
         "refusal": None,
         "reason": "",
+        "notify_until": None,
     }
 
 

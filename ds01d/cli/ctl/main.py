@@ -26,6 +26,7 @@ COMMANDS = {
     "catalogue": ("ctl.catalogue", "Check the images that containers are created from."),
     "allocate": ("ctl.allocate", "Book a slot for a container."),
     "release": ("ctl.allocate", "Release the slots of a container."),
+    "withdraw": ("ctl.withdraw", "End requests for a notice of free slots."),
     "freeze": ("ctl.freeze", "Stop repairs of everything, or of one container or slot."),
     "thaw": ("ctl.freeze", "End a freeze, or trust the Docker engine in use now."),
     "web": ("ctl.web", "Serve the web page in the foreground."),

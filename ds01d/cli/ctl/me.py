@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,8 +20,8 @@ from ds01d.cli.ctl.status_view import status_warnings
 from ds01d.cli.output.display import format_json, show_blocks, show_json
 from ds01d.cli.output.watching import WatchedView, watch_view
 from ds01d.config import Config
+from ds01d.documents.notices import OwnNotice, OwnNoticeRequest, OwnNotices, merge_notices
 from ds01d.documents.personal import (
-    OwnNotice,
     PersonalDocument,
     group_free_slots,
     is_own,
@@ -76,8 +77,10 @@ def _look(
     person = caller.person
     with invocation.environment.open_world(config) as world:
         view = collect_status(config, world, now)
-    quota, quota_problem = _read_quota(invocation, config, caller)
-    notices, notices_problem = _read_notices(config.notify.folder, person.name)
+    # The daemon sees root behind sudo, and would show root's.
+    wanted = person.name if caller.root else None
+    quota, quota_problem = _read_quota(invocation, config, wanted)
+    notices, requests, notice_problems = _read_notices(invocation, config, person.name, wanted)
     daemon = view.daemon
     own_slots = list_own_slots(person.name, view.slots)
     # From the same look as the slots, so that no row of one part contradicts another.
@@ -96,24 +99,39 @@ def _look(
             if is_own(finding.container, names, person.uid)
         ),
         notices=notices,
+        notice_requests=requests,
         free=group_free_slots([slot for slot in view.slots if is_free(slot)], quota),
-        problems=(*warnings, *filter(None, (quota_problem, notices_problem))),
+        problems=(*warnings, *filter(None, (quota_problem, *notice_problems))),
     )
     return document, view
 
 
 def _read_quota(
-    invocation: Invocation, config: Config, caller: Caller
+    invocation: Invocation, config: Config, wanted: str | None
 ) -> tuple[QuotaDocument | None, str]:
     try:
-        # The daemon sees root behind sudo, and would show root's.
-        wanted = caller.person.name if caller.root else None
         return invocation.environment.read_quota(config, wanted), ""
     except (Ds01Error, OSError) as error:
         return None, f"the quota is not known: {error}"
 
 
-def _read_notices(folder: Path | None, user: str) -> tuple[tuple[OwnNotice, ...], str]:
+def _read_notices(
+    invocation: Invocation, config: Config, user: str, wanted: str | None
+) -> tuple[tuple[OwnNotice, ...], tuple[OwnNoticeRequest, ...], Sequence[str]]:
+    """The user's notices and requests for one, and what of them cannot be read."""
+    from_service, problems = OwnNotices(), []
+    # Without a target there are neither, and no call is made for them.
+    if config.notify.uses_sender or config.notify.folder is not None:
+        try:
+            from_service = invocation.environment.read_notices(config, wanted)
+        except (Ds01Error, OSError) as error:
+            problems.append(f"the notices are not known: {error}")
+    alerts, problem = _read_alerts(config.notify.folder, user)
+    notices = merge_notices(alerts, from_service.notices)
+    return notices, from_service.requests, [*problems, problem]
+
+
+def _read_alerts(folder: Path | None, user: str) -> tuple[tuple[OwnNotice, ...], str]:
     if folder is None:
         return (), ""
     from ds01d.adapters.alerts_folder import AlertsFolder  # noqa: PLC0415 - few hosts have one
@@ -124,5 +142,6 @@ def _read_notices(folder: Path | None, user: str) -> tuple[tuple[OwnNotice, ...]
     except Ds01Error as error:
         return (), f"the notices cannot be read: {error}"
     return tuple(
-        OwnNotice(type=alert.type, message=alert.message, created_at=at) for alert, at in alerts
+        OwnNotice(type=alert.type, message=alert.message, created_at=at, container=None, slots=())
+        for alert, at in alerts
     ), ""

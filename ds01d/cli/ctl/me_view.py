@@ -8,8 +8,10 @@ from ds01d.cli.ctl.quota import format_amount
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_view import format_idle, format_memory, state_cell
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
+from ds01d.documents.notices import OwnNotice, parse_creation
 from ds01d.documents.personal import FreeSlots, OwnSlot, PersonalDocument
 from ds01d.documents.quota import QuotaDocument
+from ds01d.documents.values import DisplayTime
 from ds01d.model.primitives import Wall
 from ds01d.model.quota import QuotaUnit
 from ds01d.text import format_count
@@ -46,7 +48,16 @@ def personal_blocks(document: PersonalDocument, now: Wall) -> Iterator[Block]:
         newest = document.notices[-_MOST_NOTICES:]
         yield Table(
             ("created", "type", "message"),
-            [(notice.created_at, notice.type, notice.message) for notice in newest],
+            [(_format_creation(notice), notice.type, notice.message) for notice in newest],
+        )
+    if document.notice_requests:
+        yield Title("wanted notices")
+        yield Table(
+            ("wants", "since", "until"),
+            [
+                (_format_wish(wish.slot, wish.count, wish.profile), wish.since, wish.until)
+                for wish in document.notice_requests
+            ],
         )
     yield Title("free slots")
     if document.free:
@@ -97,13 +108,25 @@ def _waiting_table(quota: QuotaDocument) -> Table:
             (
                 request.container,
                 request.position,
-                request.slot or f"{request.count} {request.profile or 'of any type'}",
+                _format_wish(request.slot, request.count, request.profile),
                 request.since,
                 request.reason,
             )
             for request in quota.requests
         ],
     )
+
+
+def _format_wish(slot: str | None, count: int, profile: str | None) -> str:
+    return slot or f"{count} {profile or 'of any type'}"
+
+
+def _format_creation(notice: OwnNotice) -> Cell:
+    """The moment as everywhere else; as its writer has it where that is not a whole one."""
+    moment = parse_creation(notice)
+    if moment is None or moment.tzinfo is None:
+        return notice.created_at
+    return DisplayTime(Wall(moment.timestamp()))
 
 
 def _free_row(part: FreeSlots) -> list[Cell]:

@@ -9,7 +9,14 @@ import pytest
 
 from ds01d.adapters.files import safe_read
 from ds01d.adapters.notices import spool
-from ds01d.adapters.notices.spool import FILE, FORMER, NoticeSpool, SpoolReader, read_spool
+from ds01d.adapters.notices.spool import (
+    FILE,
+    FORMER,
+    NoticeSpool,
+    SpoolReader,
+    read_spool,
+    read_user_notices,
+)
 from ds01d.errors import Malformed, WriteFailed
 from ds01d.model.notice import GivenNotice, Notice, NoticeKind, WrittenNotice
 from ds01d.model.primitives import SlotId, UserName, Wall
@@ -121,3 +128,34 @@ def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
         NoticeSpool(folder).add(ALICE, [written()], Wall(AT))
     with pytest.raises(Malformed):
         SpoolReader(folder).read_if_changed()
+
+
+def test_a_user_reads_the_newest_of_their_own_and_no_line_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "notices"
+    assert read_user_notices(folder, "alice") == []
+    sender = NoticeSpool(folder)
+    # What others have in their texts makes no notice somebody else's.
+    sender.add(UserName("bob"), [written('"user":"alice"')], Wall(AT))
+    sender.add(UserName("alice2"), [written("of alice2")], Wall(AT))
+    for number in range(30):
+        sender.add(ALICE, [written(f"notice {number}")], Wall(AT + number))
+        if number == 15:
+            (folder / FILE).rename(folder / FORMER)
+    messages = [notice.message for notice in read_user_notices(folder, "alice")]
+    assert messages == [f"notice {number}" for number in range(10, 30)]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_login_reads_its_own(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "notices"
+    NoticeSpool(folder).add(ALICE, [written()], Wall(AT))
+    assert read_user_notices(folder, text) == []
+    login = text.encode("utf-8", "backslashreplace").decode()
+    NoticeSpool(folder).add(UserName(login), [written(login)], Wall(AT))
+    assert [notice.user for notice in read_user_notices(folder, login)] == [login]
+
+
+def test_a_spool_that_cannot_be_read_is_named_to_the_user(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(Malformed, match=FILE):
+        read_user_notices(tmp_path, "alice")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import AllocatorConfig, Config
 from ds01d.documents.values import DisplayTime
 from ds01d.model.books import Record
+from ds01d.model.creation import Caller, Person
 from ds01d.model.primitives import ContainerName, Wall
 from tests.support.commands import Desk
 from tests.support.sample_host import TRAIN
@@ -57,6 +62,7 @@ def test_json_tells_it_all(desk: Desk, host: Host) -> None:
         "shared_with": [],
         "refusal": None,
         "reason": "",
+        "notify_until": None,
     }
     refused = desk.json("allocate", "alice", "other._.1001", "--max", "2")
     assert (refused["allocated"], refused["slot"]) == (False, None)
@@ -137,3 +143,41 @@ def test_a_profile_that_no_slot_has(desk: Desk) -> None:
     result = desk.call("allocate", "alice", NEW, "--max", "9", "--profile", "7g.80gb")
     assert result.exit_code == 3
     assert "NO_SUCH_PROFILE (7g.80gb; there are " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("--wait",), 1, "--wait and --notify exclude each other"),
+        (("--host", "gpu02"), 1, "--notify is for this host alone"),
+        ((), 1, "without ds01d (is it running?)"),
+    ],
+)
+def test_a_notice_is_ds01ds_alone(
+    desk: Desk, host: Host, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    before = host.bookings()
+    result = desk.call("allocate", "alice", NEW, "--max", "9", "--notify", *words)
+    assert result.exit_code == code
+    assert reason in result.stderr
+    assert host.bookings() == before
+
+
+@pytest.mark.parametrize(
+    ("is_root", "words", "wanted"),
+    [(False, (), None), (True, (), "alice"), (True, ("bob",), "bob"), (False, ("bob",), "bob")],
+)
+def test_requests_are_withdrawn_of_oneself_also_behind_sudo(
+    desk: Desk, is_root: bool, words: tuple[str, ...], wanted: str | None
+) -> None:
+    asked: list[str | None] = []
+
+    def withdraw(_: Config, user: str | None) -> tuple[()]:
+        asked.append(user)
+        return ()
+
+    caller = Caller(person=Person(uid=1001, name="alice"), root=is_root)
+    environment = replace(desk.environment(), find_caller=lambda: caller, withdraw_notices=withdraw)
+    result = CliRunner().invoke(ds01ctl, ["withdraw", *words], obj=environment)
+    assert (result.exit_code, result.stdout) == (0, "0 requests for a notice withdrawn\n")
+    assert asked == [wanted]

@@ -14,6 +14,7 @@ import pytest
 
 from ds01d.cli.base.context import Environment
 from ds01d.config import Config, NotifyConfig
+from ds01d.documents.notices import OwnNotice, OwnNoticeRequest, OwnNotices
 from ds01d.documents.personal import has_room
 from ds01d.documents.quota import QuotaDocument, WaitingRequest
 from ds01d.documents.values import DisplayTime
@@ -61,14 +62,18 @@ def quota_of_alice(**changes: Any) -> QuotaDocument:
 
 
 class OwnDesk(Desk):
-    """Alice's. `quota`: what she is answered, or why not; `asked`: for whom."""
+    """Alice's. `quota`, `notices`: what she is answered, or why not."""
 
     quota: QuotaDocument | str = quota_of_alice()
+    notices: OwnNotices | str = OwnNotices()
     caller = ALICE
 
     def environment(self) -> Environment:
         return replace(
-            super().environment(), find_caller=lambda: self.caller, read_quota=self._read
+            super().environment(),
+            find_caller=lambda: self.caller,
+            read_quota=self._read,
+            read_notices=self._read_notices,
         )
 
     def _read(self, _: Config, user: str | None) -> QuotaDocument:
@@ -76,6 +81,12 @@ class OwnDesk(Desk):
         if isinstance(self.quota, str):
             raise Refused(self.quota)
         return self.quota
+
+    def _read_notices(self, _: Config, user: str | None) -> OwnNotices:
+        assert user == ("alice" if self.caller.root else None)
+        if isinstance(self.notices, str):
+            raise Refused(self.notices)
+        return self.notices
 
 
 @pytest.fixture
@@ -210,6 +221,62 @@ def test_notices_are_those_of_the_login(
     lines = words(desk)
     assert any(line.startswith(shown) for line in lines)
     assert not any("of bob" in line for line in lines)
+
+
+def own_notice(message: str, at: str = "2026-11-29T14:05:00+00:00") -> OwnNotice:
+    return OwnNotice(
+        type="gpu_free", message=message, created_at=at, container=None, slots=("1.0",)
+    )
+
+
+def test_notices_of_the_service_are_shown_with_those_of_the_lab_each_once(
+    desk: OwnDesk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "alerts"
+    folder.mkdir()
+    alerts = [
+        {"type": "gpu_free", "message": "GPU 1.0 is free", "created_at": "2026-11-29T14:05:00Z"},
+        {"type": "lab", "message": "reboot", "created_at": "2026-11-29T15:00:00Z"},
+    ]
+    (folder / "alice.json").write_text(json.dumps(alerts))
+    notify = NotifyConfig(alerts=str(folder), greetings=True)
+    desk.config = msgspec.structs.replace(desk.config, notify=notify)
+    wish = OwnNoticeRequest(
+        slot=None,
+        count=2,
+        profile=f"1g{HOSTILE}",
+        since=DisplayTime(Wall(time.time() - 60)),
+        until=DisplayTime(Wall(time.time() + 86400)),
+    )
+    desk.notices = OwnNotices(
+        notices=(
+            own_notice("GPU 1.0 is free"),
+            own_notice(f"late{HOSTILE}", "2026-11-29T16:00:00+00:00"),
+        ),
+        requests=(wish,),
+    )
+    lines = words(desk)
+    shown = lines[lines.index("NOTICES") + 2 : lines.index("WANTED NOTICES") - 1]
+    assert [line.rpartition(") ")[2] for line in shown] == [
+        "gpu_free GPU 1.0 is free",
+        "lab reboot",
+        r"gpu_free late\x1b]0;x\x07\n",
+    ]
+    assert lines[lines.index("WANTED NOTICES") + 2].startswith(r"2 1g\x1b]0;x\x07\n 20")
+    document = desk.json("me")
+    assert [notice["slots"] for notice in document["notices"]] == [["1.0"], [], ["1.0"]]
+    assert [wanted["count"] for wanted in document["notice_requests"]] == [2]
+
+
+def test_notices_that_cannot_be_asked_for_are_a_line_and_the_rest_is_shown(desk: OwnDesk) -> None:
+    desk.notices = "cannot reach ds01d"
+    assert words(desk)[0].startswith("alice holds")  # without a target nobody asks
+    notify = NotifyConfig(greetings=True)
+    desk.config = msgspec.structs.replace(desk.config, notify=notify)
+    assert words(desk)[:2] == [
+        "the notices are not known: cannot reach ds01d",
+        "alice holds 2 slots: 1.1429 of 2 GPUs, 0.8571 GPUs left",
+    ]
 
 
 @pytest.mark.parametrize(
