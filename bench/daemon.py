@@ -48,9 +48,9 @@ class Answer:
 class Daemon:
     """A running ds01d on a host, as a context manager."""
 
-    def __init__(self, host: Host) -> None:
-        """Prepare it; `start` or `with` runs it."""
-        self.host = host
+    def __init__(self, host: Host, wrapper: Sequence[str] = ()) -> None:
+        """Prepare it; `start` or `with` runs it. `wrapper`: a command that becomes it (exec)."""
+        self.host, self._wrapper = host, wrapper
         self.ready_s = 0.0
         self._log = host.root / "ds01d.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +60,7 @@ class Daemon:
         with _notify_socket(self.host.root / "notify") as heard, self._log.open("ab") as log:
             began = time.monotonic()
             self._process = subprocess.Popen(
-                [*command(), "--config", str(self.host.config)],
+                [*self._wrapper, *command(), "--config", str(self.host.config)],
                 cwd="/",
                 env=os.environ
                 | _read_unit_environment()

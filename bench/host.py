@@ -100,7 +100,7 @@ class Host:
     def renew(self, name: str) -> None:
         """Book a container that is gone, as an allocator would, then create and start it again."""
         assert self.engine is not None, "a fake engine has enough containers"
-        number, migs = self.names.index(name), _world().slots()
+        number, migs = self.names.index(name), make_world().slots()
         order = list(migs)
         slot, user = order[number % len(order)], f"user{number % USERS}"
         with Lock(self.state.with_name(f"{self.state.name}.lock"), 5.0):
@@ -117,7 +117,7 @@ class Host:
 def host(count: int) -> Iterator[Host]:
     """Make a host with `count` containers, and leave nothing of it."""
     root = Path(tempfile.mkdtemp(prefix=FILESYSTEM_ROOM))
-    migs = _world().slots()
+    migs = make_world().slots()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         engine = None
@@ -156,7 +156,8 @@ def host(count: int) -> Iterator[Host]:
         )
 
 
-def _world() -> nvml.World:
+def make_world() -> nvml.World:
+    """The GPUs, without a process."""
     return nvml.World(gpus=tuple(_gpu(index) for index in range(GPUS)))
 
 
@@ -179,7 +180,7 @@ def _world_with_processes(
     client: docker.APIClient, rows: list[Any], migs: dict[str, str], *, real: bool
 ) -> nvml.World:
     """Each running container uses its device; those of a fake engine have no processes."""
-    world = _world()
+    world = make_world()
     for row, slot in zip(rows if real else (), migs, strict=False):
         world = world.with_process(slot, client.inspect_container(row["Id"])["State"]["Pid"])
     return world

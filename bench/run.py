@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-from bench import bookings, releases, service, sweeps, web
+from bench import bookings, features, releases, service, sweeps, web
 from bench.daemon import LIBRARIES, ROOT, WORKER_LIBRARIES, Bare, Daemon, bare, cpu_s, memory
 from bench.figures import Figure, median, table, write_docs, write_json
 from bench.host import GPUS, MIGS, REAL, Host, host, root_filesystem
@@ -37,6 +37,7 @@ class Effort:
     starts: int
     service_s: float
     web_s: float
+    features_s: float
 
 
 FULL: Final = Effort(
@@ -48,9 +49,18 @@ FULL: Final = Effort(
     starts=5,
     service_s=600,
     web_s=90,
+    features_s=300,
 )
 QUICK: Final = Effort(
-    sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2, service_s=60, web_s=30
+    sizes=(10, 100),
+    sweeps=10,
+    releases=30,
+    bookings=7,
+    idle_s=10,
+    starts=2,
+    service_s=60,
+    web_s=30,
+    features_s=75,
 )
 
 
@@ -58,9 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 if every target is met, else 1."""
     options = _options(arguments)
     base = QUICK if options.quick else FULL
-    effort = replace(
-        base, sizes=() if options.service or options.web else options.sizes or base.sizes
-    )
+    is_part = options.service or options.web or options.features
+    effort = replace(base, sizes=() if is_part else options.sizes or base.sizes)
     facts = _facts()
     head = [f"{key}: {value}" for key, value in facts.items()]
     print("\n".join(head), flush=True)
@@ -71,11 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{size:,} containers: making the host")
         with host(size) as there:
             found += (_commands if options.commands else _measured)(there, effort)
-    if not options.commands and not options.service:
+    is_whole = not is_part and not options.commands
+    if is_whole or options.web:
         _say(f"the web page with {WEB_CONTAINERS:,} containers")
         with host(WEB_CONTAINERS) as there:
             found += web.figures(there, effort.web_s)
-    if not options.commands and not options.web:
+    if is_whole or options.features:
+        for size in (options.sizes if is_part else None) or (features.CONTAINERS,):
+            _say(f"all options on and off with {size:,} containers")
+            with host(size) as there:
+                floor = bare(LIBRARIES, effort.idle_s)
+                found += features.figures(there, effort.features_s, floor)
+    if is_whole or options.service:
         _say(f"the service with {service.CONTAINERS} containers")
         with host(service.CONTAINERS) as there:
             found += service.figures(there, effort.service_s, bare(LIBRARIES, effort.idle_s))
@@ -217,6 +233,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--service", action="store_true", help="only the service, left alone for ten minutes"
     )
     parser.add_argument("--web", action="store_true", help="only the web page and its readers")
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="only memory and idle time with all options on, beside all of them off",
+    )
     parser.add_argument("--commands", action="store_true", help="only the commands")
     parser.add_argument("--json", type=Path, default=cache("bench") / "bench.json")
     parser.add_argument("--write-docs", action="store_true", help=f"also into {DOCS.name}")

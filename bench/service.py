@@ -6,7 +6,7 @@ up now and then is in it, which a look at one moment or between two sweeps would
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.daemon import Bare, Daemon, cpu_s, memory
 from bench.figures import Figure
@@ -22,17 +22,33 @@ def figures(host: Host, lasting_s: float, floor: Bare) -> Iterator[Figure]:
     """Run it for so long, from the end of its second sweep on."""
     with Daemon(host) as daemon:
         daemon.sweep()
-        before, began = _spent(daemon), time.monotonic()
-        most = 0
-        while time.monotonic() < began + lasting_s:
-            time.sleep(_LOOK_EVERY_S)
-            most = max(most, memory(daemon.pid).rss)
-        used, lasted = _spent(daemon) - before, time.monotonic() - began
-    what = f"service for {lasting_s / 60:g} min"
+        use = measure(daemon, lasting_s)
+    yield from describe_use(f"service for {lasting_s / 60:g} min", host, use, floor)
+
+
+class ServiceUse(NamedTuple):
+    """Of the daemon: the highest RSS in bytes, and with its NVML process the share of a core."""
+
+    rss: int
+    core: float
+
+
+def measure(daemon: Daemon, lasting_s: float) -> ServiceUse:
+    """Leave it alone for so long."""
+    before, began = _spent(daemon), time.monotonic()
+    most = 0
+    while time.monotonic() < began + lasting_s:
+        time.sleep(_LOOK_EVERY_S)
+        most = max(most, memory(daemon.pid).rss)
+    used, lasted = _spent(daemon) - before, time.monotonic() - began
+    return ServiceUse(rss=most, core=used / lasted)
+
+
+def describe_use(what: str, host: Host, use: ServiceUse, floor: Bare) -> Iterator[Figure]:
     yield Figure(
         name=f"{what}, highest RSS",
         containers=len(host.names),
-        value=most / (1 << 20),
+        value=use.rss / (1 << 20),
         unit="MiB",
         floor=floor.rss / (1 << 20),
         target=RSS_TARGET_MIB,
@@ -40,7 +56,7 @@ def figures(host: Host, lasting_s: float, floor: Bare) -> Iterator[Figure]:
     yield Figure(
         name=f"{what}, processor",
         containers=len(host.names),
-        value=100 * used / lasted,
+        value=100 * use.core,
         unit="% core",
         floor=100 * floor.idle,
         target=CORE_TARGET_PERCENT,

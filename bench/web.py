@@ -30,11 +30,11 @@ RSS_TARGET_MIB: Final = 64.0
 def figures(host: Host, lasting_s: float) -> Iterator[Figure]:
     """Run daemon and page for so long without readers, then for so long with them."""
     port = find_free_port()
-    with Daemon(host) as daemon, _page(host, port) as page:
+    with Daemon(host) as daemon, open_page(host, port) as page:
         daemon.sweep()
         _read(port, "")  # what is loaded at the first reader
         idle = _measure(daemon, page, lasting_s)
-        with _readers(port):
+        with poll_page(port, READERS):
             time.sleep(POLL_S)  # the first of each reads all of it
             busy = _measure(daemon, page, lasting_s)
             with _changes(host):
@@ -70,7 +70,8 @@ def _measure(daemon: Daemon, page: int, lasting_s: float) -> tuple[float, float]
 
 
 @contextmanager
-def _page(host: Host, port: int) -> Iterator[int]:
+def open_page(host: Host, port: int) -> Iterator[int]:
+    """Serve it until the end of the block; gives its pid."""
     command = [sys.executable, "-m", "ds01d.cli.ctl.main", "web", f"--listen=127.0.0.1:{port}"]
     environment = os.environ | host.environment | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -85,17 +86,18 @@ def _page(host: Host, port: int) -> Iterator[int]:
 
 
 @contextmanager
-def _readers(port: int) -> Iterator[None]:
+def poll_page(port: int, readers: int) -> Iterator[None]:
+    """Let so many readers look at it, until the end of the block."""
     ended = threading.Event()
 
     def poll(number: int) -> None:
         etag = ""
-        ended.wait(number * POLL_S / READERS)
+        ended.wait(number * POLL_S / readers)
         while not ended.is_set():
             etag = _read(port, etag)
             ended.wait(POLL_S)
 
-    threads = [threading.Thread(target=poll, args=(number,)) for number in range(READERS)]
+    threads = [threading.Thread(target=poll, args=(number,)) for number in range(readers)]
     for thread in threads:
         thread.start()
     try:
