@@ -25,6 +25,8 @@ from ds01d.folders import make_folder
 from ds01d.reconcile.books_ports import StateBook
 
 if TYPE_CHECKING:
+    from ds01d.adapters.state_dir import StateDirectory
+    from ds01d.daemon.fleet_worker import FleetParts
     from ds01d.daemon.notices import NoticeTarget
     from ds01d.service.notice_calls import ReadNotices
     from ds01d.service.service import Service
@@ -39,7 +41,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     from ds01d.adapters.accounting_file import AccountingFile  # noqa: PLC0415 - see below
     from ds01d.daemon.accounting import AccountingParts  # noqa: PLC0415 - see below
     from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
-    from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
+    from ds01d.daemon.session_parts import SessionParts  # noqa: PLC0415 - see above
 
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> SessionParts:
         opened = open_parts(config, on_change, on_event, patience_s=0.0)
@@ -68,6 +70,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
                 lambda: take_over_books(config, opened.world.state),
                 _list_places(config) if config.is_only_writer else (),
             ),
+            fleet=_open_fleet(config, opened.state_dir),
             read_log=partial(read_last_lines, config.logs.operations),
             accounting=None if keep_days == 0 else accounting,
             state_dir_lost=lambda: (
@@ -79,6 +82,14 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     return Daemon(
         load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
     ).run()
+
+
+def _open_fleet(config: Config, store: StateDirectory) -> FleetParts | None:
+    if not config.fleet.etcd:
+        return None
+    from ds01d.bootstrap_fleet import open_fleet  # noqa: PLC0415 - off unless configured
+
+    return open_fleet(config, store)
 
 
 def _open_notice_targets(config: Config) -> list[NoticeTarget]:

@@ -16,7 +16,7 @@ from ds01d import __version__
 from ds01d.config import Config
 from ds01d.config_checks import describe_risks
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names
-from ds01d.daemon.session import OpenParts
+from ds01d.daemon.session_parts import OpenParts
 from ds01d.daemon.systemd import ExitReason, Supervisor, block_signals, max_pass_s
 from ds01d.daemon.timers import Timers
 from ds01d.daemon.worker import Worker

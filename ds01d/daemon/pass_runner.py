@@ -88,6 +88,7 @@ class PassRunner:
         self._metrics.count_pass(work, report)
         self._try_optional(session, partial(session.add_missing_events, report))
         self._try_optional(session, partial(session.notices.add_report, report))
+        self._try_optional(session, partial(session.show_fleet, report))
         self._schedule_next(session, report)
         session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ds01d.config import Config
-from ds01d.daemon.accounting import Accounting, AccountingParts
+from ds01d.daemon.accounting import Accounting
 from ds01d.daemon.books_watch import BooksWatch
-from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
-from ds01d.daemon.notices import Notices, NoticeTarget
-from ds01d.daemon.pass_metrics import StreamCounters
+from ds01d.daemon.event_log import EventLog, ObservedEvent
+from ds01d.daemon.notices import Notices
 from ds01d.daemon.process_watch import ProcessWatch
 from ds01d.daemon.sample_prefetch import SamplePrefetch
+from ds01d.daemon.session_parts import SessionParts
 from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
@@ -30,59 +29,25 @@ from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
 from ds01d.reporting.published_status import build_use
 from ds01d.reporting.status import Status
-from ds01d.service.activity_calls import ActivityCalls, ReadLog
+from ds01d.service.activity_calls import ActivityCalls
 from ds01d.service.booking import BookingService
 from ds01d.service.free_notices import FreeNotices
-from ds01d.service.notice_calls import NoticeCalls, ReadNotices
-from ds01d.service.notice_requests import FileStore, NoticeRequests
+from ds01d.service.notice_calls import NoticeCalls
+from ds01d.service.notice_requests import NoticeRequests
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.quota_calls import QuotaCalls
 from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.status_calls import StatusCalls
-from ds01d.service.view_calls import View, ViewCalls, ViewContext
+from ds01d.service.view_calls import ViewCalls, ViewContext
 from ds01d.service.waiting import WaitingQueue
+
+if TYPE_CHECKING:  # off unless configured, and then not imported
+    from ds01d.daemon.fleet_session import FleetSession
 
 PERSIST_EVERY_S: Final = 60.0
 # Decision 59: a pass is bounded, so that a release that falls due waits a fraction of a second.
 MAX_RECORDS_PER_PASS: Final = 100
 """Metadata files that one pass writes at most, where nothing but metadata changes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionParts:
-    """The adapters of one configuration, and how to start, persist and close them.
-
-    `stream`: counters of Docker's event stream, None without one.
-    `take_over_books`: make ds01d their only writer, where that is configured, and again after each
-    sweep if they were given away; gives what is to be logged.
-    `views`: what ds01d prints for commands, those of the configuration in `file`.
-    `accounting`: where it is kept, None for nowhere.
-    `notices`: where notices to users go; `read_notices`: the newest of a user, from there.
-    `notice_files`: where requests for notices are kept, None where no notice is given.
-    `read_log`: the newest lines of the operations log.
-    `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
-    """
-
-    world: World
-    operations: LogPort
-    start: Callable[[], None]
-    persist: Callable[[], None]
-    close: Callable[[], None]
-    stream: StreamCounters | None = None
-    notices: Sequence[NoticeTarget] = ()
-    read_notices: ReadNotices = lambda _: ()
-    notice_files: FileStore | None = None
-    views: Mapping[str, View] = field(default_factory=dict)
-    file: Path | None = None
-    state_dir_lost: Callable[[], bool] = lambda: False
-    take_over_books: Callable[[], Sequence[str]] = tuple
-    accounting: AccountingParts | None = None
-    read_log: ReadLog = lambda _: ()
-
-
-OnChange = Callable[[frozenset[ContainerName] | None], None]
-OnEvent = Callable[[ObservedEvent], None]
-OpenParts = Callable[[Config, OnChange, OnEvent], SessionParts]
 
 
 class _OwnUse:
@@ -107,7 +72,9 @@ class Session:
         parts: SessionParts,
         read_status: Callable[[Session], Status],
         waiting: WaitingQueue,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """`wake`: makes the worker look soon, from any thread."""
         self.config, self.parts = config, parts
         self._clock = parts.world.clock
         self.events = EventLog(
@@ -126,6 +93,7 @@ class Session:
         if parts.notice_files is not None:
             requests = NoticeRequests(parts.notice_files, self.read_wall)
         self.free_notices = FreeNotices(config, booking_world, requests, self.notices.add_notice)
+        self.fleet = self._open_fleet(booking_world, wake)
         self.bookings = BookingService(
             config,
             booking_world,
@@ -133,6 +101,7 @@ class Session:
             waiting,
             self._notice_answer,
             notice_requests=requests,
+            fleet=None if self.fleet is None else self.fleet.bookings,
         )
         self.quotas = QuotaCalls(booking_world, lambda: read_status(self), waiting)
         self.reconciles = ReconcileCalls(config, self._clock)
@@ -150,6 +119,7 @@ class Session:
             **activities.handlers,
             **NoticeCalls(parts.read_notices, requests).handlers,
             **views.handlers,
+            **({} if self.fleet is None else self.fleet.handlers),
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
@@ -170,6 +140,16 @@ class Session:
             checkpoints=self.reconciler.checkpoints,
             status=self.status_builder.status,
             user=user,
+        )
+
+    def _open_fleet(self, world: World, wake: Callable[[], None]) -> FleetSession | None:
+        # Invariant 15: observing writes nothing but its own status, and books nothing either.
+        if self.parts.fleet is None or self.config.daemon.mode == "observe":
+            return None
+        from ds01d.daemon.fleet_session import FleetSession  # noqa: PLC0415 - off unless configured
+
+        return FleetSession(
+            self.parts.fleet, self.config, world, lambda: self.status_builder.status, wake
         )
 
     def read_wall(self) -> Wall:
@@ -195,6 +175,7 @@ class Session:
 
     def fail_calls(self, reason: str) -> None:
         """End the calls that this session would still answer, but for those who wait for a slot."""
+        self.bookings.fail_reserving(reason)
         self.reconciles.fail_all(reason)
         self.status_calls.fail_all(reason)
 
@@ -226,12 +207,27 @@ class Session:
             return str(error)
         return "" if self._accounting is None else self._accounting.save(self._clock.now())
 
+    def show_fleet(self, report: Report) -> str:
+        """Show the threads of the fleet what a pass saw and did; ""."""
+        return "" if self.fleet is None else self.fleet.add_report(report)
+
+    def update_fleet(self, changed: frozenset[ContainerName]) -> None:
+        """Show the fleet what bookings changed, and the status how this host stands in it."""
+        if self.fleet is None:
+            return
+        self.fleet.start()  # passes are made by now
+        if changed:
+            self.fleet.add_changes(changed)
+        self.status_builder.add_fleet(self.fleet.find_status(), self.fleet.find_source())
+
     def record_pass(self, report: Report) -> str:
         """Take over into the accounting what a pass saw and did; the failure, or ""."""
         return "" if self._accounting is None else self._accounting.record_pass(report)
 
     def close(self) -> None:
         """Close the adapters; what is to be saved is saved before, by `persist`."""
+        if self.fleet is not None:
+            self.fleet.close()
         self.parts.close()
         if self._accounting is not None:
             self._accounting.close()

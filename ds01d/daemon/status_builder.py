@@ -23,7 +23,7 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Source, Unknown, Wall
 from ds01d.model.usage import DeviceUse
 from ds01d.reconcile.report import Report
-from ds01d.reporting import status
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.status import (
     MOST_DRIFTS,
     DriftCount,
@@ -35,6 +35,7 @@ from ds01d.reporting.status import (
     Status,
     Sweep,
 )
+from ds01d.reporting.status_changes import mark_passes_failing, with_fleet
 from ds01d.reporting.status_summary import format_summary
 
 
@@ -55,6 +56,7 @@ class StatusBuilder:
         self._pending_report: Report | None = None
         self._has_changes = False
         self._passes = PassHealth()
+        self._fleet: tuple[FleetStatus, SourceStatus] | None = None
         self.status = Status(
             written_at=Wall(0.0),
             pid=os.getpid(),
@@ -112,15 +114,26 @@ class StatusBuilder:
             self._findings = report.findings
         self._verdicts |= report.decision.verdicts
 
+    def add_fleet(self, fleet: FleetStatus, source: SourceStatus) -> None:
+        """How this host stands in its fleet; nothing if that is published already."""
+        if self._fleet != (fleet, source):
+            self._fleet, self._has_changes = (fleet, source), True
+
     def build(self, next_sweep: Boot | None, now: Now) -> Status:
         """The status of all reports so far."""
+        self._build(next_sweep, now)
+        if self._fleet is not None:
+            self.status = with_fleet(self.status, *self._fleet)
+        return self.status
+
+    def _build(self, next_sweep: Boot | None, now: Now) -> None:
         report, self._pending_report = self._pending_report, None
         # Decision 131: no pass has worked since, so what only needed time counts as failed.
         if report is None:
-            self.status = status.mark_passes_failing(
+            self.status = mark_passes_failing(
                 self.status, self._passes, now.wall, now.to_wall(next_sweep)
             )
-            return self.status
+            return
         index, checkpoint, policy = report.decision.index, report.checkpoint, self._config.policy
         self._update_uses(report)
         # Without books the slots that were seen last stay: unknown is not empty.
@@ -166,7 +179,6 @@ class StatusBuilder:
             unsaved=report.checkpoint_unsaved,
             warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
         )
-        return self.status
 
     def dump_lines(self) -> Iterator[tuple[str, str]]:
         """The status as lines for the log: (subject, text)."""

@@ -17,7 +17,8 @@ from ds01d.daemon.dirty_set import EVERYTHING, DirtySet
 from ds01d.daemon.event_log import ObservedEvent
 from ds01d.daemon.pass_metrics import PassMetrics
 from ds01d.daemon.pass_runner import PassRunner
-from ds01d.daemon.session import OpenParts, Session
+from ds01d.daemon.session import Session
+from ds01d.daemon.session_parts import OpenParts, SessionParts
 from ds01d.daemon.systemd import Supervisor, max_pass_s
 from ds01d.daemon.timers import Timers
 from ds01d.errors import Ds01Error
@@ -109,14 +110,12 @@ class Worker:
             self._supervisor.mark_worker_ended()
 
     def _open_session(self, config: Config) -> Session:
-        return self._start_session(
-            Session(
-                config,
-                self._open_parts(config, self._on_change, self._on_event),
-                self._publisher.build_status,
-                self._waiting,
-            )
-        )
+        parts = self._open_parts(config, self._on_change, self._on_event)
+        return self._start_session(self._make_session(config, parts))
+
+    def _make_session(self, config: Config, parts: SessionParts) -> Session:
+        build_status, wake = self._publisher.build_status, self._dirty.wake
+        return Session(config, parts, build_status, self._waiting, wake)
 
     def _start_session(self, session: Session) -> Session:
         self._session, daemon = session, session.config.daemon
@@ -152,9 +151,7 @@ class Worker:
         session.close()
         logs.setup_logging(level=config.logs.level)
         self._supervisor.patience_s = max_pass_s(config)
-        return self._start_session(
-            Session(config, parts, self._publisher.build_status, self._waiting)
-        )
+        return self._start_session(self._make_session(config, parts))
 
     def _run_once(self, session: Session) -> None:
         """One turn of the loop: wait for work, do it, publish the result."""
@@ -162,7 +159,10 @@ class Worker:
         self._mark_changed_bookings(session)
         self._mark_ended_reservations(session)
         wait_s = min(self._timers.wait_s(), session.wait_s(), self._find_status_wait(session))
-        is_called = session.is_ready and self._service is not None and self._service.has_requests
+        is_called = session.is_ready and (
+            session.bookings.has_reserved
+            or (self._service is not None and self._service.has_requests)
+        )
         # A call that waits already must not wait for the next deadline as well.
         work = self._dirty.take(0.0 if is_called else wait_s)
         self._timers.fire_due()
@@ -193,7 +193,9 @@ class Worker:
     def _serve_calls(self, session: Session) -> None:
         """Serve calls of the booking service; what they changed is looked at by the next pass."""
         if self._service is None:
+            session.update_fleet(frozenset())
             return
+        session.bookings.serve_reserved()
         session.bookings.serve_waiting_if_due()
         # Bounded, so that callers without an end keep no pass waiting.
         until = time.monotonic() + _CALLS_S
@@ -203,6 +205,7 @@ class Worker:
             if time.monotonic() >= until:
                 break
         names = session.bookings.take_changed_names()
+        session.update_fleet(names)
         if names:
             self._dirty.mark(names)
         if session.operations.take_changes() or not session.reconciles.wait_s():

@@ -41,6 +41,7 @@ class Refusal(Word):
     SLOT_UNUSABLE = "SLOT_UNUSABLE"
     NO_SUCH_PROFILE = "NO_SUCH_PROFILE"
     FEWER_SLOTS_BOOKED = "FEWER_SLOTS_BOOKED"
+    NAME_TAKEN = "NAME_TAKEN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,10 +46,7 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
-from ds01d.model.reservation import (
-    MOST_PROCESSES,
-    ReservingProcess,
-)
+from ds01d.model.reservation import MOST_PROCESSES, ReservingProcess
 from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.booking_ids import choose_booking_id, reserve_name
 from ds01d.reconcile.booking_logs import BookingLogs
@@ -294,7 +291,7 @@ class Allocator:
         for given in answer.all_slots:
             after = replace(books, state=after).with_booking(wish.container, given.slot, wish.user)
         old = books.records.get(wish.container)
-        answer = replace(answer, id=choose_booking_id(wish.container, books.records))
+        answer = replace(answer, id=self._choose_id(wish.container, books))
         now = self._world.clock.now().wall
         record = build_record(answer, old, now, is_additional=wish.additional, process=wish.process)
 
@@ -309,6 +306,9 @@ class Allocator:
         with self._enter_change("allocate", wish.container, books, after, record, reason=described):
             self._transactions.write_state(books, after, put_record)
         return self._add_reservation(answer, record)
+
+    def _choose_id(self, container: ContainerName, books: Bookings) -> BookingId:
+        return choose_booking_id(container, books.records)
 
     def _join_reservation(
         self, wish: AllocationRequest, record: Record | BadRecord | None

@@ -71,6 +71,11 @@ class Event(Word):
     SERVICE_FAILED = "service.failed"
     LOG_FAILED = "log.failed"
     BOOKING_CHANGED = "booking.changed"
+    FLEET_JOINED = "fleet.joined"
+    FLEET_FENCED = "fleet.fenced"
+    FLEET_RESTORED = "fleet.restored"
+    FLEET_REPAIRED = "fleet.repaired"
+    FLEET_FINDING = "fleet.finding"
     STATUS_DUMP = "status.dump"
     LIBRARY = "library.message"
 
@@ -128,6 +133,11 @@ _OF_EVENTS: Mapping[Event, Message] = {
     Event.DEGRADED_OVER: Message("0b670b2a011244609ef2067309846a8d", _N),
     Event.SERVICE_FAILED: Message("8cc27f0723ae4412b2aa191fe1514d95", _E),
     Event.LOG_FAILED: Message("f2a9b93984df4f7d9c40da64ddfad314", _W),
+    Event.FLEET_JOINED: Message("4c0d8c61d9e24e3e8208f5ff1485497d", _N),
+    Event.FLEET_FENCED: Message("0c7d40a4de414d18919b29ed0354ac12", _W),
+    Event.FLEET_RESTORED: Message("07c68c7584b942769bf3d16a219c1bbf", _W),
+    Event.FLEET_REPAIRED: Message("179437580a41499e9e0ca8d6f3b81117", _I),
+    Event.FLEET_FINDING: Message("ca8c256e6e3a401f9112f8f0bdaec054", _W),
     Event.STATUS_DUMP: Message("fa1f91df1c4a4b48b0ea47f97dd9705f", _I),
     Event.LIBRARY: Message("87c1136c715549e9813625597dffcc89", None),
 }

@@ -64,6 +64,13 @@ TEMPLATES: Mapping[str, str] = {
         "{operation}: {container}[ on {slot}][ of {user}] {outcome}[, by {login}][ (uid {uid})]"
         "[, pid {pid}][, sudo by {sudo_login}][ (uid {sudo_uid})]"
     ),
+    Event.FLEET_JOINED: "this host takes part in its fleet",
+    Event.FLEET_FENCED: "this host changes nothing in the store of its fleet: {reason}",
+    Event.FLEET_RESTORED: "the store of the fleet was put back: {reason}",
+    Event.FLEET_REPAIRED: (
+        '{drift}: "{container}"[ of {user}] repaired in the store of the fleet ({reason})'
+    ),
+    Event.FLEET_FINDING: "{finding}: {subject}: {reason}",
     Event.STATUS_DUMP: "{subject}:[ {text}]",
     Event.LIBRARY: "{library}: {text}",
 }

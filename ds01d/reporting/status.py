@@ -16,6 +16,7 @@ from ds01d.model.drift import Action, DriftKey, Finding, Kind, Outcome, WaitReas
 from ds01d.model.ownership import OwnerSource
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
+from ds01d.reporting.fleet_status import FleetStatus
 
 MOST_DRIFTS: Final = 200
 
@@ -189,6 +190,7 @@ class Status(_StatusPart, frozen=True):
     counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
     `warnings`: what to know of the way Docker answers, though it does. `unsaved`: why what the
     daemon remembers is not in its checkpoint, which others then read in vain; "" if it is.
+    `fleet`: of the store that all hosts share; None without one.
 
     `uses`: every device that somebody has by a request or uses, the holders of slots included;
     `without_devices`: living containers that have none (short IDs). `inventory`: fingerprint of the
@@ -221,27 +223,4 @@ class Status(_StatusPart, frozen=True):
     state_dir: str = ""
     warnings: tuple[EngineWarning, ...] = ()
     unsaved: str = ""
-
-
-def mark_passes_failing(
-    before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
-) -> Status:
-    """The status after a pass that failed as a whole: as before, but for its passes and drifts."""
-    # Decision 131: drifts that only needed time are shown as failed while no pass succeeds.
-    open_drifts = before.open_drifts
-    if passes.failing:
-        open_drifts = tuple(_mark_failed(drift, passes.reason) for drift in open_drifts)
-    return msgspec.structs.replace(
-        before, passes=passes, written_at=now, next_sweep=next_sweep, open_drifts=open_drifts
-    )
-
-
-def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
-    # Decision 131: what waits for a person does not fail with the passes.
-    if drift.outcome is Outcome.FAILED or (
-        drift.gate is not None and not drift.gate.ends_by_itself
-    ):
-        return drift
-    return msgspec.structs.replace(
-        drift, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
-    )
+    fleet: FleetStatus | None = None

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Final, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
@@ -29,20 +27,28 @@ from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.status import Status
 from ds01d.service import rules
+from ds01d.service.booking_messages import (
+    AllocateParameters,
+    ContainerParameters,
+    ReleaseParameters,
+    encode_booking,
+)
 from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED, NOT_POSSIBLE
 from ds01d.service.dispatch import Handler, answer_call
 from ds01d.service.notice_requests import NoticeRequests
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
-from ds01d.service.varlink import (
-    Parameters,
-    VarlinkError,
-    invalid_parameter,
-    parse_parameters,
-)
+from ds01d.service.varlink import VarlinkError, invalid_parameter, parse_parameters
 from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
 
+if TYPE_CHECKING:  # off unless configured, and then not imported
+    from ds01d.reconcile.fleet_allocation import AllocationPlan
+    from ds01d.service.fleet_bookings import FleetBookings
+    from ds01d.service.fleet_ports import PendingBooking
+
 RETRY_EVERY_S: Final = 1.0
+FLEET_RETRY_EVERY_S: Final = 5.0
+"""Nothing shows that another host has given back what somebody waits for here."""
 ReadStatus = Callable[[], Status]
 """The status document as it is now."""
 
@@ -53,32 +59,7 @@ class NoteAnswer(Protocol):
     def __call__(self, answer: Allocated | Rejected, /, *, has_waited: bool) -> None: ...
 
 
-_Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
-_Number = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
-
-
-class AllocateParameters(Parameters, frozen=True):
-    container: str | None = None
-    user: _Text | None = None
-    slot: _Text | None = None
-    most: _Number | None = None
-    priority: _Number | None = None
-    another: bool | None = None
-    count: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    profile: _Text | None = None
-    reason: _Text | None = None
-    wait: bool | None = None
-    process: bool | None = None
-    notify: bool | None = None
-
-
-class ReleaseParameters(Parameters, frozen=True):
-    container: str | None = None
-    id: str | None = None
-
-
-class ContainerParameters(Parameters, frozen=True):
-    container: str
+_RESERVING: Final = "reserved in the store of the fleet"
 
 
 class BookingService:
@@ -93,14 +74,16 @@ class BookingService:
         note_answer: NoteAnswer | None = None,
         *,
         notice_requests: NoticeRequests | None = None,
+        fleet: FleetBookings | None = None,
     ) -> None:
         """`note_answer`: gets what came of an allocation, but not of one that still waits.
 
-        `notice_requests`: None where no notice is given.
+        `notice_requests`: None where no notice is given. `fleet`: reserves each booking first; None
+        where this host has none.
         """
         self._config, self._world, self._read_status = config, world, read_status
         self._notice_requests = notice_requests
-        self._queue, self._note_answer = queue, note_answer
+        self._queue, self._note_answer, self._fleet = queue, note_answer, fleet
         self._transactions = Transactions(world)
         # inf: nothing has changed since those who wait were served.
         self._retry_at, self._tried_at = time.monotonic(), -math.inf
@@ -133,13 +116,18 @@ class BookingService:
             return
         without_slot: dict[str | None, str] = {}  # by the profile that is asked for; None: any
         for waiter in self._queue:
+            if waiter.is_reserving:
+                # Whoever comes after it gets what it leaves: the store answers in order.
+                without_slot.setdefault(waiter.profile, waiter.reason or _RESERVING)
+                continue
             # Who would take any slot gets none if somebody before them just got none, or too few:
             # a request for several would never be served, if those after it took each free slot.
             no_gpu = without_slot.get(waiter.profile) or without_slot.get(None)
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
-            answer_call(waiter.request, partial(self._retry, waiter))
+            attempt = partial(self.try_allocation, waiter)
+            answer_call(waiter.request, partial(self.keep_place, waiter, attempt))
             if not waiter.request.is_open:
                 self._queue.remove_waiter(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
@@ -178,11 +166,14 @@ class BookingService:
             notify=bool(wanted.notify),
         )
         self._serve_waiting()  # they came first
-        reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
-        if reply is None:
-            self._queue.add_waiter(waiter)
-            self._queue.send_places(self._find_next_hold_end())
+        reply = self.try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
+        if reply is None and not waiter.is_reserving:
+            self.add_waiter(waiter)
         return reply
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        self._queue.add_waiter(waiter)
+        self._queue.send_places(self._find_next_hold_end())
 
     def _require_notices(self, wanted: AllocateParameters) -> None:
         if wanted.wait or wanted.another:
@@ -204,10 +195,12 @@ class BookingService:
             return reserve_name(peer.uid)
         return reserve_name(self._world.passwd.find_uids(frozenset({user})).get(user))
 
-    def _retry(self, waiter: Waiter, _: PendingCall) -> object | None:
+    def keep_place(
+        self, waiter: Waiter, attempt: Callable[[], object | None], _: PendingCall
+    ) -> object | None:
         waiter.has_failed = False
         try:
-            return self._try_allocation(waiter)
+            return attempt()
         except Ds01Error as error:
             # A failure of Docker, NVML or the books passes: nobody loses their place by it.
             if isinstance(error, VarlinkError) and not rules.is_failure(error):
@@ -215,19 +208,24 @@ class BookingService:
             waiter.has_failed, waiter.reason = True, str(error)
             return None
 
-    def _try_allocation(
+    def try_allocation(
         self,
         waiter: Waiter,
         *,
         is_waiting: bool = True,
         log_refusal: bool = False,
+        permit: AllocationPlan | None = None,
     ) -> object | None:
-        """Book; None if it is refused for a reason that waiting can end."""
+        """Book; None if it is refused for a reason that waiting can end, or is reserved first.
+
+        `permit`: what was reserved for it.
+        """
         # Decision 219: the slowest of all that a booking waits for begins first.
         asked = PoolBuilder(self._world, self._config).begin_sample()
         peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
-        with self._open_allocator(peer, waiter.container) as (allocator, container):
+        kind = Allocator if self._fleet is None else self._fleet.choose_allocator(permit)
+        with self._open_allocator(peer, waiter.container, kind) as (allocator, container):
             if isinstance(container, NotFound):
                 self._release_abandoned(allocator, waiter.container)
             answer = allocator.allocate(
@@ -244,19 +242,14 @@ class BookingService:
                 log_refusal=log_refusal,
                 asked=asked,
             )
+        if self._fleet is not None and self._fleet.begin_reserving(
+            allocator, waiter, is_waiting=is_waiting, log_refusal=log_refusal
+        ):
+            return None
         if (log_refusal or isinstance(answer, Allocated)) and self._note_answer is not None:
             self._note_answer(answer, has_waited=not log_refusal)
         if isinstance(answer, Rejected):
-            can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
-            if not is_waiting or not can_end:
-                until, warnings = None, answer.warnings
-                if waiter.notify and self._notice_requests is not None:
-                    until, more = self._notice_requests.add_refused(waiter.wish, can_end=can_end)
-                    warnings = (*warnings, *more)
-                raise rules.refused(answer.refusal, answer.detail, warnings, answer.holdings, until)
-            rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
-            waiter.rank = rank if priority is None else priority
-            waiter.reason = answer.reason
+            self._keep_waiting(waiter, answer, limits, priority, is_waiting=is_waiting)
             return None
         if isinstance(container, Container):
             answer = replace(answer, until=None)
@@ -265,6 +258,53 @@ class BookingService:
         if self._notice_requests is not None:
             self._notice_requests.remove_fulfilled(waiter.wish)
         return {"booking": encode_booking(answer), "waiting": None}
+
+    def _keep_waiting(
+        self,
+        waiter: Waiter,
+        answer: Rejected,
+        limits: Limits | Unknown,
+        priority: int | None,
+        *,
+        is_waiting: bool,
+    ) -> None:
+        """Note why the waiter has no slot yet. Raises `VarlinkError` where waiting cannot help."""
+        can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
+        if not is_waiting or not can_end:
+            until, warnings = None, answer.warnings
+            if waiter.notify and self._notice_requests is not None:
+                until, more = self._notice_requests.add_refused(waiter.wish, can_end=can_end)
+                warnings = (*warnings, *more)
+            raise rules.refused(answer.refusal, answer.detail, warnings, answer.holdings, until)
+        rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
+        waiter.rank = rank if priority is None else priority
+        waiter.reason = answer.reason
+
+    # --- what the store of a fleet answers
+
+    @property
+    def has_reserved(self) -> bool:
+        """Whether something was reserved that can be booked now."""
+        return self._fleet is not None and self._fleet.has_answers
+
+    def serve_reserved(self) -> None:
+        """Book what was reserved in the store of the fleet since the last call."""
+        if self._fleet is not None and self._fleet.serve_answers(self, self._queue):
+            self.note_change()
+
+    def note_rejection(self, pending: PendingBooking, answer: Rejected) -> None:
+        """What another host has is in the way. Raises `VarlinkError` as `keep_waiting`."""
+        waiter, limits = pending.waiter, self._world.limits.read()
+        if pending.log_refusal and self._note_answer is not None:
+            self._note_answer(answer, has_waited=False)
+        self._retry_at = min(self._retry_at, time.monotonic() + FLEET_RETRY_EVERY_S)
+        is_waiting = pending.is_waiting
+        self._keep_waiting(waiter, answer, limits, waiter.priority, is_waiting=is_waiting)
+
+    def fail_reserving(self, reason: str) -> None:
+        """End the calls that are being reserved; those of the queue keep their places."""
+        if self._fleet is not None:
+            self._fleet.fail_all(unavailable(reason))
 
     def _release_abandoned(self, allocator: Allocator, name: ContainerName) -> None:
         """Release what is reserved for processes that have ended."""
@@ -311,7 +351,7 @@ class BookingService:
         return name, booking
 
     def _mark_stopped(self, request: PendingCall) -> object:
-        name = _parse_container(request)
+        name = ContainerName(parse_parameters(request.call, ContainerParameters).container)
         with self._open_allocator(request.peer, name) as (allocator, container):
             started = container.started if isinstance(container, Container) else None
             answer = allocator.mark_stopped(name, started)
@@ -326,7 +366,7 @@ class BookingService:
 
     @contextmanager
     def _open_allocator(
-        self, peer: Peer, name: ContainerName
+        self, peer: Peer, name: ContainerName, kind: Callable[..., Allocator] = Allocator
     ) -> Iterator[tuple[Allocator, Container | NotFound | Unknown]]:
         """The allocator for a container that the caller may change, and the container.
 
@@ -340,7 +380,7 @@ class BookingService:
         # A command that root runs may make a pass meanwhile, or give the container to another user.
         with self._world.state_dir.lock():
             self._require_own(peer, name, answer)
-            yield Allocator(world, self._config, changes), answer
+            yield kind(world, self._config, changes), answer
 
     def _require_own(
         self, peer: Peer, name: ContainerName, answer: Container | NotFound | Unknown
@@ -355,33 +395,3 @@ class BookingService:
             raise unavailable(f"cannot see whose container {name} is: {answer.reason}")
         container = answer if isinstance(answer, Container) else None
         rules.require_own(peer, name, record, container, is_booked=is_booked)
-
-
-def _parse_container(request: PendingCall) -> ContainerName:
-    return ContainerName(parse_parameters(request.call, ContainerParameters).container)
-
-
-def encode_booking(booking: Allocated) -> dict[str, object]:
-    """The booking as the interface describes it."""
-    return {
-        "container": booking.container,
-        "user": booking.user,
-        "slot": booking.slot,
-        "docker_id": booking.docker_id,
-        "device": booking.device,
-        "priority": booking.priority,
-        "already": booking.already,
-        "shared_with": list(booking.shared_with),
-        "slots": [
-            {
-                "slot": given.slot,
-                "docker_id": given.docker_id,
-                "device": given.device,
-                "shared_with": list(given.shared_with),
-            }
-            for given in booking.all_slots
-        ],
-        "id": booking.id,
-        "until": booking.until,
-        "warnings": list(booking.warnings),
-    }

@@ -35,7 +35,8 @@ WORTH_WAITING: Final = frozenset(
 class Waiter:
     """A call for a slot, which may have to wait. `reason`: why it has none yet.
 
-    `has_failed`: the last attempt found out nothing.
+    `has_failed`: the last attempt found out nothing. `is_reserving`: one is being made, in the
+    store of a fleet; `attempts`: how often that has to begin anew.
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
     `reason_given`: the caller's, for the history. `process`: for which the slots are reserved.
@@ -57,6 +58,8 @@ class Waiter:
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
     has_failed: bool = False
+    is_reserving: bool = False
+    attempts: int = 0
     since: Wall = field(default_factory=lambda: Wall(time.time()))
     sent_place: object = field(default=None, repr=False)
 
@@ -86,6 +89,9 @@ class WaitingQueue:
     def drop_closed(self) -> None:
         """Forget the calls whose peer is gone."""
         self._waiters = [waiter for waiter in self._waiters if waiter.request.is_open]
+
+    def __contains__(self, waiter: object) -> bool:
+        return any(other is waiter for other in self._waiters)
 
     def __iter__(self) -> Iterator[Waiter]:
         """In order; the queue may be changed meanwhile."""

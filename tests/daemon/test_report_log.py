@@ -20,7 +20,9 @@ HOURS = 300  # sweeps, one a minute
 BY_THE_DAEMON = {
     (event, "")
     for event in Event
-    if event.startswith(("daemon.", "config.", "log.", "library.", "service.", "status.dump"))
+    if event.startswith(
+        ("daemon.", "config.", "log.", "library.", "service.", "fleet.", "status.dump")
+    )
 } | {(Event.SOURCE_DOWN, Source.FLEET)}  # a pass does not ask it
 
 

@@ -12,15 +12,21 @@ from ds01d.documents.notices import OwnNotice, OwnNoticeRequest
 from ds01d.documents.quota import QuotaDocument
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
-from ds01d.service import activity_calls, booking, operations_calls, quota_calls, report_calls
+from ds01d.service import (
+    activity_calls,
+    booking_messages,
+    operations_calls,
+    quota_calls,
+    report_calls,
+)
 from ds01d.service.allocator_client import parse_booking
 from ds01d.service.client import INTERFACE
 from ds01d.service.interface import read_description
 
 PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
-    "Allocate": booking.AllocateParameters,
-    "Release": booking.ReleaseParameters,
-    "MarkStopped": booking.ContainerParameters,
+    "Allocate": booking_messages.AllocateParameters,
+    "Release": booking_messages.ReleaseParameters,
+    "MarkStopped": booking_messages.ContainerParameters,
     "Quota": quota_calls.UserParameters,
     "Notices": quota_calls.UserParameters,
     "WithdrawNotices": quota_calls.UserParameters,
@@ -84,7 +90,7 @@ def test_a_booking_has_what_is_described() -> None:
         more=(second,),
         id=BookingId("r-0123456789ab"),
     )
-    encoded = booking.encode_booking(first)
+    encoded = booking_messages.encode_booking(first)
     assert encoded.keys() == find_members("type Booking").keys()
     slots = encoded["slots"]
     assert isinstance(slots, list)

@@ -11,7 +11,7 @@ import pytest
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.primitives import ContainerName, SlotId, UserName
-from ds01d.service.booking import encode_booking
+from ds01d.service.booking_messages import encode_booking
 from ds01d.service.client import STOPPING
 from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 from ds01d.service.internal_calls import WorkerAllocator

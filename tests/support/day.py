@@ -23,7 +23,7 @@ from systemd import journal
 from ds01d.config import Config
 from ds01d.daemon.logged_lines import LoggedLines
 from ds01d.daemon.loop import Daemon
-from ds01d.daemon.session import OnChange, OnEvent, SessionParts
+from ds01d.daemon.session_parts import OnChange, OnEvent, SessionParts
 from ds01d.daemon.systemd import Supervisor
 from ds01d.errors import ConfigError
 from ds01d.model.books import AllocatorState, Attempt, LogLine

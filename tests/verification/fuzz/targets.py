@@ -44,7 +44,7 @@ from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
 from ds01d.service import (
-    booking,
+    booking_messages,
     container_parameters,
     operations_calls,
     quota_calls,
@@ -94,8 +94,8 @@ _CALLS: Final = (
     b'{"method":"org.varlink.service.GetInfo","parameters":{},"oneway":true}',
 )
 _PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
-    "Allocate": booking.AllocateParameters,
-    "Release": booking.ReleaseParameters,
+    "Allocate": booking_messages.AllocateParameters,
+    "Release": booking_messages.ReleaseParameters,
     "Explain": operations_calls.SubjectParameters,
     "Reconcile": operations_calls.ReconcileParameters,
     "Freeze": operations_calls.FreezeParameters,
@@ -308,7 +308,7 @@ def _varlink(data: bytes) -> None:
     call = varlink.parse_call(data)
     kind = _PARAMETERS.get(call.method.rpartition(".")[2], quota_calls.UserParameters)
     found = varlink.parse_parameters(call, kind)
-    if isinstance(found, booking.AllocateParameters):
+    if isinstance(found, booking_messages.AllocateParameters):
         assert 1 <= (found.count or 1) <= 1024
         assert len(found.reason or "") <= 256
     if isinstance(found, container_parameters.CreateParameters):
@@ -317,7 +317,7 @@ def _varlink(data: bytes) -> None:
         assert len(found.name) <= 256
     if isinstance(found, container_parameters.StopParameters):
         assert 0 <= (found.kill_after_s or 0) <= 3600
-    if isinstance(found, booking.ReleaseParameters):
+    if isinstance(found, booking_messages.ReleaseParameters):
         assert parse_booking_id(found.id) in (None, found.id)
     if isinstance(found, report_calls.ReportParameters):
         query = report_calls.build_query(found, Wall(1e9))

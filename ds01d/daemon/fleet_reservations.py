@@ -1,0 +1,181 @@
+"""The thread that reserves in the store of a fleet, one booking after the other.
+
+In the order in which they come: what came first has its place, as everywhere. Imported only where a
+fleet is configured.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Final
+
+from ds01d.daemon.fleet_log import log_fleet_failure
+from ds01d.decide.fleet_books import make_entry
+from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_drift import MembershipState, OwnBooking
+from ds01d.model.primitives import BookingId, Unknown
+from ds01d.reconcile.fleet_allocation import AllocationPlan
+from ds01d.reconcile.fleet_booking import Answer, Fenced, FleetReserver, Reserved, away
+from ds01d.reconcile.fleet_member import FleetMember
+from ds01d.reconcile.fleet_ports import FleetBook
+from ds01d.service.fleet_ports import FleetAnswer
+
+JOIN_PATIENCE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """For the thread of bookings. `local` None: what was reserved is given back."""
+
+    plan: AllocationPlan
+    is_reserving: bool = False
+    local: OwnBooking | None = None
+
+
+class ReservationThread:
+    """A `FleetReservations`. `wake`: there are answers; `note_change`: a pass has to look.
+
+    `has_joined`: set once it is known how this host stands to the store.
+    """
+
+    def __init__(
+        self,
+        book: FleetBook,
+        member: FleetMember,
+        name_hosts: Callable[[], dict[NodeId, str]],
+        wake: Callable[[], None],
+        note_change: Callable[[], None],
+    ) -> None:
+        self._book, self._member, self._name_hosts = book, member, name_hosts
+        self._wake, self._note_change = wake, note_change
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._answers: SimpleQueue[FleetAnswer] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, tuple[AllocationPlan, FleetEntry]] = {}
+        self.has_joined = threading.Event()
+        self._thread = threading.Thread(target=self._serve_jobs, name="ds01d-fleet", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more than what is being served."""
+        self._jobs.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def list_in_flight(self) -> list[BookingId]:
+        """What is being reserved, or was and is not said to be booked yet. For any thread."""
+        return [entry.booking for entry in self._list_entries()]
+
+    # --- for the daemon's worker
+
+    @property
+    def away(self) -> str:
+        membership = self._member.membership
+        # While it joins, a call may wait for that: it takes no longer than one with the store away.
+        if membership.state in (MembershipState.MEMBER, MembershipState.JOINING):
+            return ""
+        return membership.reason or f"this host is {membership.state}"
+
+    def reserve_plan(self, plan: AllocationPlan) -> None:
+        self._jobs.put(_Job(plan, is_reserving=True))
+
+    def take_answers(self) -> list[FleetAnswer]:
+        return [self._answers.get_nowait() for _ in range(self._answers.qsize())]
+
+    @property
+    def has_answers(self) -> bool:
+        return not self._answers.empty()
+
+    def confirm_plan(self, plan: AllocationPlan, local: OwnBooking) -> None:
+        self._jobs.put(_Job(plan, local=local))
+
+    def withdraw_plan(self, plan: AllocationPlan) -> None:
+        self._jobs.put(_Job(plan))
+
+    def leave_plan(self, plan: AllocationPlan) -> None:
+        with self._lock:
+            self._in_flight.pop(id(plan), None)
+        self._note_change()
+
+    # --- its own thread
+
+    def _list_entries(self) -> list[FleetEntry]:
+        with self._lock:
+            return [entry for _, entry in self._in_flight.values()]
+
+    def _serve_jobs(self) -> None:
+        for job in iter(self._jobs.get, None):
+            self._serve_job(job)
+
+    def _serve_job(self, job: _Job) -> None:
+        if job.is_reserving:
+            try:
+                answer = self._reserve(job.plan)
+            except Exception as error:  # noqa: BLE001 - its caller waits for an answer
+                log_fleet_failure(error)
+                answer = away(f"internal error: {error}")
+            self._answers.put(FleetAnswer(plan=job.plan, answer=answer))
+            self._wake()
+            return
+        try:
+            # Away: each would wait for its deadline, and delay the bookings behind it.
+            if not self.away:
+                self._settle(job)
+        except Exception as error:  # noqa: BLE001 - the next bookings need this thread
+            log_fleet_failure(error)
+        finally:
+            # What could not be said now is seen by the next pass.
+            self.leave_plan(job.plan)
+
+    def _reserve(self, plan: AllocationPlan) -> Answer:
+        self.has_joined.wait(JOIN_PATIENCE_S)
+        membership = self._member.membership
+        if not membership.may_reserve:
+            return away(membership.reason or f"this host is {membership.state}")
+        entry = replace(plan.entry, node=self._member.node)
+        with self._lock:
+            # Not before: of two calls at once the first would be refused because of the second.
+            self._in_flight[id(plan)] = (plan, entry)
+        reserver = FleetReserver(
+            book=self._book,
+            node=self._member.node,
+            in_flight=self._list_entries,
+            host_names=self._name_hosts,
+        )
+        answer = reserver.try_reserve(plan.question, entry)
+        if isinstance(answer, Unknown):
+            self._set_away(answer.reason)
+        elif isinstance(answer, Fenced):
+            self._member.fence_host(answer.conflict.identity)
+        if not isinstance(answer, Reserved | Unknown):
+            self.leave_plan(plan)
+        return answer
+
+    def _settle(self, job: _Job) -> None:
+        """Say in the store what became of a reservation."""
+        book, node = self._book, self._member.node
+        entry = replace(job.plan.entry, node=node)
+        answers: list[object] = []
+        # First what there is, then what is not needed any more: never too little in between.
+        if job.local is not None:
+            answers.append(book.confirm_entry(make_entry(job.local, node, EntryPhase.HELD)))
+        # Decision 317: what was reserved for a further slot is part of the other entry now.
+        if job.local is None or job.local.booking != entry.booking:
+            answers.append(book.withdraw_entry(entry))
+        for answer in answers:
+            if isinstance(answer, Unknown):
+                self._set_away(answer.reason)
+            elif isinstance(answer, Conflict) and answer.kind is ConflictKind.INCARNATION:
+                self._member.fence_host(answer.identity)
+
+    def _set_away(self, reason: str) -> None:
+        # A fence is no matter of the network, and stays.
+        if self._member.membership.state is not MembershipState.FENCED:
+            self._member.set_state(MembershipState.AWAY, reason)
+        self._note_change()

@@ -1,0 +1,191 @@
+"""This host's bookings as a fleet's store has them, and how much a user has on all hosts. Pure.
+
+The books of a host are the truth about it: what the store has of this host is compared with them,
+and never counted instead of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
+
+from ds01d.decide.bookings import Records, find_payers
+from ds01d.decide.ownership import NOBODY
+from ds01d.decide.user_quota import check_gpu_quota, make_rejection, weigh_by_books
+from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
+from ds01d.model.books import AllocatorState, Record, Slot
+from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_drift import OwnBooking, OwnBookings
+from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall
+
+_SEVENTHS = 7
+_MOST_HOSTS_SHOWN = 8
+
+
+def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId, OwnBooking]:
+    """Every booking that counts for somebody's quota, by its ID; the order of the slots is kept."""
+    slots: dict[tuple[ContainerName, UserName], list[SlotId]] = {}
+    sevenths: dict[tuple[ContainerName, UserName], int] = {}
+    for slot in state.slots.values():
+        payers = find_payers(slot, state, records)
+        weighed: set[UserName] = set()
+        for name, user in zip(dict.fromkeys(slot.containers), payers, strict=True):
+            # It counts for nobody's quota here, so it counts for nobody's elsewhere.
+            if user is None or user == NOBODY:
+                continue
+            key = (name, user)
+            slots.setdefault(key, []).append(slot.id)
+            # As quotas count: each slot of a user once, however many of their containers it lists.
+            weight = 0 if user in weighed else _weigh(slot)
+            weighed.add(user)
+            sevenths[key] = sevenths.get(key, 0) + weight
+    bookings: dict[BookingId, OwnBooking] = {}
+    for (name, user), listed in slots.items():
+        record = records.get(name)
+        booking = find_entry_id(name, record if isinstance(record, Record) else None)
+        if booking in bookings:  # a record that somebody copied by hand, with its ID
+            booking = _derive_id(name, None)
+        allocated_at = record.allocated_at if isinstance(record, Record) else None
+        bookings[booking] = OwnBooking(
+            booking=booking,
+            user=user,
+            container=name,
+            slots=tuple(listed),
+            sevenths=sevenths[(name, user)],
+            since=allocated_at or Wall(0.0),
+        )
+    return bookings
+
+
+def _weigh(slot: Slot) -> int:
+    return ceil(weigh_by_books(slot) * _SEVENTHS)
+
+
+def find_entry_id(name: ContainerName, record: Record | None) -> BookingId:
+    """The ID of a booking in the store: that of its record, else one that follows from it."""
+    if record is not None and record.booking is not None:
+        return record.booking
+    # Decision 311: what other writers booked has no ID. One that is derived needs no memory, and
+    # another booking of that name has another one.
+    return _derive_id(name, record)
+
+
+def _derive_id(name: ContainerName, record: Record | None) -> BookingId:
+    allocated = record.allocated_at if record is not None else None
+    text = f"{name}\0{'' if allocated is None else repr(float(allocated))}"
+    return BookingId(f"d-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+
+
+def make_entry(local: OwnBooking, node: NodeId, phase: EntryPhase) -> FleetEntry:
+    """The entry that the store is to have of a booking."""
+    return FleetEntry(
+        user=local.user,
+        node=node,
+        booking=local.booking,
+        container=local.container,
+        phase=phase,
+        count=len(local.slots),
+        sevenths=local.sevenths,
+        since=local.since,
+        slots=() if phase is EntryPhase.RESERVED else local.slots,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetUse:
+    """What a user has on all hosts. `hosts`: where, this host first."""
+
+    slots: int = 0
+    sevenths: int = 0
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> Fraction:
+        return Fraction(self.sevenths, _SEVENTHS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaQuestion:
+    """What is to be reserved: `request` with the limits of its user, and what it would get.
+
+    `local`: the bookings of this host when it was asked. `sevenths`: of what was chosen.
+    """
+
+    request: AllocationRequest
+    sevenths: int
+    local: OwnBookings = field(default_factory=dict)
+
+    @property
+    def own_of_user(self) -> dict[BookingId, OwnBooking]:
+        user = self.request.user
+        return {key: local for key, local in self.local.items() if local.user == user}
+
+
+def measure_use(
+    question: QuotaQuestion,
+    entries: Iterable[FleetEntry],
+    in_flight: Iterable[FleetEntry],
+    node: NodeId,
+    name_host: Callable[[NodeId], str],
+) -> FleetUse:
+    """What the user has: by the books here, by the store elsewhere.
+
+    `in_flight`: what this host has reserved or is about to, and what may not be in its books yet.
+    """
+    local = question.own_of_user
+    user = question.request.user
+    # Decision 312: an entry of this host counts by its books; a reservation that they do not have
+    # yet, by what was asked for.
+    reserved = [e for e in in_flight if e.user == user and e.booking not in local]
+    elsewhere = [e for e in entries if e.node != node]
+    slots = sum(len(booking.slots) for booking in local.values())
+    sevenths = sum(booking.sevenths for booking in local.values())
+    both = [*reserved, *elsewhere]
+    hosts = [name_host(node)] if local or reserved else []
+    hosts += sorted({name_host(entry.node) for entry in elsewhere})
+    return FleetUse(
+        slots=slots + sum(entry.count for entry in both),
+        sevenths=sevenths + sum(entry.sevenths for entry in both),
+        hosts=tuple(hosts),
+    )
+
+
+def check_fleet_quota(question: QuotaQuestion, use: FleetUse) -> Rejected | None:
+    """The refusal of a user who may have no more over all hosts; None if they may."""
+    request = question.request
+    where = describe_hosts(use.hosts)
+    # The same words and numbers as for this host alone: scripts match them.
+    most = request.max_slots
+    if most is not None and use.slots + request.count > most:
+        more = f", {request.count} more asked for" if request.count > 1 else ""
+        return make_rejection(
+            request, Refusal.USER_AT_LIMIT, f"{use.slots}/{most}{more} on {where}"
+        )
+    rejection = check_gpu_quota(request, use.gpus, Fraction(question.sevenths, _SEVENTHS))
+    if rejection is None:
+        return None
+    return make_rejection(request, rejection.refusal, f"{rejection.detail} on {where}")
+
+
+def describe_hosts(hosts: tuple[str, ...]) -> str:
+    """Their names, or how many more there are: gpu03, gpu07."""
+    shown = ", ".join(hosts[:_MOST_HOSTS_SHOWN])
+    more = len(hosts) - _MOST_HOSTS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown or "no host"
+
+
+def sum_use(entries: Iterable[FleetEntry]) -> dict[UserName, tuple[int, int]]:
+    """Slots and sevenths of each user."""
+    totals: dict[UserName, tuple[int, int]] = {}
+    for entry in entries:
+        slots, sevenths = totals.get(entry.user, (0, 0))
+        totals[entry.user] = (slots + entry.count, sevenths + entry.sevenths)
+    return totals
+
+
+def index_hosts(names: Mapping[NodeId, str]) -> Callable[[NodeId], str]:
+    """The name of a host by its ID; the ID itself where nobody knows one."""
+    return lambda node: names.get(node) or str(node)

@@ -1,0 +1,197 @@
+"""What of this host's entries in the store differs from its books, and when it is repaired. Pure.
+
+The books are right. What is repaired is the store, by this host's own entries alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ds01d.decide.fleet_books import make_entry
+from ds01d.model.drift import Outcome, WaitReason
+from ds01d.model.fleet_books import EntryPhase, FleetEntry, NameEntry, NodeId
+from ds01d.model.fleet_drift import (
+    FleetAction,
+    FleetDrift,
+    FleetDriftKind,
+    GatedFleetDrift,
+    Membership,
+    MembershipState,
+    OwnBooking,
+    OwnBookings,
+)
+from ds01d.model.primitives import BookingId, Boot, ContainerName, UserName, Wall
+
+Names = Mapping[ContainerName, NameEntry]
+
+
+def find_fleet_drifts(
+    local: OwnBookings,
+    entries: Iterable[FleetEntry],
+    names: Names,
+    node: NodeId,
+    in_flight: Collection[BookingId] = (),
+) -> tuple[FleetDrift, ...]:
+    """What differs. `entries`: those of this host. `in_flight`: bookings that are being made."""
+    return tuple(_find_drifts(local, [*entries], names, node, frozenset(in_flight)))
+
+
+def _find_drifts(
+    local: OwnBookings,
+    entries: list[FleetEntry],
+    names: Names,
+    node: NodeId,
+    in_flight: frozenset[BookingId],
+) -> Iterator[FleetDrift]:
+    reported: set[BookingId] = set()
+    for entry in entries:
+        booking = local.get(entry.booking)
+        # Whoever makes it confirms or withdraws it; a pass that came in between would be wrong.
+        if entry.booking in in_flight:
+            reported.add(entry.booking)
+        elif booking is None or booking.user != entry.user:
+            yield FleetDrift(
+                kind=FleetDriftKind.STALE_RESERVATION,
+                action=FleetAction.WITHDRAW,
+                entry=entry,
+                reason="the books of this host have no such booking"
+                if booking is None
+                else f"the booking is {booking.user}'s",
+            )
+        else:
+            reported.add(entry.booking)
+            yield from _compare_entry(booking, entry, names, node)
+    for key, booking in local.items():
+        if key not in reported and key not in in_flight:
+            yield FleetDrift(
+                kind=FleetDriftKind.UNREPORTED_BOOKING,
+                action=FleetAction.REPORT,
+                entry=make_entry(booking, node, EntryPhase.HELD),
+                reason="the store has no entry of this booking",
+            )
+    yield from _find_left_names(local, {entry.booking for entry in entries}, names, node, in_flight)
+
+
+def _compare_entry(
+    booking: OwnBooking, entry: FleetEntry, names: Names, node: NodeId
+) -> Iterator[FleetDrift]:
+    wanted = make_entry(booking, node, EntryPhase.HELD)
+    # The daemon was killed between the booking and its confirmation, or the store was away.
+    if entry.phase is EntryPhase.RESERVED:
+        yield FleetDrift(
+            kind=FleetDriftKind.UNCONFIRMED_BOOKING,
+            action=FleetAction.CONFIRM,
+            entry=wanted,
+            reason="the booking is made, and the store has it as reserved",
+        )
+        return
+    differences = [
+        f"{field}: {theirs}, not {ours}"
+        for field, theirs, ours in (
+            ("container", entry.container, wanted.container),
+            ("slots", ",".join(entry.slots), ",".join(wanted.slots)),
+            ("count", entry.count, wanted.count),
+            ("sevenths of a GPU", entry.sevenths, wanted.sevenths),
+        )
+        if theirs != ours
+    ]
+    action = FleetAction.CONFIRM
+    # A name that another booking has is a finding; one that is missing can be taken.
+    if wanted.container not in names:
+        differences.append("its name is not taken")
+        action = FleetAction.REPORT
+    if differences:
+        yield FleetDrift(
+            kind=FleetDriftKind.WRONG_ENTRY,
+            action=action,
+            entry=wanted,
+            reason="; ".join(differences),
+        )
+
+
+def _find_left_names(
+    local: OwnBookings,
+    entries: set[BookingId],
+    names: Names,
+    node: NodeId,
+    in_flight: frozenset[BookingId],
+) -> Iterator[FleetDrift]:
+    """Names of this host that no booking has: nobody else could ever take them."""
+    for name, taken in names.items():
+        booking = local.get(taken.booking)
+        is_known = taken.booking in entries or taken.booking in in_flight
+        if taken.node == node and not is_known and (booking is None or booking.container != name):
+            yield FleetDrift(
+                kind=FleetDriftKind.STALE_RESERVATION,
+                action=FleetAction.WITHDRAW,
+                entry=FleetEntry(
+                    user=UserName("unknown"),
+                    node=node,
+                    booking=taken.booking,
+                    container=name,
+                    phase=EntryPhase.RESERVED,
+                    count=0,
+                    sevenths=0,
+                    since=Wall(0.0),
+                ),
+                reason="a name is taken for a booking that there is not",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetGate:
+    """What the gate goes by.
+
+    `settle_s`: how long a drift is to be seen unchanged. `sweep_began`: when the last pass over all
+    of this host began that succeeded; None: none has. `proven`: bookings that this ds01d released
+    itself. `frozen`: who stopped all repairs; "": nobody.
+    """
+
+    membership: Membership
+    settle_s: float
+    sweep_began: Boot | None = None
+    proven: frozenset[BookingId] = frozenset()
+    frozen: str = ""
+
+
+def gate_fleet_drifts(
+    drifts: Iterable[FleetDrift], first_seen: Mapping[str, Boot], now: Boot, gate: FleetGate
+) -> tuple[GatedFleetDrift, ...]:
+    """Each drift as due or waiting. `first_seen` by key; what is missing there was never seen."""
+    return tuple(_gate_drift(drift, first_seen.get(drift.key, now), now, gate) for drift in drifts)
+
+
+def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate) -> GatedFleetDrift:
+    def make_waiting(reason: WaitReason, why: str, until: Boot | None = None) -> GatedFleetDrift:
+        return GatedFleetDrift(
+            drift=drift,
+            outcome=Outcome.WAITING,
+            gate=reason,
+            reason=why,
+            until=until,
+            first_seen=first_seen,
+        )
+
+    withdraws = drift.action is FleetAction.WITHDRAW
+    membership = gate.membership
+    if not membership.may_report:
+        return make_waiting(
+            WaitReason.BLOCKED, membership.reason or f"this host is {membership.state}"
+        )
+    # Others may count by entries that were put back, and reserve before this host has reported.
+    if withdraws and membership.state is MembershipState.RESTORED:
+        return make_waiting(WaitReason.BLOCKED, membership.reason)
+    # Whoever froze the host looks into what its books say: nothing is changed by them meanwhile.
+    if gate.frozen:
+        return make_waiting(WaitReason.FREEZE, gate.frozen)
+    if drift.entry.booking not in gate.proven:
+        settled = Boot(first_seen + gate.settle_s)
+        if now < settled:
+            return make_waiting(WaitReason.SETTLE, "seen just now", settled)
+        # Decision 313: other writers may have taken a booking from the books that a pass puts back.
+        if withdraws and (gate.sweep_began is None or gate.sweep_began < first_seen):
+            return make_waiting(
+                WaitReason.PROOF, "until a sweep of this host has not found the booking"
+            )
+    return GatedFleetDrift(drift=drift, outcome=Outcome.DUE, first_seen=first_seen)

@@ -1,0 +1,48 @@
+"""What it means that a store is not as it was left: of a host, or as a whole. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ds01d.decide.fleet_findings import name_hosts
+from ds01d.model.fleet_books import FleetContents, NodeId, NodeIdentity
+
+SYNCED: Final = "synced"
+"""The key of a summary that has at which revision a host had reported all that it has."""
+
+
+def list_unreported(
+    contents: FleetContents, remembered: Mapping[NodeId, str], restored_at: int
+) -> list[str]:
+    """The names of the hosts without a report that is newer than `restored_at`.
+
+    `remembered`: the hosts that took part before, with their names: some may have joined after the
+    backup was made.
+    """
+    # A host that is in neither has never booked in what this host saw of the store.
+    names = {**remembered, **name_hosts(contents)}
+    return sorted(
+        name for node, name in names.items() if not _has_reported(contents, node, restored_at)
+    )
+
+
+def _has_reported(contents: FleetContents, node: NodeId, restored_at: int) -> bool:
+    synced = contents.summaries.get(node, {}).get(SYNCED)
+    if not isinstance(synced, dict):
+        return False
+    revision = synced.get("revision")
+    # Above it: a summary that was put back with the store is not newer than the store was.
+    is_newer = type(revision) is int and revision > restored_at
+    return is_newer and synced.get("cluster") == contents.cluster
+
+
+def describe_fence(taken: NodeIdentity | None) -> str:
+    """Why a host changes nothing in the store. `taken`: what that has of it, None for nothing."""
+    why = (
+        "the store does not know this host any more"
+        if taken is None
+        else f"{taken.host} took part as this host since: one is a copy of the other, or this one"
+        " was put back from an image"
+    )
+    return f"{why}: ds01ctl fleet rejoin"

@@ -1,0 +1,155 @@
+"""Reserves in the store of a fleet what a host is about to book, and says what became of that.
+
+For a thread of its own: each call to the store may take as long as its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from ds01d.decide.fleet_books import QuotaQuestion, check_fleet_quota, index_hosts, measure_use
+from ds01d.decide.user_quota import make_rejection
+from ds01d.model.allocation import Refusal, Rejected
+from ds01d.model.fleet_books import (
+    Changed,
+    Conflict,
+    ConflictKind,
+    EntryPhase,
+    FleetEntry,
+    NameEntry,
+    NodeId,
+    UserEntries,
+)
+from ds01d.model.primitives import BookingId, Source, Unknown, UserName, Wall
+from ds01d.reconcile.fleet_ports import FleetBook
+
+_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """The store allows it."""
+
+    entry: FleetEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsettled:
+    """The store answers, and nobody can say whether it allows it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fenced:
+    """Somebody else has this host's identity."""
+
+    conflict: Conflict
+
+
+Answer = Reserved | Rejected | Unsettled | Fenced | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetReserver:
+    """`in_flight`: what this host is about to book, the reservation in hand included."""
+
+    book: FleetBook
+    node: NodeId
+    in_flight: Callable[[], Collection[FleetEntry]] = tuple
+    host_names: Callable[[], dict[NodeId, str]] = field(default=dict)
+
+    def try_reserve(self, question: QuotaQuestion, entry: FleetEntry) -> Answer:
+        """Reserve, unless the user has as much as the limits give, or the name is taken."""
+        for _ in range(_ATTEMPTS):
+            entries = self.book.read_user(entry.user)
+            if isinstance(entries, Unknown):
+                return entries
+            if entries.malformed:
+                key, why = next(iter(entries.malformed.items()))
+                # What cannot be read may be any number of slots.
+                return Unsettled(reason=f"an entry of {entry.user} is malformed: {key}: {why}")
+            others = [other for other in self.in_flight() if other.booking != entry.booking]
+            left = self._withdraw_left(question, entries, others)
+            if left is not None:
+                return left
+            use = measure_use(
+                question, entries.entries, others, self.node, index_hosts(self.host_names())
+            )
+            rejection = check_fleet_quota(question, use)
+            if rejection is not None:
+                return rejection
+            answer = self.book.reserve_entry(entry, entries.fence)
+            # The fence was the one of the count: nobody has reserved for the user in between.
+            if isinstance(answer, Changed):
+                return Reserved(entry=entry)
+            if isinstance(answer, Unknown):
+                return answer
+            refused = self._explain_conflict(question, entry, answer, others)
+            if refused is not None:
+                return refused
+        return Unsettled(
+            reason=f"other hosts reserve for {entry.user} at the same moment: try again"
+        )
+
+    def _withdraw_left(
+        self, question: QuotaQuestion, entries: UserEntries, others: Collection[FleetEntry]
+    ) -> Unknown | Fenced | None:
+        """Withdraw what the user has of this host there and not in its books any more."""
+        # Decision 312: or a user who gave a slot back would be over the quota in the store with the
+        # next one. The books were read under their lock when `question` was asked.
+        expected = {*question.local, *(other.booking for other in others)}
+        for left in entries.entries:
+            if left.node == self.node and left.booking not in expected:
+                answer = self.book.withdraw_entry(left)
+                if isinstance(answer, Unknown):
+                    return answer
+                if isinstance(answer, Conflict):
+                    return Fenced(conflict=answer)
+        return None
+
+    def _explain_conflict(
+        self,
+        question: QuotaQuestion,
+        entry: FleetEntry,
+        conflict: Conflict,
+        others: Collection[FleetEntry],
+    ) -> Answer | None:
+        """The answer where another attempt cannot help; None if it can."""
+        if conflict.kind is ConflictKind.INCARNATION:
+            return Fenced(conflict=conflict)
+        if conflict.kind is ConflictKind.FENCE:
+            return None
+        holder = conflict.holder
+        # It was given back meanwhile.
+        if holder is None:
+            return None
+        expected = {*question.local, *(other.booking for other in others)}
+        if holder.node == self.node and holder.booking not in expected:
+            answer = self.book.withdraw_entry(_entry_of_name(holder, entry.user))
+            return answer if isinstance(answer, Unknown) else None
+        host = index_hosts(self.host_names())(holder.node)
+        return make_rejection(question.request, Refusal.NAME_TAKEN, f"{entry.container} on {host}")
+
+
+def _entry_of_name(holder: NameEntry, user: UserName) -> FleetEntry:
+    """For a withdrawal, which goes by the booking ID alone."""
+    return FleetEntry(
+        user=user,
+        node=holder.node,
+        booking=holder.booking,
+        container=holder.container,
+        phase=EntryPhase.RESERVED,
+        count=0,
+        sevenths=0,
+        since=Wall(0.0),
+    )
+
+
+def away(reason: str) -> Unknown:
+    return Unknown(source=Source.FLEET, reason=reason)
+
+
+def find_booking_ids(entries: Collection[FleetEntry]) -> frozenset[BookingId]:
+    return frozenset(entry.booking for entry in entries)

@@ -1,0 +1,240 @@
+"""Takes part in a fleet: whether the store has this host as it was left, and what follows if not.
+
+A host whose identity is not as it left it changes nothing in the store until an admin says so; its
+own books go on as ever.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+from ds01d.decide.fleet_findings import name_hosts
+from ds01d.decide.fleet_restore import describe_fence, list_unreported
+from ds01d.errors import Ds01Error, Refused
+from ds01d.model.fleet_books import Conflict, FleetContents, NodeId, NodeIdentity, Revision
+from ds01d.model.fleet_drift import Membership, MembershipState
+from ds01d.model.primitives import Unknown, Wall
+from ds01d.reconcile.fleet_memory import FleetMemory, FleetStore, HostFacts
+from ds01d.reconcile.fleet_memory import load_memory as load_file
+from ds01d.reconcile.fleet_memory import save_memory as save_file
+from ds01d.reconcile.fleet_ports import FleetBook
+
+
+class FleetMember:
+    """This host in the fleet. `membership` may be read by any thread; all else is for one.
+
+    `read_facts`: what to show of this host.
+    """
+
+    def __init__(
+        self,
+        book: FleetBook,
+        store: FleetStore,
+        read_facts: Callable[[], HostFacts],
+        read_wall: Callable[[], Wall],
+    ) -> None:
+        self._book, self._store = book, store
+        self._read_facts, self._read_wall = read_facts, read_wall
+        self._memory: FleetMemory | None = None
+        self._identity: NodeIdentity | None = None
+        self.membership = Membership(state=MembershipState.JOINING, since=read_wall())
+
+    @property
+    def node(self) -> NodeId:
+        """The ID of this host; "" before it is known."""
+        return NodeId("") if self._memory is None else self._memory.node
+
+    @property
+    def identity(self) -> NodeIdentity | None:
+        """As the store took it; None before that."""
+        return self._identity
+
+    def set_state(self, state: MembershipState, reason: str = "") -> None:
+        # The moment of a change is shown, and must not move while it stays.
+        if (state, reason) != (self.membership.state, self.membership.reason):
+            is_new = state is not self.membership.state
+            since = self._read_wall() if is_new else self.membership.since
+            self.membership = Membership(state=state, since=since, reason=reason)
+
+    def fence_host(self, taken: NodeIdentity | None) -> None:
+        """The store does not have this host as it was left."""
+        self._identity = None
+        self.set_state(MembershipState.FENCED, describe_fence(taken))
+
+    # --- each pass
+
+    def observe_store(self, contents: FleetContents) -> Membership:
+        """Compare the store with what is remembered of it, and take the identity if need be."""
+        memory = self._load()
+        if memory.is_restored(contents):
+            # Before anything else is changed: what follows is decided by it after a crash, too.
+            at = contents.revision
+            restored = replace(memory, cluster=contents.cluster, revision=at, restored_at=at)
+            memory = self._keep(restored, durable=True)
+            self._identity = None
+            self._book.expect_store(contents.cluster, contents.revision)
+        if self._identity is None and self.membership.state is not MembershipState.FENCED:
+            self._take_identity(memory, contents)
+        elif self._identity is not None:
+            self._check_identity(contents)
+            self._renew_identity(contents)
+        if self._identity is not None:
+            self._settle_state(contents)
+        return self.membership
+
+    def _take_identity(self, memory: FleetMemory, contents: FleetContents) -> None:
+        taken = contents.identities.get(memory.node)
+        before = memory.incarnation
+        if taken is not None and memory.nonce and taken.nonce == memory.nonce:
+            before = taken.incarnation  # ours, by a call whose answer was lost
+        elif memory.restored_at is not None and (taken is None or taken.incarnation <= before):
+            pass  # the store was put back, and that explains what it has
+        elif taken is None and before:
+            self.fence_host(None)
+            return
+        elif taken is not None and taken.incarnation != before:
+            self.fence_host(taken)
+            return
+        self._put_identity(memory, taken, before)
+
+    def _put_identity(self, memory: FleetMemory, taken: NodeIdentity | None, before: int) -> None:
+        # Decision 315: on disk before the store is asked, or a crash in between would look like a
+        # copy of this host.
+        memory = self._keep(replace(memory, nonce=secrets.token_hex(8)), durable=True)
+        highest = max(before, 0 if taken is None else taken.incarnation)
+        facts = self._read_facts()
+        identity = NodeIdentity(
+            node=memory.node,
+            host=facts.host,
+            incarnation=highest + 1,
+            boot_id=facts.boot_id,
+            engine_id=facts.engine_id,
+            version=facts.version,
+            protocols=facts.protocols,
+            limits_digest=facts.limits_digest,
+            nonce=memory.nonce,
+            extra={} if taken is None else taken.extra,
+        )
+        answer = self._book.take_identity(identity, None if taken is None else taken.incarnation)
+        if isinstance(answer, Unknown):
+            self.set_state(MembershipState.AWAY, answer.reason)
+        elif isinstance(answer, Conflict):
+            self.fence_host(answer.identity)
+        else:
+            self._identity = identity
+            self._keep(replace(memory, incarnation=identity.incarnation), durable=True)
+
+    def _check_identity(self, contents: FleetContents) -> None:
+        taken = contents.identities.get(self.node)
+        ours = self._identity
+        # By the nonce: two copies count up to the same incarnation.
+        if ours is not None and (taken is None or taken.nonce != ours.nonce):
+            self.fence_host(taken)
+
+    def _renew_identity(self, contents: FleetContents) -> None:
+        """Show what has changed of this host since it was taken: limits, a new engine."""
+        ours, facts = self._identity, self._read_facts()
+        if ours is not None and (ours.limits_digest, ours.engine_id) != (
+            facts.limits_digest,
+            facts.engine_id,
+        ):
+            self._put_identity(self._load(), contents.identities.get(ours.node), ours.incarnation)
+
+    def _settle_state(self, contents: FleetContents) -> None:
+        """Member, unless the store was put back and somebody has not reported since."""
+        memory = self._load()
+        restored_at = memory.restored_at
+        if restored_at is not None:
+            missing = list_unreported(contents, memory.nodes, restored_at)
+            if missing:
+                self.set_state(
+                    MembershipState.RESTORED,
+                    "the store is older than what this host saw of it; not reported yet:"
+                    f" {', '.join(missing)}: wait for them, or ds01ctl thaw --fleet",
+                )
+                return
+        self.set_state(MembershipState.MEMBER)
+        self._remember(contents, restored_at=None)
+
+    def _remember(self, contents: FleetContents, *, restored_at: int | None) -> None:
+        memory = self._load()
+        nodes = name_hosts(contents)
+        is_new = (memory.nodes, memory.cluster, memory.restored_at) != (
+            nodes,
+            contents.cluster,
+            restored_at,
+        )
+        self._keep(
+            replace(
+                memory,
+                cluster=contents.cluster,
+                revision=max(contents.revision, memory.revision),
+                restored_at=restored_at,
+                nodes=nodes,
+            ),
+            durable=is_new,
+        )
+
+    # --- what an admin asks for (`fleet_admin`)
+
+    def take_again(self, contents: FleetContents, *, as_new: bool) -> str:
+        """Take part again, by another ID if `as_new` or if the former is another host's now.
+
+        Gives the ID. Raises `Refused`.
+        """
+        memory, facts = self._load(), self._read_facts()
+        taken = contents.identities.get(memory.node)
+        # Decision 316: what runs elsewhere under this identity keeps it, and this host is another.
+        is_other = taken is not None and (taken.host, taken.engine_id) != (
+            facts.host,
+            facts.engine_id,
+        )
+        if as_new or is_other:
+            node = NodeId(secrets.token_hex(8))
+            memory = self._keep(FleetMemory(node=node, cluster=memory.cluster), durable=True)
+            taken = None
+        self.set_state(MembershipState.JOINING)
+        self._put_identity(memory, taken, memory.incarnation)
+        if self._identity is None:
+            raise Refused(f"this host could not rejoin: {self.membership.reason}")
+        self._settle_state(contents)
+        return memory.node
+
+    def trust_store(self) -> str:
+        """Take the store as it is; gives its cluster. Raises `Refused` if it is trusted already."""
+        memory = self._load()
+        if memory.restored_at is None:
+            raise Refused("the store of the fleet is trusted already")
+        self._keep(replace(memory, restored_at=None), durable=True)
+        if self.membership.state is MembershipState.RESTORED:
+            self.set_state(MembershipState.MEMBER)
+        return memory.cluster
+
+    # --- what is kept
+
+    def _load(self) -> FleetMemory:
+        """What is remembered. Raises `Malformed`, `WriteFailed`."""
+        if self._memory is None:
+            memory = load_file(self._store, lambda: secrets.token_hex(8))
+            self._keep(memory, durable=True)
+            if memory.cluster:
+                self._book.expect_store(memory.cluster, Revision(memory.revision))
+            return memory
+        return self._memory
+
+    def _keep(self, memory: FleetMemory, *, durable: bool) -> FleetMemory:
+        if memory != self._memory:
+            save_file(self._store, memory, durable=durable)
+        self._memory = memory
+        return memory
+
+    def load_early(self) -> str:
+        """Read what is kept, before the store is asked; why that failed, or ""."""
+        try:
+            self._load()
+        except Ds01Error as error:
+            self.set_state(MembershipState.FENCED, str(error))
+            return str(error)
+        return ""

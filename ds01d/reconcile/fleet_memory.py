@@ -1,0 +1,111 @@
+"""What a host keeps of its fleet between two starts, in its own directory: who it is there.
+
+A copy that is lost or cannot be parsed is not made up again: the host would count twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from json import dumps, loads
+from typing import Any, Final, Protocol
+
+from ds01d.errors import Ds01Error, Malformed
+from ds01d.model.fleet_books import FleetContents, NodeId
+
+FILE: Final = "fleet.json"
+_VERSION: Final = 1
+
+
+class FleetStore(Protocol):
+    """ds01d's own directory."""
+
+    def load(self, name: str) -> bytes:
+        """A file, b"" without one."""
+
+    def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace a file. Raises `WriteFailed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetMemory:
+    """`incarnation`: the last one that the store took from this host; 0: none yet.
+
+    `nonce`: made up for the next one before the store is asked for it. `cluster`, `revision`: the
+    newest that was seen. `restored_at`: the store had lost what it had; it was at that revision
+    when this host saw it; None: it has not. `nodes`: the hosts that took part, with their names.
+    """
+
+    node: NodeId
+    incarnation: int = 0
+    nonce: str = ""
+    cluster: str = ""
+    revision: int = 0
+    restored_at: int | None = None
+    nodes: Mapping[NodeId, str] = field(default_factory=dict)
+
+    def is_restored(self, contents: FleetContents) -> bool:
+        """Whether the store is another one, or older than what was seen of it."""
+        # Decision 314: members of one etcd never show less than one of them has shown (linearizable
+        # reads), so that is a store that was put back.
+        if not self.cluster:
+            return False
+        return contents.cluster != self.cluster or contents.revision < self.revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What this host shows of itself."""
+
+    host: str
+    boot_id: str
+    engine_id: str
+    version: str
+    protocols: tuple[int, ...]
+    limits_digest: str = ""
+
+
+def load_memory(store: FleetStore, make_id: Callable[[], str]) -> FleetMemory:
+    """What is kept; of a host that never took part, with an ID that is made up now.
+
+    Raises `Malformed` for a file that cannot be understood.
+    """
+    data = store.load(FILE)
+    # Also after a new installation: then the admin forgets the former entry.
+    if not data:
+        return FleetMemory(node=NodeId(make_id()))
+    try:
+        return _parse_memory(loads(data))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Malformed(
+            f"{FILE} in the state directory is damaged ({type(error).__name__}): remove it, and run"
+            " ds01ctl fleet forget for the former entry of this host"
+        ) from error
+
+
+def find_node(store: FleetStore, make_id: Callable[[], str]) -> NodeId:
+    """The ID of this host in the store, kept from now on; one for nothing if it cannot be kept."""
+    try:
+        memory = load_memory(store, make_id)
+        save_memory(store, memory, durable=True)
+    except Ds01Error:
+        return NodeId(make_id())  # the member finds the same problem, and fences this host
+    return memory.node
+
+
+def save_memory(store: FleetStore, memory: FleetMemory, *, durable: bool) -> None:
+    """Raises `WriteFailed`."""
+    store.save(FILE, dumps({"v": _VERSION, **asdict(memory)}).encode(), durable=durable)
+
+
+def _parse_memory(raw: Any) -> FleetMemory:  # noqa: ANN401 - any JSON
+    expected = {entry.name for entry in fields(FleetMemory)}
+    memory = FleetMemory(**{key: value for key, value in raw.items() if key in expected})
+    # The file may have been edited by hand: a number that is none would raise in a pass.
+    numbers = (memory.incarnation, memory.revision, memory.restored_at or 0)
+    texts = (memory.node, memory.nonce, memory.cluster, *memory.nodes, *memory.nodes.values())
+    if not memory.node or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError
+    if any(type(text) is not str or not text.isprintable() for text in texts):
+        raise TypeError
+    return memory

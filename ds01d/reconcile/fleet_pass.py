@@ -1,0 +1,211 @@
+"""A pass over a host's entries in the store of its fleet: observe, decide, repair the store.
+
+For a thread of its own, after the passes over the host. It changes the store alone: nothing that it
+sees there makes this host release, move or forget a booking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+
+from ds01d.decide.fleet_drifts import FleetGate, find_fleet_drifts, gate_fleet_drifts
+from ds01d.decide.fleet_findings import find_fleet_findings
+from ds01d.model.drift import Outcome
+from ds01d.model.fleet_books import Conflict, ConflictKind, FleetContents, NodeId
+from ds01d.model.fleet_drift import (
+    FleetAction,
+    FleetDrift,
+    FleetFinding,
+    FleetFindingKind,
+    GatedFleetDrift,
+    Membership,
+    MembershipState,
+    OwnBookings,
+)
+from ds01d.model.limits import Limits
+from ds01d.model.primitives import BookingId, Boot, Now, Unknown, Wall
+from ds01d.reconcile.fleet_member import FleetMember
+from ds01d.reconcile.fleet_ports import FleetBook
+from ds01d.reconcile.fleet_report import FleetReport, HostView, OwnView
+from ds01d.reconcile.fleet_summary import SummaryPublisher
+
+
+@dataclass(slots=True, kw_only=True)
+class FleetPass:
+    """Makes passes for one host.
+
+    `read_own`: the newest view of the books. `in_flight`: bookings that are being made.
+    `read_summary`: what this host shows of itself.
+    """
+
+    book: FleetBook
+    member: FleetMember
+    settle_s: float
+    read_now: Callable[[], Now]
+    read_own: Callable[[], OwnView]
+    in_flight: Callable[[], Collection[BookingId]]
+    read_limits: Callable[[], Limits | Unknown]
+    read_summary: Callable[[], dict[str, object]] = dict
+    # Kept from pass to pass, by this thread alone.
+    _first_seen: dict[str, Boot] = field(default_factory=dict)
+    _unseen_since: dict[NodeId, Wall] = field(default_factory=dict)
+    _publisher: SummaryPublisher = field(init=False)
+    last_report: FleetReport | None = None
+
+    def __post_init__(self) -> None:
+        self._publisher = SummaryPublisher(
+            book=self.book, member=self.member, read_summary=self.read_summary
+        )
+
+    def run(self) -> FleetReport:
+        """Make a pass. Raises `Ds01Error` where this host's own files cannot be written."""
+        # Before the store is read: what is booked meanwhile is in its contents and not in flight
+        # any more, and would look like an entry without a booking.
+        in_flight = frozenset(self.in_flight())
+        contents = self.book.read_contents()
+        now = self.read_now()
+        if isinstance(contents, Unknown):
+            self._set_away(contents.reason)
+            report = self._fail(now, contents.reason)
+        else:
+            membership = self.member.observe_store(contents)
+            report = self._reconcile(contents, membership, now, in_flight)
+        self.last_report = report
+        return report
+
+    def _set_away(self, reason: str) -> None:
+        # A fence is no matter of the network, and stays until an admin ends it.
+        if self.member.membership.state is not MembershipState.FENCED:
+            self.member.set_state(MembershipState.AWAY, reason)
+
+    def _fail(self, now: Now, reason: str) -> FleetReport:
+        """The last word, with why there is no newer one."""
+        before = self.last_report or FleetReport(
+            at=now.wall, membership=self.member.membership, node=self.member.node
+        )
+        return replace(before, membership=self.member.membership, failure=reason)
+
+    def _reconcile(
+        self,
+        contents: FleetContents,
+        membership: Membership,
+        now: Now,
+        in_flight: frozenset[BookingId],
+    ) -> FleetReport:
+        node, local = self.member.node, self.read_own()
+        self._note_unseen(contents, now.wall)
+        drifts: tuple[GatedFleetDrift, ...] = ()
+        warnings: list[str] = []
+        bookings: OwnBookings = {}
+        if isinstance(local.bookings, Unknown):
+            # Unknown is not empty: without the books each entry would look like a left one.
+            warnings.append(f"the books of this host are unknown: {local.bookings.reason}")
+        else:
+            bookings = local.bookings
+            entries = [entry for entry in contents.entries if entry.node == node]
+            differences = find_fleet_drifts(
+                bookings, entries, contents.names, node, in_flight | frozenset(self.in_flight())
+            )
+            self._first_seen = {
+                drift.key: self._first_seen.get(drift.key, now.boot) for drift in differences
+            }
+            gate = FleetGate(
+                membership=membership,
+                settle_s=self.settle_s,
+                sweep_began=local.sweep_began,
+                proven=local.released,
+                frozen=local.frozen,
+            )
+            gated = gate_fleet_drifts(differences, self._first_seen, now.boot, gate)
+            drifts = tuple(self._repair(drift) for drift in gated)
+            self._publisher.publish_if_new(contents, drifts, now, is_idle=not self.in_flight())
+        identity = self.member.identity
+        findings: tuple[FleetFinding, ...] = ()
+        if identity is not None:
+            findings = find_fleet_findings(
+                contents,
+                bookings,
+                identity,
+                self.read_limits(),
+                unseen_since=self._unseen_since,
+                now=now.wall,
+            )
+        if self.member.membership.state is MembershipState.FENCED:
+            reason = self.member.membership.reason
+            cloned = FleetFinding(
+                kind=FleetFindingKind.CLONED_NODE, subject=str(node), reason=reason
+            )
+            findings = (cloned, *findings)
+        return FleetReport(
+            at=now.wall,
+            membership=self.member.membership,
+            node=node,
+            cluster=contents.cluster,
+            revision=contents.revision,
+            entries=len(contents.entries),
+            drifts=drifts,
+            findings=findings,
+            hosts=self._list_hosts(contents),
+            warnings=tuple(warnings),
+        )
+
+    # --- repairs of the store
+
+    def _repair(self, gated: GatedFleetDrift) -> GatedFleetDrift:
+        if gated.outcome is not Outcome.DUE:
+            return gated
+        drift = gated.drift
+        if self.member.membership.state in (MembershipState.AWAY, MembershipState.FENCED):
+            # One call that failed is enough: each of the others would wait for its deadline.
+            return replace(gated, outcome=Outcome.FAILED, reason=self.member.membership.reason)
+        # Books and bookings go on while the store is read: decided upon what they are now.
+        if not self._is_still_so(drift):
+            return replace(gated, outcome=Outcome.WAITING, reason="the booking is being changed")
+        answer = self._change_store(drift)
+        if isinstance(answer, Unknown):
+            self._set_away(answer.reason)
+            return replace(gated, outcome=Outcome.FAILED, reason=answer.reason)
+        if isinstance(answer, Conflict) and answer.kind is ConflictKind.INCARNATION:
+            self.member.fence_host(answer.identity)
+            return replace(gated, outcome=Outcome.FAILED, reason=self.member.membership.reason)
+        # A conflict of names is a finding of its own; an absent entry is seen by the next pass.
+        return replace(gated, outcome=Outcome.DONE, reason="")
+
+    def _change_store(self, drift: FleetDrift) -> object:
+        if drift.action is FleetAction.WITHDRAW:
+            return self.book.withdraw_entry(drift.entry)
+        if drift.action is FleetAction.REPORT:
+            return self.book.report_entry(drift.entry)
+        return self.book.confirm_entry(drift.entry)
+
+    def _is_still_so(self, drift: FleetDrift) -> bool:
+        local = self.read_own().bookings
+        entry = drift.entry
+        if isinstance(local, Unknown) or entry.booking in self.in_flight():
+            return False
+        booking = local.get(entry.booking)
+        if drift.action is FleetAction.WITHDRAW:
+            is_other = booking is None or booking.user != entry.user
+            return is_other or booking is None or booking.container != entry.container
+        return booking is not None and booking.user == entry.user and booking.slots == entry.slots
+
+    def _note_unseen(self, contents: FleetContents, now: Wall) -> None:
+        unseen = set(contents.identities) - contents.alive - {self.member.node}
+        self._unseen_since = {node: self._unseen_since.get(node, now) for node in unseen}
+
+    def _list_hosts(self, contents: FleetContents) -> tuple[HostView, ...]:
+        slots: dict[NodeId, int] = {}
+        for entry in contents.entries:
+            slots[entry.node] = slots.get(entry.node, 0) + entry.count
+        hosts = [
+            HostView(
+                node=node,
+                host=identity.host,
+                version=identity.version,
+                slots=slots.get(node, 0),
+                unseen_since=self._unseen_since.get(node),
+            )
+            for node, identity in contents.identities.items()
+        ]
+        return tuple(sorted(hosts, key=lambda host: (host.host, host.node)))

@@ -1,0 +1,58 @@
+"""What a pass over a fleet's store goes by, and what it saw and did. Frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.model.fleet_books import NodeId
+from ds01d.model.fleet_drift import FleetFinding, GatedFleetDrift, Membership, OwnBookings
+from ds01d.model.primitives import BookingId, Boot, Unknown, Wall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnView:
+    """The books of this host as its last pass or booking left them.
+
+    `bookings` Unknown: they cannot be read, and nothing of them is withdrawn or reported.
+    `released`: what this ds01d itself took from them. `sweep_began`: see `FleetGate`.
+    """
+
+    # Unknown is not empty: an empty one would withdraw everything.
+    bookings: OwnBookings | Unknown
+    released: frozenset[BookingId] = frozenset()
+    sweep_began: Boot | None = None
+    frozen: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """Another host, as the store has it. `unseen_since`: without a sign of it; None: it is there.
+
+    `slots`: what it has there.
+    """
+
+    node: NodeId
+    host: str
+    version: str
+    slots: int
+    unseen_since: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetReport:
+    """What a pass over the store saw and did. `failure`: why the store is unknown; "": it is not.
+
+    `hosts`: all that take part, this one included. `entries`: how many there are.
+    """
+
+    at: Wall
+    membership: Membership
+    node: NodeId
+    failure: str = ""
+    cluster: str = ""
+    revision: int = 0
+    entries: int = 0
+    drifts: tuple[GatedFleetDrift, ...] = ()
+    findings: tuple[FleetFinding, ...] = ()
+    hosts: tuple[HostView, ...] = ()
+    warnings: tuple[str, ...] = ()

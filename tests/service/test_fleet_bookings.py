@@ -1,0 +1,252 @@
+"""Bookings of hosts that share a store: reserved there first, then made, then confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+
+from ds01d.model.fleet_books import EntryPhase
+from ds01d.model.limits import GpuQuota
+from tests.support.fleet_hosts import FleetHost, limits, refusal
+from tests.support.fleet_memory_store import StoreInMemory, StoreView
+
+A, B, C = "a._.1001", "b._.1001", "c._.1001"
+MakeHost = Callable[..., FleetHost]
+
+
+@pytest.fixture
+def store() -> StoreInMemory:
+    return StoreInMemory()
+
+
+def make_host(store: StoreInMemory, name: str, **how: object) -> FleetHost:
+    host = FleetHost(name, StoreView(store), **how)  # type: ignore[arg-type]
+    host.sweep()
+    host.sync()
+    return host
+
+
+@pytest.fixture
+def one(store: StoreInMemory) -> FleetHost:
+    return make_host(store, "gpu01")
+
+
+@pytest.fixture
+def two(store: StoreInMemory) -> FleetHost:
+    return make_host(store, "gpu02")
+
+
+def phases(store: StoreInMemory) -> dict[str, EntryPhase]:
+    return {str(entry.container): entry.phase for entry in store.entries.values()}
+
+
+def test_it_is_reserved_then_booked_then_confirmed(one: FleetHost, store: StoreInMemory) -> None:
+    asked = one.begin("Allocate", container=A)
+    assert (asked.replies, one.booked, store.entries) == ([], set(), {})
+    one.step_job()
+    assert (one.booked, phases(store)) == (set(), {A: EntryPhase.RESERVED})
+    one.service.serve_reserved()
+    assert one.booked == {(A, "0")}
+    booking = asked.last["parameters"]["booking"]
+    assert booking["slot"] == "0"
+    one.serve_jobs()
+    ((_, _, key),) = store.entries
+    assert (key, phases(store)) == (booking["id"], {A: EntryPhase.HELD})
+    (entry,) = store.entries.values()
+    assert (entry.count, entry.sevenths, entry.slots) == (1, 7, ("0",))
+    assert [what for what, _ in store.changes] == ["reserve", "confirm"]
+
+
+def test_the_quota_counts_over_all_hosts(one: FleetHost, two: FleetHost) -> None:
+    one.allocate(A)
+    two.allocate(B)
+    two.sync()
+    assert refusal(two.allocate(C)) == "USER_AT_LIMIT (2/2 on gpu02, gpu01)"
+    assert "parameters" in two.allocate("x._.1002", by="bob")
+    one.release(A)
+    one.sync()
+    assert two.allocate(C)["parameters"]["booking"]["slot"] == "2"
+
+
+def test_gpu_equivalents_count_over_all_hosts(one: FleetHost, two: FleetHost) -> None:
+    for host in (one, two):
+        host.life.host.limits = limits(None, GpuQuota(gpus=Fraction(1)))
+    one.allocate(A)
+    two.sync()
+    assert refusal(two.allocate(B)) == "USER_AT_LIMIT (1/1 on gpu01)"
+
+
+def test_a_local_refusal_costs_no_network(one: FleetHost) -> None:
+    one.allocate(A)
+    one.allocate(B)
+    book = one.book
+    assert isinstance(book, StoreView)
+    book.calls.clear()
+    assert refusal(one.allocate(C)) == "USER_AT_LIMIT (2/2)"
+    assert one.allocate(A)["parameters"]["booking"]["already"]
+    assert book.calls == []
+
+
+def test_no_name_is_taken_twice(one: FleetHost, two: FleetHost) -> None:
+    one.allocate(A)
+    two.sync()
+    assert refusal(two.allocate(A)) == f"NAME_TAKEN ({A} on gpu01)"
+    assert two.booked == set()
+
+
+def test_two_calls_at_once_are_not_over_the_quota_in_the_store(
+    one: FleetHost, store: StoreInMemory
+) -> None:
+    one.life.host.limits = limits(1)
+    first, second = one.begin("Allocate", container=A), one.begin("Allocate", container=B)
+    one.step_job()
+    one.step_job()
+    assert store.count("alice") == 1
+    one.serve_jobs()
+    assert "booking" in first.last["parameters"]
+    assert refusal(second.last) == "USER_AT_LIMIT (1/1 on gpu01)"
+    assert (len(one.booked), phases(store)) == (1, {A: EntryPhase.HELD})
+
+
+def test_what_is_refused_here_after_all_is_withdrawn(one: FleetHost, store: StoreInMemory) -> None:
+    for name in (A, B):
+        one.begin("Allocate", container=name, slot="1")
+    one.serve_jobs()
+    assert (one.booked, phases(store)) == ({(A, "1")}, {A: EntryPhase.HELD})
+    assert B not in store.names
+
+
+def test_a_slot_given_back_can_be_had_again_at_once(one: FleetHost, store: StoreInMemory) -> None:
+    """And the store is over the quota at no moment."""
+    one.life.host.limits = limits(1)
+    one.allocate(A)
+    one.release(A)
+    assert store.count("alice") == 1  # of this host, and not withdrawn yet
+    assert one.allocate(B)["parameters"]["booking"]["slot"] == "0"
+    assert [what for what, _ in store.changes] == [
+        "reserve",
+        "confirm",
+        "withdraw",
+        "reserve",
+        "confirm",
+    ]
+    assert phases(store) == {B: EntryPhase.HELD}
+
+
+def test_a_further_slot_is_joined_to_the_entry_of_its_container(
+    one: FleetHost, store: StoreInMemory
+) -> None:
+    one.allocate(A)
+    one.allocate(A, another=True)
+    (entry,) = store.entries.values()
+    assert (entry.container, entry.count, entry.slots) == (A, 2, ("0", "1"))
+    assert set(store.names) == {A}
+    assert refusal(one.allocate(A, another=True)) == "USER_AT_LIMIT (2/2)"
+
+
+def test_several_slots_are_one_entry(one: FleetHost, two: FleetHost, store: StoreInMemory) -> None:
+    one.allocate(A, count=2)
+    (entry,) = store.entries.values()
+    assert (entry.count, entry.sevenths) == (2, 14)
+    assert refusal(two.allocate(B)).startswith("USER_AT_LIMIT (2/2 on ")
+
+
+# --- the store is away
+
+
+def test_without_the_store_the_limits_of_the_host_count(
+    one: FleetHost, two: FleetHost, store: StoreInMemory
+) -> None:
+    one.life.host.limits = two.life.host.limits = limits(1)
+    one.allocate(A)
+    book = two.book
+    assert isinstance(book, StoreView)
+    book.is_away = True
+    assert two.allocate(B)["parameters"]["booking"]["slot"] == "0"
+    calls = len(book.calls)
+    assert refusal(two.allocate(C)) == "USER_AT_LIMIT (1/1)"
+    two.release(B)
+    two.allocate(C)
+    assert len(book.calls) == calls  # nobody waits for it while it is known to be away
+    book.is_away = False
+    two.settle()
+    assert phases(store) == {A: EntryPhase.HELD, C: EntryPhase.HELD}
+    assert two.findings() == {"over-quota alice": "2 of 1 slots over all hosts"}
+    assert two.booked == {(C, "0")}
+
+
+def test_or_nothing_is_booked(store: StoreInMemory) -> None:
+    host = make_host(store, "gpu01", when_away="refuse")
+    host.allocate(A)
+    assert isinstance(host.book, StoreView)
+    host.book.is_away = True
+    assert refusal(host.allocate(B)) == (
+        "cannot reserve in the store of the fleet: cannot reach etcd: timed out after 2 s; nothing"
+        ' is booked meanwhile (fleet.when_away = "refuse")'
+    )
+    assert host.allocate(A)["parameters"]["booking"]["already"]
+    assert host.release(A)["parameters"]["slots"] == ["0"]
+    assert host.booked == set()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when_away", ["local", "refuse"])
+def test_a_lost_answer_leaves_nothing_wrong(
+    store: StoreInMemory, when: str, when_away: str
+) -> None:
+    host = make_host(store, "gpu01", when_away=when_away)
+    assert isinstance(host.book, StoreView)
+    host.book.failures = [when]
+    host.allocate(A)
+    assert host.booked == ({(A, "0")} if when_away == "local" else set())
+    host.settle()
+    expected = {A: EntryPhase.HELD} if when_away == "local" else {}
+    assert (phases(store), set(store.names)) == (expected, set(expected))
+    assert host.kinds() == set()
+
+
+# --- the queue
+
+
+def test_who_waits_gets_what_another_host_gives_back(
+    one: FleetHost, two: FleetHost, store: StoreInMemory
+) -> None:
+    one.life.host.limits = two.life.host.limits = limits(1)
+    one.allocate(A)
+    two.sync()
+    waiting = two.begin("Allocate", more=True, container=B, wait=True)
+    two.serve_jobs()
+    assert waiting.last["parameters"]["waiting"]["reason"] == "USER_AT_LIMIT (1/1 on gpu01)"
+    assert 0 < two.service.wait_s() <= 5
+    one.release(A)
+    one.sync()
+    two.service._serve_waiting()
+    two.serve_jobs()
+    assert waiting.last["parameters"]["booking"]["slot"] == "0"
+    assert phases(store) == {B: EntryPhase.HELD}
+    assert len(two.queue) == 0
+
+
+def test_who_is_gone_gets_nothing(one: FleetHost, store: StoreInMemory) -> None:
+    asked = one.begin("Allocate", container=A)
+    one.step_job()
+    assert asked.request is not None
+    asked.request.withdraw()
+    one.service.serve_reserved()
+    one.serve_jobs()
+    assert (one.booked, store.entries, store.names) == (set(), {}, {})
+
+
+def test_the_order_of_the_queue_is_kept(one: FleetHost) -> None:
+    one.life.host.limits = limits(4)
+    for name in "xyz":
+        one.allocate(f"{name}._.1002", by="bob")
+    first = one.begin("Allocate", more=True, container=A, wait=True)
+    second = one.begin("Allocate", more=True, container=B, wait=True)
+    one.release("y._.1002", by="bob")
+    one.service._serve_waiting()
+    one.serve_jobs()
+    assert first.last["parameters"]["booking"]["slot"] == "1"
+    assert second.last["parameters"]["booking"] is None
