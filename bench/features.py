@@ -1,10 +1,12 @@
 """All that can be switched on, beside the same daemon with all of it off: memory and idle time.
 
 On: notices to terminals, greetings, mail and the lab's folder with a hundred requests for one, idle
-containers, device checks, accounting, metrics on a port and in a file, and the web page with a
-reader, who polls as the page does. The report of device checks has a fixed place, so the daemon
-sees it in a mount namespace of its own, and nothing of the machine changes. With cgroup v1 it reads
-the rules of each container instead; there the containers are allowed NVIDIA's devices.
+containers, device checks, accounting, metrics on a port and in a file, and the web page: first
+without a reader, who is not idle, then with one, who polls as the page does.
+
+The report of device checks has a fixed place, so the daemon sees it in a mount namespace of its
+own, and nothing of the machine changes. With cgroup v1 it reads the rules of each container
+instead; there the containers are allowed NVIDIA's devices.
 """
 
 import json
@@ -51,7 +53,7 @@ textfile = "{root}/metrics/ds01d.prom"
 
 
 def figures(host: Host, lasting_s: float, floor: Bare) -> Iterator[Figure]:
-    """Run it twice for so long, each time from the end of its second sweep on."""
+    """Run it with all off, with all on, and with a reader, each for so long after some sweeps."""
     _idle_every_second(host)
     with _configured(host, OFF), Daemon(host) as daemon:
         daemon.sweep()
@@ -67,14 +69,21 @@ def figures(host: Host, lasting_s: float, floor: Bare) -> Iterator[Figure]:
         wrapper = stack.enter_context(_show_device_report(host))
         daemon = stack.enter_context(Daemon(host, wrapper))
         page = stack.enter_context(web.open_page(host, port := find_free_port()))
-        stack.enter_context(web.poll_page(port, readers=1))
         daemon.sweep()
         with_all = service.measure(daemon, lasting_s)
-        _require_all_on(host)
         yield from service.describe_use("all options on", host, with_all, floor)
-        rss = memory(page).rss / (1 << 20)
+        with web.poll_page(port, readers=1):
+            read = service.measure(daemon, lasting_s)
+        _require_all_on(host)
+        rss = memory(page).rss
     size = len(host.names)
-    yield Figure(name="  web page, RSS", containers=size, value=rss, unit="MiB")
+    rows = (
+        ("  with a reader of the page, highest RSS", read.rss / (1 << 20), "MiB"),
+        ("  with a reader of the page, processor", 100 * read.core, "% core"),
+        ("  web page itself, RSS", rss / (1 << 20), "MiB"),
+    )
+    for name, value, unit in rows:
+        yield Figure(name=name, containers=size, value=value, unit=unit)
 
 
 def _require_all_on(host: Host) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from ds01d.cli.base.context import Environment
+from ds01d.cli.ctl.me_sources import PersonalSources
 from ds01d.config import Config, NotifyConfig
 from ds01d.documents.notices import OwnNotice, OwnNoticeRequest, OwnNotices
 from ds01d.documents.personal import has_room
@@ -277,6 +278,26 @@ def test_notices_that_cannot_be_asked_for_are_a_line_and_the_rest_is_shown(desk:
         "the notices are not known: cannot reach ds01d",
         "alice holds 2 slots: 1.1429 of 2 GPUs, 0.8571 GPUs left",
     ]
+
+
+def test_who_watches_asks_the_service_every_ten_seconds(desk: OwnDesk) -> None:
+    """Of the sixty calls a minute that a user has, most are left for other commands."""
+    notify = NotifyConfig(greetings=True)
+    desk.config = msgspec.structs.replace(desk.config, notify=notify)
+    asked: list[str] = []
+
+    def read_quota(_: Config, user: str | None) -> QuotaDocument:
+        asked.append("quota")
+        raise Refused("no group")
+
+    environment = replace(desk.environment(), read_quota=read_quota)
+    seconds = 0.0
+    sources = PersonalSources(environment, desk.config, ALICE, lambda: seconds)
+    for second in range(60):
+        seconds = float(second)
+        # A failure is kept as long as an answer.
+        assert sources.read_answers().problems == ("the quota is not known: no group",)
+    assert len(asked) == 6
 
 
 @pytest.mark.parametrize(
