@@ -7,6 +7,7 @@ that is read is trusted: whoever may write to the store may have written anythin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import intern
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
@@ -86,8 +87,9 @@ def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
     since = fields.since
     is_time = isinstance(since, int | float) and 0 <= since <= _LATEST
     return FleetEntry(
-        user=UserName(user),
-        node=NodeId(node),
+        # The same object for the same text: 100,000 entries name few users and hosts.
+        user=UserName(intern(user)),
+        node=NodeId(intern(node)),
         booking=BookingId(booking),
         container=ContainerName(fields.container),
         # A phase of a newer version counts as what takes up the quota for longer.
@@ -95,7 +97,7 @@ def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
         count=fields.count,
         sevenths=fields.sevenths,
         since=Wall(float(since) if is_time else 0.0),
-        slots=tuple(map(SlotId, slots)) if is_readable else (),
+        slots=tuple(map(SlotId, map(intern, slots))) if is_readable else (),
         extra=_find_extra(raw, _Held),
     )
 
@@ -109,10 +111,15 @@ def parse_name(container: str, value: bytes) -> NameEntry:
     raw, name = _decode(value, _NameValue)
     return NameEntry(
         container=ContainerName(container),
-        node=NodeId(name.node),
+        node=NodeId(intern(name.node)),
         booking=BookingId(name.booking),
         extra=_find_extra(raw, _NameValue),
     )
+
+
+def make_unknown_name(container: ContainerName) -> NameEntry:
+    """A name that is taken, and nobody can say by whom: it is free for nobody all the same."""
+    return NameEntry(container=container, node=NodeId(""), booking=BookingId(""))
 
 
 def encode_identity(identity: NodeIdentity, extra: Extra = _NO_EXTRA) -> bytes:

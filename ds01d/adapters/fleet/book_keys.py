@@ -6,6 +6,7 @@ any key.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -16,6 +17,7 @@ from ds01d.model.primitives import ContainerName, UserName
 ROOT: Final = b"/ds01/v1/"
 USERS: Final = ROOT + b"users/"
 NAMES: Final = ROOT + b"names/"
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9_.~/-]*")  # nothing in it is ever encoded
 FLEET_KEY: Final = ROOT + b"fleet"
 
 
@@ -56,7 +58,10 @@ def split_key(key: bytes) -> tuple[str, ...]:
     """
     if not key.startswith(ROOT):
         raise Malformed(f"key {show_key(key)} is not below {ROOT.decode()}")
-    parts = key[len(ROOT) :].split(b"/")
+    rest = key[len(ROOT) :]
+    if _PLAIN.fullmatch(rest):
+        return tuple(rest.decode("ascii").split("/"))
+    parts = rest.split(b"/")
     try:
         names = tuple(unquote_to_bytes(part).decode("utf-8", "surrogatepass") for part in parts)
     except UnicodeDecodeError as error:

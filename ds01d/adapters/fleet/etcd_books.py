@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from ds01d.adapters.fleet import etcd_contents
 from ds01d.adapters.fleet.book_format import parse_entry, parse_identity
 from ds01d.adapters.fleet.book_keys import USERS, show_key, split_key
 from ds01d.adapters.fleet.etcd_client import EtcdClient
+from ds01d.adapters.fleet.etcd_contents import ContentsReader, read_user
 from ds01d.adapters.fleet.etcd_entries import EtcdEntries
 from ds01d.adapters.fleet.etcd_messages import WatchEvent, prefix_end
 from ds01d.adapters.fleet.etcd_nodes import EtcdNodes
@@ -44,12 +44,13 @@ class EtcdBooks:
         self._store = EtcdStore(client)
         self._entries = EtcdEntries(self._store)
         self._nodes = EtcdNodes(self._store, node)
+        self._contents = ContentsReader(self._store)
 
     def expect_store(self, cluster: str, revision: Revision) -> None:
         self._store.expect(cluster, revision)
 
     def read_user(self, user: UserName) -> UserEntries | Unknown:
-        return _answer(lambda: etcd_contents.read_user(self._store, user))
+        return _answer(lambda: read_user(self._store, user))
 
     def reserve_entry(self, entry: FleetEntry, fence: Revision) -> Changed | Conflict | Unknown:
         return self._change(entry, lambda: self._entries.reserve(entry, fence))
@@ -64,7 +65,7 @@ class EtcdBooks:
         return self._change(entry, lambda: self._entries.withdraw(entry))
 
     def read_contents(self) -> FleetContents | Unknown:
-        return _answer(lambda: etcd_contents.read_contents(self._store))
+        return _answer(self._contents.read)
 
     def take_identity(
         self, identity: NodeIdentity, expected: int | None

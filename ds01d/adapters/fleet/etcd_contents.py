@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from ds01d.adapters.fleet.book_format import parse_entry, parse_identity, parse_name, parse_object
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ds01d.adapters.fleet.book_format import (
+    make_unknown_name,
+    parse_entry,
+    parse_identity,
+    parse_name,
+    parse_object,
+)
 from ds01d.adapters.fleet.book_keys import ROOT, show_key, split_key, user_prefix
-from ds01d.adapters.fleet.etcd_entries import make_unknown_name
 from ds01d.adapters.fleet.etcd_messages import KeyValue, ReplyHeader, prefix_end
 from ds01d.adapters.fleet.etcd_store import EtcdStore
-from ds01d.errors import Malformed
+from ds01d.errors import Malformed, StoreRefused
 from ds01d.model.fleet_books import (
     FleetContents,
     FleetEntry,
@@ -19,89 +30,198 @@ from ds01d.model.fleet_books import (
 )
 from ds01d.model.primitives import ContainerName, UserName
 
+WHOLE_EVERY: Final = 20
+"""After so many reads of what changed, everything is read: a store that was restored, and has the
+revisions again that it had before, could not be told from one that went on."""
 
-class _Contents:
-    """Gathers keys page by page, so that the answers themselves need not be kept."""
 
-    def __init__(self) -> None:
-        self.entries: list[FleetEntry] = []
-        self.fences: dict[str, int] = {}
-        self.identities: dict[NodeId, NodeIdentity] = {}
-        self.alive: set[NodeId] = set()
-        self.names: dict[ContainerName, NameEntry] = {}
-        self.summaries: dict[NodeId, dict[str, object]] = {}
-        self.settings: dict[str, object] | None = None
-        self.malformed: dict[str, str] = {}
-        self._words: dict[str, str] = {}
+@dataclass(frozen=True, slots=True)
+class _Spoilt:
+    """A value that cannot be used; of a name it is taken all the same."""
 
-    def add(self, key: KeyValue) -> None:
-        """Whatever is wrong with a key is kept as `malformed`; keys of newer versions are not."""
-        try:
-            self._add(key)
-        except Malformed as error:
-            self.malformed[show_key(key.key)] = str(error)
+    reason: str
+    container: ContainerName | None = None
 
-    def _add(self, key: KeyValue) -> None:
-        match split_key(key.key):
-            case "users", user, "held", node, booking:
-                user, node = self._share(user), self._share(node)
-                self.entries.append(parse_entry(user, node, booking, key.value))
-            # What the key holds does not matter: its revision is the fence.
-            case "users", user, "fence":
-                self.fences[user] = key.mod_revision
-            case "names", container:
-                name = ContainerName(container)
-                # It is taken, whoever has it.
-                self.names[name] = make_unknown_name(name)
-                self.names[name] = parse_name(container, key.value)
-            case "nodes", node, "identity":
-                self.identities[NodeId(node)] = parse_identity(node, key.value)
-            case "nodes", node, "alive":
-                self.alive.add(NodeId(node))
-            case "summary", node:
-                self.summaries[NodeId(node)] = parse_object(key.value)
-            case ("fleet",):
-                self.settings = parse_object(key.value)
-            # Of a newer version.
-            case _:
-                pass
 
-    def _share(self, word: str) -> str:
-        """The same object for the same text: 100,000 entries name few users and hosts."""
-        return self._words.setdefault(word, word)
+@dataclass(frozen=True, slots=True)
+class _Alive:
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    node: NodeId
+    fields: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    fields: dict[str, object]
+
+
+# None: a fence, or a key of a newer version.
+_Value = FleetEntry | NameEntry | NodeIdentity | _Alive | _Summary | _Settings | _Spoilt | None
 
 
 def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     """Entries and fence of a user, at once and linearizable. Raises StoreFailed."""
+    prefix, fence = user_prefix(user), 0
+    values: dict[bytes, _Value] = {}
     # In one range: an entry that came after the fence was read would not be counted.
-    contents, _ = _gather(store, user_prefix(user), is_checked=True)
+    for page in store.scan(prefix, prefix_end(prefix)):
+        for key in page.kvs:
+            values[key.key] = _parse(key)
+            # What the key holds does not matter: its revision is the fence.
+            if key.key == prefix + b"fence":
+                fence = key.mod_revision
     return UserEntries(
         user=user,
-        entries=tuple(contents.entries),
-        fence=Revision(contents.fences.get(user, 0)),
-        malformed=contents.malformed,
+        entries=tuple(value for value in values.values() if isinstance(value, FleetEntry)),
+        fence=Revision(fence),
+        malformed=_find_spoilt(values),
     )
 
 
-def read_contents(store: EtcdStore) -> FleetContents:
-    """Everything, of whatever store answers. Raises StoreFailed."""
-    contents, header = _gather(store, ROOT, is_checked=False)
+class ContentsReader:
+    """Reads the whole fleet; after the first time only what changed. Any thread may call."""
+
+    def __init__(self, store: EtcdStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._header = ReplyHeader()
+        self._values: dict[bytes, _Value] = {}
+        self._reads_left = 0
+
+    def read(self) -> FleetContents:
+        """Everything, of whatever store answers. Raises StoreFailed."""
+        with self._lock:
+            if self._reads_left == 0 or not self._catch_up():
+                self._read_whole()
+            return _build_contents(self._header, self._values)
+
+    def _read_whole(self) -> None:
+        self._reads_left = 0  # if it fails, the next one is whole too
+        self._values = {}
+        header: ReplyHeader | None = None
+        for page in self._store.scan(ROOT, prefix_end(ROOT), is_checked=False):
+            header = header or page.header
+            self._take(page.kvs)
+        self._header = header or ReplyHeader()
+        self._reads_left = WHOLE_EVERY
+
+    def _catch_up(self) -> bool:
+        """Take what changed since the last read; False where that is not enough."""
+        header: ReplyHeader | None = None
+        count = 0
+        since = self._header.revision + 1
+        pages = self._store.scan(ROOT, prefix_end(ROOT), is_checked=False, changed_since=since)
+        with suppress(StoreRefused):  # the revision was compacted between two pages
+            for page in pages:
+                if header is None:
+                    header, count = page.header, page.count
+                    if not self._is_same_store(header):
+                        return False
+                self._take(page.kvs)
+            if header is None:
+                return False
+            # Nothing tells what was deleted but the number of the keys that are left.
+            if len(self._values) != count:
+                self._drop_deleted(header.revision)
+            if len(self._values) == count:
+                self._header = header
+                self._reads_left -= 1
+                return True
+        return False
+
+    def _is_same_store(self, header: ReplyHeader) -> bool:
+        last = self._header
+        return (
+            header.cluster_id == last.cluster_id
+            and header.revision >= last.revision
+            and header.raft_term >= last.raft_term
+        )
+
+    def _take(self, keys: Iterable[KeyValue]) -> None:
+        for key in keys:
+            self._values[key.key] = _parse(key)
+
+    def _drop_deleted(self, revision: int) -> None:
+        pages = self._store.scan(
+            ROOT, prefix_end(ROOT), is_checked=False, keys_only=True, revision=revision
+        )
+        left = {key.key for page in pages for key in page.kvs}
+        self._values = {key: value for key, value in self._values.items() if key in left}
+
+
+def _build_contents(header: ReplyHeader, values: dict[bytes, _Value]) -> FleetContents:
+    entries: list[FleetEntry] = []
+    names: dict[ContainerName, NameEntry] = {}
+    identities: dict[NodeId, NodeIdentity] = {}
+    alive: set[NodeId] = set()
+    summaries: dict[NodeId, dict[str, object]] = {}
+    settings: dict[str, object] | None = None
+    for value in values.values():
+        match value:
+            case FleetEntry():
+                entries.append(value)
+            case NameEntry():
+                names[value.container] = value
+            case NodeIdentity():
+                identities[value.node] = value
+            case _Alive():
+                alive.add(value.node)
+            case _Summary():
+                summaries[value.node] = value.fields
+            case _Settings():
+                settings = value.fields
+            case _Spoilt(container=container) if container is not None:
+                names[container] = make_unknown_name(container)
+            case _Spoilt() | None:
+                pass
     return FleetContents(
         cluster=header.cluster,
         revision=Revision(header.revision),
-        identities=contents.identities,
-        alive=frozenset(contents.alive),
-        entries=tuple(contents.entries),
-        names=contents.names,
-        summaries=contents.summaries,
-        settings=contents.settings,
-        malformed=contents.malformed,
+        identities=identities,
+        alive=frozenset(alive),
+        entries=tuple(entries),
+        names=names,
+        summaries=summaries,
+        settings=settings,
+        malformed=_find_spoilt(values),
     )
 
 
-def _gather(store: EtcdStore, prefix: bytes, *, is_checked: bool) -> tuple[_Contents, ReplyHeader]:
-    contents, header = _Contents(), ReplyHeader()
-    for header, keys in store.scan(prefix, prefix_end(prefix), is_checked=is_checked):  # noqa: B007 - of the last page
-        for key in keys:
-            contents.add(key)
-    return contents, header
+def _find_spoilt(values: dict[bytes, _Value]) -> dict[str, str]:
+    return {
+        show_key(key): value.reason for key, value in values.items() if isinstance(value, _Spoilt)
+    }
+
+
+def _parse(key: KeyValue) -> _Value:
+    try:
+        parts = split_key(key.key)
+    except Malformed as error:
+        return _Spoilt(str(error))
+    try:
+        return _parse_value(parts, key.value)
+    except Malformed as error:
+        is_name = len(parts) == 2 and parts[0] == "names"
+        return _Spoilt(str(error), ContainerName(parts[1]) if is_name else None)
+
+
+def _parse_value(parts: tuple[str, ...], value: bytes) -> _Value:
+    match parts:
+        case "users", user, "held", node, booking:
+            return parse_entry(user, node, booking, value)
+        case "names", container:
+            return parse_name(container, value)
+        case "nodes", node, "identity":
+            return parse_identity(node, value)
+        case "nodes", node, "alive":
+            return _Alive(NodeId(node))
+        case "summary", node:
+            return _Summary(NodeId(node), parse_object(value))
+        case ("fleet",):
+            return _Settings(parse_object(value))
+        case _:
+            return None

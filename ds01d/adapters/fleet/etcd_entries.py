@@ -14,6 +14,7 @@ from ds01d.adapters.fleet.book_format import (
     FENCE,
     encode_entry,
     encode_name,
+    make_unknown_name,
     parse_entry,
     parse_name,
 )
@@ -35,10 +36,9 @@ from ds01d.model.fleet_books import (
     ConflictKind,
     FleetEntry,
     NameEntry,
-    NodeId,
     Revision,
 )
-from ds01d.model.primitives import BookingId, ContainerName
+from ds01d.model.primitives import ContainerName
 
 _ATTEMPTS: Final = 5
 
@@ -214,11 +214,6 @@ def _parse_name(container: ContainerName, taken: KeyValue) -> NameEntry:
         return parse_name(container, taken.value)
     except Malformed:
         return make_unknown_name(container)
-
-
-def make_unknown_name(container: ContainerName) -> NameEntry:
-    """A name that is taken, and nobody can say by whom: it is free for nobody all the same."""
-    return NameEntry(container=container, node=NodeId(""), booking=BookingId(""))
 
 
 def _make_name(entry: FleetEntry) -> NameEntry:

@@ -128,14 +128,24 @@ def decode_reply(body: bytes, form: type[Form]) -> Form:
 
 
 def range_of(
-    key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0, keys_only: bool = False
+    key: bytes,
+    end: bytes = b"",
+    *,
+    limit: int = 0,
+    revision: int = 0,
+    changed_since: int = 0,
+    keys_only: bool = False,
 ) -> dict[str, Any]:
-    """Read `key`, or all up to `end`. Linearizable: `serializable` is left at false."""
+    """Read `key`, or all up to `end`. Linearizable: `serializable` is left at false.
+
+    `changed_since`: only what was changed at this revision or later; `count` is of all even so.
+    """
     return {
         "key": key,
         "range_end": end,
         "limit": str(limit),
         "revision": str(revision),
+        "min_mod_revision": str(changed_since),
         "keys_only": keys_only,
     }
 

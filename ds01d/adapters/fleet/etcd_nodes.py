@@ -138,8 +138,8 @@ class EtcdNodes:
         self, prefix: bytes, *, keys_only: bool
     ) -> Iterator[tuple[KeyValue, tuple[str, ...]]]:
         end = prefix_end(prefix)
-        for _, keys in self._store.scan(prefix, end, is_checked=False, keys_only=keys_only):
-            for key in keys:
+        for page in self._store.scan(prefix, end, is_checked=False, keys_only=keys_only):
+            for key in page.kvs:
                 # Reported with the contents; it cannot be a node's.
                 with suppress(Malformed):
                     yield key, split_key(key.key)

@@ -14,7 +14,6 @@ from typing import Any, Final
 from ds01d.adapters.fleet.etcd_client import EtcdClient
 from ds01d.adapters.fleet.etcd_errors import ReplyTooLarge
 from ds01d.adapters.fleet.etcd_messages import (
-    KeyValue,
     RangeReply,
     ReplyHeader,
     TxnReply,
@@ -57,13 +56,30 @@ class EtcdStore:
         self._identity = key, revision
 
     def scan(
-        self, key: bytes, end: bytes, *, is_checked: bool = True, keys_only: bool = False
-    ) -> Iterator[tuple[ReplyHeader, tuple[KeyValue, ...]]]:
-        """All keys from `key` up to `end`, page by page, all as of the first page's revision."""
-        limit, revision, count, header = PAGE, 0, 0, ReplyHeader()
+        self,
+        key: bytes,
+        end: bytes,
+        *,
+        is_checked: bool = True,
+        keys_only: bool = False,
+        revision: int = 0,
+        changed_since: int = 0,
+    ) -> Iterator[RangeReply]:
+        """All keys from `key` up to `end`, page by page, as of `revision` (0: of the first page).
+
+        `count` of the first page is of all keys; `changed_since`: as `range_of` has it.
+        """
+        limit, count, cluster = PAGE, 0, -1
         while True:
             floor = self._revision
-            request = range_of(key, end, limit=limit, revision=revision, keys_only=keys_only)
+            request = range_of(
+                key,
+                end,
+                limit=limit,
+                revision=revision,
+                changed_since=changed_since,
+                keys_only=keys_only,
+            )
             try:
                 reply = self.client.call("/kv/range", request, RangeReply)
             except ReplyTooLarge:
@@ -73,13 +89,13 @@ class EtcdStore:
                 limit = max(1, limit // 8)
                 continue
             # The pages that follow are of the same revision, whatever is written meanwhile.
-            if not revision:
+            if cluster < 0:
                 if is_checked:
                     self._check(reply.header, floor)
-                header, revision = reply.header, reply.header.revision
-            elif reply.header.cluster_id != header.cluster_id:
+                cluster, revision = reply.header.cluster_id, revision or reply.header.revision
+            elif reply.header.cluster_id != cluster:
                 raise StoreFailed("the addresses in fleet.etcd lead to more than one etcd")
-            yield header, reply.kvs
+            yield reply
             count += len(reply.kvs)
             if not reply.more:
                 return

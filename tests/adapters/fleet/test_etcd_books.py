@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from ds01d.adapters.fleet.etcd_books import EtcdBooks
+from ds01d.adapters.fleet.etcd_contents import WHOLE_EVERY
 from ds01d.model.fleet_books import (
     Absent,
     Changed,
@@ -476,6 +477,57 @@ def test_many_entries_are_read_at_one_revision(
     found = read_user(books)
     assert found.entries == tuple(entries)
     assert len(found.malformed) == 7
+
+
+def test_what_is_kept_and_brought_up_to_date_is_what_is_there(
+    etcd: EtcdCluster, books: EtcdBooks
+) -> None:
+    """After the first time only what changed is read, and what was deleted is noticed."""
+    entries = [make_entry(f"b{number}") for number in range(8)]
+    for entry in entries:
+        reserve(books, entry)
+    changes: list[Callable[[], object]] = [
+        lambda: books.confirm_entry(confirmed(entries[0], "0")),
+        lambda: books.withdraw_entry(entries[1]),
+        lambda: (books.withdraw_entry(entries[2]), books.report_entry(make_entry("new"))),
+        lambda: books.take_identity(make_identity(), None),
+        lambda: books.keep_alive(60),
+        lambda: books.publish_summary({"free": 1}),
+        lambda: etcd.run_etcdctl("put", f"{ROOT}/users/alice/held/n1/b3", "spoilt"),
+        lambda: etcd.run_etcdctl("put", f"{ROOT}/names/{entries[4].container}", "spoilt"),
+        lambda: etcd.run_etcdctl("put", f"{ROOT}/users/%61/held/n1/b3", "another spelling"),
+        lambda: etcd.run_etcdctl("put", f"{ROOT}/fleet", '{"v":1,"name":"lab"}'),
+        lambda: etcd.run_etcdctl("put", "/elsewhere", "not ours"),
+        lambda: books.confirm_entry(confirmed(entries[3], "3")),
+        lambda: etcd.run_etcdctl("del", f"{ROOT}/users/%61/held/n1/b3"),
+        lambda: etcd.run_etcdctl("put", f"{ROOT}/fleet", "{}"),
+        lambda: books.forget_node(NodeId("n1")),
+    ]
+    reader = books_of(etcd)
+    first = read_contents(reader)
+    assert len(first.entries) == 8
+    for change in changes:
+        change()
+        assert read_contents(reader) == read_contents(books_of(etcd))
+    assert reader._contents._reads_left == WHOLE_EVERY - len(changes)
+    assert len(first.entries) == 8  # what was given away stays as it was
+
+
+def test_another_store_and_an_older_one_are_read_as_a_whole(
+    etcd: EtcdCluster, books: EtcdBooks
+) -> None:
+    reserve(books, make_entry())
+    backup = etcd.folder / "whole"
+    etcd.save_snapshot(backup)
+    reserve(books, make_entry("b2"))
+    assert len(read_contents(books).entries) == 2
+    for same_id in (True, False):
+        etcd.restore_snapshot(backup, same_id=same_id)
+        assert read_contents(books).entries == (make_entry(),)
+    revision = reserve(books, make_entry("b3"))
+    books.withdraw_entry(make_entry("b3"))
+    etcd.run_etcdctl("compact", str(revision))
+    assert read_contents(books).entries == (make_entry(),)
 
 
 def test_a_watch_shows_what_happens_to_entries(etcd: EtcdCluster, books: EtcdBooks) -> None:
