@@ -26,9 +26,12 @@ def follow_access(index: BooksIndex, verdicts: Verdicts) -> Mapping[ContainerId,
         return former
     accesses = index.snapshot.device_access
     followed: dict[ContainerId, AccessSeen] = {}
-    for name, verdict in verdicts.items() if accesses or former else ():
+    if not accesses and not former:
+        return followed
+    nodes = _index_minors(index)
+    for name, verdict in verdicts.items():
         container = index.containers.get(name)
-        if container is None or not (minors := find_minors(container, verdict, index)):
+        if container is None or not (minors := find_minors(container, verdict, index, nodes)):
             continue
         before = former.get(container.id)
         if before is not None and before.started != container.started:
@@ -76,15 +79,23 @@ def find_access(container: Container, index: BooksIndex) -> DeviceAccess | None:
     return access
 
 
-def find_minors(container: Container, verdict: Verdict, index: BooksIndex) -> Mapping[SlotId, int]:
-    """For each slot that a running container holds and requests: the minor of its GPU's node."""
+def find_minors(
+    container: Container,
+    verdict: Verdict,
+    index: BooksIndex,
+    nodes: Mapping[DeviceUuid, int] | None = None,
+) -> Mapping[SlotId, int]:
+    """For each slot that a running container holds and requests: the minor of its GPU's node.
+
+    `nodes`: the minors of all devices, where they are there already.
+    """
     # One that asked for no device was never given any, which is no loss.
     if container.state is not State.RUNNING or not isinstance(verdict, Holds):
         return {}
     devices = find_resolved_devices(container, index)
     if not devices:
         return {}
-    minors = _index_minors(index)
+    minors = _index_minors(index) if nodes is None else nodes
     return {
         slot: minors[device]
         for device in sorted(devices)

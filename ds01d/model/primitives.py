@@ -29,6 +29,9 @@ class Word(str, Enum):
 
     __str__ = str.__str__
     __format__ = str.__format__  # type: ignore[assignment]
+    # As its text, to which it is equal. Enum's own is that of another text, and a call of Python
+    # for each look-up in a set: a sweep makes thousands.
+    __hash__ = str.__hash__
 
 
 class Source(Word):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ _FOLDER: Final = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
 _RULE: Final = re.compile(r"([abc]) ([0-9]+|\*):([0-9]+|\*) ([rwm]+)")
 _MAX_DEPTH: Final = 10
 _MAX_BYTES: Final = 1024 * 1024
+_OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DeviceCgroups:
@@ -48,7 +50,7 @@ class DeviceCgroups:
         access: dict[ContainerId, DeviceAccess] = {}
         for container, paths in folders.items():
             # A parent cgroup that somebody named after another container makes two of them.
-            if len(paths) == 1 and (rules := _read_rules(Path(paths[0]))) is not None:
+            if len(paths) == 1 and (rules := _read_rules(paths[0])) is not None:
                 access[container] = rules
         unread = {*containers} - access.keys()
         if self._report is not None and self._now is not None and unread:
@@ -69,11 +71,21 @@ class DeviceCgroups:
                 yield from self._find_folders(f"{folder}/{name}", depth + 1)
 
 
-def _read_rules(folder: Path) -> DeviceAccess | None:
-    text = read_bytes(folder / "devices.list", _MAX_BYTES)
+def _read_rules(folder: str) -> DeviceAccess | None:
+    # Of the kernel's own tree, in which nobody can make a link: no walk from the root for each.
+    try:
+        descriptor = os.open(folder, _OPEN)
+    except OSError:  # it went away meanwhile
+        return None
+    try:
+        text = read_bytes(Path(folder, "devices.list"), _MAX_BYTES, folder=descriptor)
+    finally:
+        os.close(descriptor)
     return None if isinstance(text, NotRead) else parse_rules(text.decode("ascii", "replace"))
 
 
+# Containers of one GPU have the same text, in each sweep.
+@lru_cache(maxsize=256)
 def parse_rules(text: str) -> DeviceAccess | None:
     """The content of a devices.list; None where it does not show what is denied."""
     rules: set[DeviceRule] = set()
