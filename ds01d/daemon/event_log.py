@@ -24,10 +24,10 @@ from ds01d.daemon.missed_events import (
 from ds01d.daemon.pending_events import PendingEvent, PendingEvents, select_due
 from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
+from ds01d.decide.ownership import is_login, parse_uid
 from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
-from ds01d.model.container_labels import has_ds01_labels
+from ds01d.model.container_labels import has_ds01_labels, list_user_labels
 from ds01d.model.containers import Engine
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
 from ds01d.reconcile.report import Report
@@ -216,8 +216,7 @@ class EventLog:
             return user
         if (uid := parse_uid(name)) is not None:  # of a container that no pass has seen yet
             return self._find_logins(frozenset((uid,))).get(uid, "unknown")
-        claims = filter(None, map(labels.get, USER_LABELS))
-        return next(filter(is_login, claims), "unknown")
+        return next(filter(is_login, list_user_labels(labels)), "unknown")
 
     def _find_slots(self, name: ContainerName, labels: Labels) -> str:
         """The booked slots; the labels only before the first pass has read the books."""

@@ -99,7 +99,7 @@ def _build_holder(
     `used`: processes and memory of each container on the device of the slot; None: not known.
     """
     container = index.containers.get(name)
-    state = container.state.value if container is not None else "absent"
+    state = str(container.state) if container is not None else "absent"
     until = verdict.until if isinstance(verdict, Holds) else None
     owner = index.find_owner(name)
     user = index.find_user(name) if moved else index.find_booker(name)

@@ -149,16 +149,16 @@ def _find_users(
     state, records = snapshot.state, snapshot.metadata
     if isinstance(records, Unknown) or not isinstance(state, AllocatorState):
         return {}
-    reserved = [
+    reserved = sorted(
         (name, record)
-        for name, record in sorted(records.items())
+        for name, record in records.items()
         if isinstance(record, Record)
         and record.processes
         and has_user(record)
         and _is_vacant(name, engine, checkpoint)
         # Decision 231: under a name that somebody chose, a container may come after this one.
         and (is_made_up(name) or snapshot.find_process_state(record) is ProcessState.ENDED)
-    ]
+    )
     if not reserved:  # as nearly always
         return {}
     # One that has a booking of its own, under whatever name, does not need this one.

@@ -26,10 +26,12 @@ def find_creation_end(
     its end (a finished container, a logged failure) is newer than every start in books and log.
     One that a process reserved for lasts as long as that runs, whatever containers come and go.
     """
-    if has_process_ended(subject, index):
-        return None
-    if (reserved := _find_reservation_end(subject, index, deadlines)) is not None:
-        return reserved
+    # Nearly nothing is reserved for a process.
+    if subject.record is not None and subject.record.processes:
+        if has_process_ended(subject, index):
+            return None
+        if (reserved := _find_reservation_end(subject, index, deadlines)) is not None:
+            return reserved
     attempt, checkpoint, pending = subject.attempt, index.checkpoint, None
     # Anchored at first sight, also where it does not count now.
     if isinstance(attempt, Attempt) and attempt.latest_start is not None:
@@ -107,8 +109,9 @@ def _has_ended(subject: Subject, index: BooksIndex) -> bool:
     if isinstance(attempt, Unknown) and subject.books_name in index.checkpoint.absent:
         return False
     pending = None if isinstance(attempt, Unknown) else attempt.started
-    starts = [start for start in (subject.allocated_at, pending) if start is not None]
-    newest = max(starts, default=None)
+    newest = subject.allocated_at
+    if newest is None or (pending is not None and pending > newest):
+        newest = pending
     if _is_created_since(subject, newest, index):
         return True
     return newest is not None and _has_failed(subject, newest)

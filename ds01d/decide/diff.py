@@ -14,6 +14,7 @@ from ds01d.decide.diff_evidence import collect_evidence, format_slots, pair_slot
 from ds01d.decide.diff_metadata import diff_metadata
 from ds01d.decide.diff_renames import find_inherited_slots, find_rename_drift
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.renames import NO_RENAMES
 from ds01d.decide.subject import gather_orphan
 from ds01d.model.books import Record
 from ds01d.model.drift import Action, Drift, Kind
@@ -21,11 +22,17 @@ from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Source
 from ds01d.model.reservation import describe_processes
 
+_NO_SLOTS: frozenset[SlotId] = frozenset()
+
 
 def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Every difference between the books and the verdicts."""
     yield from index.table.drifts
     for name, verdict in verdicts.items():
+        # As of nearly all names in each sweep.
+        if _is_booked_as_held(name, verdict, index):
+            yield from diff_metadata(name, verdict, index)
+            continue
         move = find_rename_drift(name, verdict, index, verdicts)
         if move is not None:
             yield move
@@ -42,6 +49,15 @@ def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
         if move is None and not drifts and name not in index.renames.previous_names:
             yield from diff_metadata(name, verdict, index)
     yield from diff_counters(index, verdicts)
+
+
+def _is_booked_as_held(name: ContainerName, verdict: Verdict, index: BooksIndex) -> bool:
+    """Whether a container has its name, and is booked in the slots that it holds."""
+    return (
+        index.renames is NO_RENAMES
+        and isinstance(verdict, Holds)
+        and verdict.slots == index.booked_slots.get(name, _NO_SLOTS)
+    )
 
 
 def _diff_bookings(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.config import Config, Policy
-from ds01d.decide.owner_guess import identify_owner
-from ds01d.decide.ownership import choose_owner, has_user, parse_uid
+from ds01d.decide.owner_guess import identify_owner, refine_owner
+from ds01d.decide.ownership import find_owner, has_user, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
@@ -45,7 +45,7 @@ class BooksIndex:
     processes: SlotProcesses
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     # A cache: verdicts, drifts and status ask for the same names again and again.
-    _users: dict[ContainerName, UserName | None] = field(
+    _owners: dict[ContainerName, Owner | None] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
 
@@ -129,31 +129,40 @@ class BooksIndex:
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
         is a claim of its creator: it counts only where the name has no uid.
         """
-        if name not in self._users:
-            container = self.containers.get(name)
-            # Decision 134: its name may have ended in any uid, so no label names its user.
-            labels = {} if container is None or container.is_unnamed else container.labels
-            self._users[name] = self._choose_user(name, self.find_record(name), labels)
-        return self._users[name]
+        owner = self._find_owner(name)
+        return None if owner is None else owner.user
 
     def find_owner(self, name: ContainerName) -> Owner | None:
         """As `find_user`, with its source, and a guess where nothing else is known."""
-        container = self.containers.get(name)
-        return identify_owner(name, self.find_record(name), container, self.snapshot)
+        record, container = self.find_record(name), self.containers.get(name)
+        # A record without a digest is derived, and no source of its own.
+        if record is not None and not record.digest:
+            return identify_owner(name, record, container, self.snapshot)
+        return refine_owner(self._find_owner(name), container, self.snapshot)
+
+    def _find_owner(self, name: ContainerName) -> Owner | None:
+        """The owner by booking, name and labels."""
+        if name not in self._owners:
+            container = self.containers.get(name)
+            # Decision 134: its name may have ended in any uid, so no label names its user.
+            labels = {} if container is None or container.is_unnamed else container.labels
+            self._owners[name] = self._choose_owner(name, self.find_record(name), labels)
+        return self._owners[name]
 
     def find_booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""
         if name in self.renames.orphans:
             record = self.records.get(name)
-            return self._choose_user(name, record if isinstance(record, Record) else None, {})
+            owner = self._choose_owner(name, record if isinstance(record, Record) else None, {})
+            return None if owner is None else owner.user
         # Counters count users of bookings, and a booking goes where its container went.
         has_moved = self.renames.is_displaced(name) or name not in self.containers
         return self.find_user(self.renames.current_name.get(name, name) if has_moved else name)
 
-    def _choose_user(
+    def _choose_owner(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
-    ) -> UserName | None:
-        return choose_owner(name, record, labels, self.snapshot.passwd, self.snapshot.logins)
+    ) -> Owner | None:
+        return find_owner(name, record, labels, self.snapshot.passwd, self.snapshot.logins)
 
     def is_managed(self, container: Container) -> bool:
         """A DS01 container: labelled, named as one, or booked."""

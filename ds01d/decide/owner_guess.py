@@ -34,7 +34,14 @@ def identify_owner(
     # A record without a digest is derived from what is looked at here.
     stored = record if record is not None and record.digest else None
     owner = find_owner(name, stored, labels, snapshot.passwd, snapshot.logins)
-    if container is None or is_unnamed or not (owner is None or owner.is_guess):
+    return refine_owner(owner, container, snapshot)
+
+
+def refine_owner(
+    owner: Owner | None, container: Container | None, snapshot: Snapshot
+) -> Owner | None:
+    """As `identify_owner`, of what booking, name and labels give."""
+    if container is None or container.is_unnamed or not (owner is None or owner.is_guess):
         return owner
     if owner is not None:
         # The server's wrapper puts a container there by the caller's uid.

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from ds01d.model.books import Record
+from ds01d.model.container_labels import list_user_labels
 from ds01d.model.ownership import Owner, OwnerSource
 from ds01d.model.primitives import ContainerName, UserName
 
 NOBODY = UserName("unknown")  # the user in metadata whose owner is unknown
-USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
 LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
 _DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
 _NO_LOGIN = re.compile(r"[|/:]")  # directories have logins with blanks and backslashes, none these
@@ -93,14 +93,13 @@ def find_owner(
     if record is not None and recorded_user is not None and has_user(record):
         return Owner(user=recorded_user, source=OwnerSource.BOOKING)
     uid = parse_uid(name)
-    labelled = (labels.get(key) for key in USER_LABELS)
     claims = [
         (OwnerSource.BOOKING, recorded_user),
         (OwnerSource.NAME, find_named_user(name, passwd)),
         *(
             (OwnerSource.LABEL, label)
-            for label in labelled
-            if label and not is_label_refuted(name, label, passwd, logins)
+            for label in list_user_labels(labels)
+            if not is_label_refuted(name, label, passwd, logins)
         ),
     ]
     # Decision 1: sudo leaves `root` in labels and metadata, so it is believed only of names

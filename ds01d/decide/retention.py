@@ -122,8 +122,9 @@ def _is_never_started(container: Container) -> bool:
     """Whether it was created and no more, also when its removal has begun and perhaps failed."""
     if container.started is not None:
         return False
-    leaving = container.state in {State.REMOVING, State.DEAD} and container.finished is None
-    return leaving or container.state is State.CREATED
+    if container.state is State.CREATED:
+        return True
+    return container.state in (State.REMOVING, State.DEAD) and container.finished is None
 
 
 def _find_start(
@@ -137,13 +138,13 @@ def _find_start(
 
     One that is being removed and of which nothing else is known stopped when that was first seen.
     """
-    identity = subject.identity
-    seen_at: tuple[Boot | None, ...] = ()
-    if identity is not None and identity.id == container.id:
-        seen_at = (identity.alive_at, identity.unborn_at)
+    identity, floor = subject.identity, None
     # Decision 9: FinishedAt is a wall-clock time; after a step of the clock it would end a hold too
     # early. So it counts from when the container was last seen alive, or not yet there, at least.
-    floor = max([moment for moment in seen_at if moment is not None], default=None)
+    if identity is not None and identity.id == container.id:
+        floor = identity.alive_at
+        if floor is None or (identity.unborn_at is not None and identity.unborn_at > floor):
+            floor = identity.unborn_at
     if stopped is None:
         start = index.checkpoint.removing.get(container.id)
     else:

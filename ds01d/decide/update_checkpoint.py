@@ -161,14 +161,12 @@ def _note_bookings(
 ) -> Mapping[ContainerName, BookingFirstSeen]:
     """When each booking was first seen; one that goes and comes back is new."""
     # While the state cannot be read nobody knows which bookings are gone.
-    still_booked = list_booked_names(snapshot)
-    appeared = {
-        name: first_seen
-        for name, first_seen in checkpoint.appeared.items()
-        if name in still_booked or isinstance(snapshot.state, Unknown)
-    }
+    still_booked, appeared = list_booked_names(snapshot), checkpoint.appeared
+    # As nearly always: no booking is gone.
+    if not isinstance(snapshot.state, Unknown) and not appeared.keys() <= still_booked:
+        appeared = {name: first for name, first in appeared.items() if name in still_booked}
     new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.acquainted)
-    return dict.fromkeys(booked, new) | appeared
+    return {**dict.fromkeys(booked, new), **appeared}
 
 
 def _track_removals(

@@ -112,8 +112,10 @@ def find_requested_devices(
         and resolved.devices is not None
     ):
         return _make_use(container, resolved.devices)
-    devices = possible_devices(request, device_index)
     # Decision 215: whole UUIDs mean the same at any time, so no booking has to look them up again.
+    if container.requested_uuids is not None:
+        return _make_use(container, container.requested_uuids)
+    devices = possible_devices(request, device_index)
     return _make_use(container, devices, exact=names_devices(request))
 
 
@@ -185,7 +187,7 @@ def _make_use(
 ) -> DeviceUse:
     return DeviceUse(
         user=container.name,
-        devices=tuple(sorted(devices)),
+        devices=devices if isinstance(devices, tuple) else tuple(sorted(devices)),
         container=container.name,
         id=container.id,
         exact=exact,

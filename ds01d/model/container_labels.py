@@ -19,6 +19,22 @@ def has_ds01_labels(labels: Mapping[str, str]) -> bool:
     return managed.strip().lower() != "false"
 
 
+USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
+_DEVICE_LABELS = ("ds01.gpu.uuids", "ds01.gpu.uuid", "ds01.gpu_slot")
+
+
+def list_user_labels(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The users that labels name, the most telling label first."""
+    return tuple(text for text in map(labels.get, USER_LABELS) if text)
+
+
+def find_claimed_devices(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The devices that labels name by UUID, sorted, as the server's wrapper writes them."""
+    texts = [labels[key] for key in _DEVICE_LABELS if key in labels]
+    parts = {part.strip() for text in texts for part in text.split(",")}
+    return tuple(sorted(part for part in parts if part.startswith(("GPU-", "MIG-"))))
+
+
 class ContainerType(Word):
     """Who made a container, by its labels. Limits and the end of its hold depend on it."""
 

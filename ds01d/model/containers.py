@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.container_labels import ContainerType, find_container_type, has_ds01_labels
+from ds01d.model.container_labels import (
+    ContainerType,
+    find_claimed_devices,
+    find_container_type,
+    has_ds01_labels,
+    list_user_labels,
+)
 from ds01d.model.primitives import (
     BookingId,
     Boot,
     ContainerId,
     ContainerName,
+    DeviceUuid,
     Unknown,
     Wall,
     Word,
@@ -85,6 +92,14 @@ class Request:
         """It asks for all GPUs or for a number of them."""
         return self.ask in (GpuRequestKind.ALL, GpuRequestKind.COUNT)
 
+    def list_uuids(self) -> tuple[DeviceUuid, ...] | None:
+        """The devices, sorted, where each is named by its whole UUID; None of any other request."""
+        if self.ask is not GpuRequestKind.NAMED or self.count:
+            return None
+        if any(ref.kind is not RefKind.UUID for ref in self.devices):
+            return None
+        return tuple(sorted({DeviceUuid(ref.text) for ref in self.devices}))
+
     def describe(self) -> str:
         """The request for people: "all GPUs", "2 GPUs", "0, MIG-…"; at most 64 names."""
         names = [ref.text for ref in self.devices[:_MAX_SHOWN]]
@@ -116,7 +131,10 @@ class Container:
     for, "" if it was not. `homes`: whose home folders it mounts, or was made from, by their names.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     `labelled`: it carries the labels of a finished DS01 creation. `type`: who made it, by them.
-    `claimed_booking`: the allocation that its label names.
+    `claimed_booking`, `claimed_devices`, `user_labels`: the allocation, the devices and the users
+    that its labels name. `pinned`: an administrator wants its booking to stay as it is.
+    `requested_uuids`: the devices of a request that names each by its whole UUID, sorted; None of
+    any other request.
     """
 
     id: ContainerId
@@ -135,6 +153,10 @@ class Container:
     labelled: bool = field(init=False, compare=False, repr=False)
     type: ContainerType = field(init=False, compare=False, repr=False)
     claimed_booking: BookingId | None = field(init=False, compare=False, repr=False)
+    claimed_devices: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    user_labels: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    pinned: bool = field(init=False, compare=False, repr=False)
+    requested_uuids: tuple[DeviceUuid, ...] | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Once: a sweep asks ten times for each container, which outlives many sweeps.
@@ -142,16 +164,17 @@ class Container:
         object.__setattr__(self, "type", find_container_type(self.labels))
         booking = parse_booking_id(self.labels.get(BOOKING_LABEL))
         object.__setattr__(self, "claimed_booking", booking)
+        object.__setattr__(self, "claimed_devices", find_claimed_devices(self.labels))
+        object.__setattr__(self, "user_labels", list_user_labels(self.labels))
+        protected = self.labels.get("ds01.protected", "")
+        object.__setattr__(self, "pinned", protected.strip().lower() == "true")
+        uuids = self.request.list_uuids() if isinstance(self.request, Request) else None
+        object.__setattr__(self, "requested_uuids", uuids)
 
     @property
     def is_unnamed(self) -> bool:
         """Its name cannot be used, so it is called by its ID (decision 134)."""
         return str(self.name) == self.id
-
-    @property
-    def pinned(self) -> bool:
-        protected = self.labels.get("ds01.protected")
-        return protected is not None and protected.strip().lower() == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

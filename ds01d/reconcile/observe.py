@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 from ds01d.config import Config
-from ds01d.decide.device_resolution import names_devices
 from ds01d.decide.owner_guess import list_guessed_logins
-from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
+from ds01d.decide.ownership import is_login, parse_uid
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, State
@@ -102,7 +102,7 @@ def _needs_resolving(container: Container, checkpoint: Checkpoint) -> bool:
         or request.ask is GpuRequestKind.NONE
     ):
         return False
-    if names_devices(request):
+    if container.requested_uuids is not None:
         return False
     resolved = checkpoint.resolved.get(container.id)
     return resolved is None or resolved.started != container.started
@@ -120,14 +120,10 @@ def _find_users(
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}
     logins = world.passwd.find_logins(frozenset(uids.values()))
-    labels = {
-        docker.by_name[name].labels.get(key, "")
-        for name, uid in uids.items()
-        # Decision 71: a label counts only where no login is known for the uid in the name.
-        if uid not in logins
-        for key in USER_LABELS
-    }
-    claims = {claim for claim in labels if claim and is_login(claim)}
+    # Decision 71: a label counts only where no login is known for the uid in the name.
+    unclaimed = [docker.by_name[name] for name, uid in uids.items() if uid not in logins]
+    labels = {*chain.from_iterable(container.user_labels for container in unclaimed)}
+    claims = set(filter(is_login, labels))
     for container in docker.containers.values():
         if container.homes or container.cgroup_parent:
             claims.update(list_guessed_logins(container))

@@ -57,6 +57,9 @@ def _explain_mismatch(
     # at the next start.
     if container.state.alive:
         return _explain_living(container, request, slot, device, index)
+    # As of nearly all: it names the device itself.
+    if device is not None and device in (container.requested_uuids or ()):
+        return None
     return _explain_stopped(request, slot, device, device_index)
 
 

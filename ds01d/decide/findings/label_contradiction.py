@@ -15,7 +15,6 @@ from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown
 
 _MOST_SHOWN = 80
-_DEVICE_LABELS = ("ds01.gpu.uuids", "ds01.gpu.uuid", "ds01.gpu_slot")
 
 
 def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
@@ -30,13 +29,16 @@ def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Findi
         if container is None:
             continue
         booked = index.find_booked_slots(name)
-        for reason in (
+        reasons = [
             _check_user(container, index),
             _check_slot(container, booked),
             _check_device(container, booked, index),
-            _check_claim(container, holders, index),
-            _check_pinned(container, verdict, index),
-        ):
+        ]
+        if container.claimed_booking is not None:
+            reasons.append(_check_claim(container, holders, index))
+        if container.pinned:
+            reasons.append(_check_pinned(container, verdict, index))
+        for reason in reasons:
             if reason is not None:
                 yield Finding(
                     kind=FindingKind.LABEL_CONTRADICTION,
@@ -79,23 +81,19 @@ def _check_slot(container: Container, booked: frozenset[SlotId]) -> str | None:
 
 def _check_device(container: Container, booked: frozenset[SlotId], index: BooksIndex) -> str | None:
     """Labels that name a device by UUID, as the server's wrapper writes them; they only confirm."""
-    claimed = {
-        part
-        for key in _DEVICE_LABELS
-        for text in (container.labels[key].split(",") if key in container.labels else ())
-        if (part := text.strip()).startswith(("GPU-", "MIG-"))
-    }
-    request = container.request
+    claimed, request = container.claimed_devices, container.request
     if not claimed or isinstance(request, Unknown):
         return None
-    claim = f"label names device {', '.join(sorted(claimed))[:_MOST_SHOWN]}"
+    # One device that both name is agreement: a booking may have more, of a process of its own.
+    devices = {index.table.device_of[slot] for slot in booked if slot in index.table.device_of}
+    if not devices.isdisjoint(claimed):
+        return None
+    claim = f"label names device {', '.join(claimed)[:_MOST_SHOWN]}"
     if not booked:
         # Nobody gave it anything, and it can reach nothing.
         asks_nothing = request.ask is GpuRequestKind.NONE and container.state.alive
         return f"{claim}, but the container requests no GPU" if asks_nothing else None
-    # One device that both name is agreement: a booking may have more, of a process of its own.
-    devices = {index.table.device_of[slot] for slot in booked if slot in index.table.device_of}
-    if not devices or claimed & devices:
+    if not devices:
         return None
     return f"{claim}, booked is {', '.join(sorted(booked))} ({', '.join(sorted(devices))})"
 
@@ -121,8 +119,6 @@ def _check_claim(
 
 
 def _check_pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | None:
-    if not container.pinned:
-        return None
     if not container.state.alive:
         return _check_pinned_stopped(container, index)
     devices = find_resolved_devices(container, index) or frozenset()
