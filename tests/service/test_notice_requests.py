@@ -16,6 +16,7 @@ from ds01d.decide.notice_requests import LASTS_S
 from ds01d.errors import WriteFailed
 from ds01d.model.notice import Notice, SpooledNotice
 from ds01d.model.primitives import Source, UserName
+from ds01d.reconcile.docker_books import with_current_books
 from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import serve_call
@@ -26,6 +27,7 @@ from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import MethodCall
 from ds01d.service.waiting import WaitingQueue
+from tests.reconcile.test_docker_books import fresh_life
 from tests.service.test_status_calls import status
 from tests.support import notices
 from tests.support.build import LIMITS, Life, config, four_slots
@@ -68,6 +70,8 @@ class Desk:
 
     def restart(self) -> None:
         world = self.life.host.world()
+        if self.life.config.books.kind == "docker":
+            world = with_current_books(world, self.life.config)
         self.requests = NoticeRequests(self.files, lambda: self.life.host.wall)
         self.free = FreeNotices(
             self.life.config, world, self.requests, self.given.append, lambda: self.seconds
@@ -329,3 +333,19 @@ def test_a_request_ends_after_a_week(desk: Desk) -> None:
     desk.life.host.state = four_slots()
     assert desk.look() == []
     assert desk.list_wishes(ALICE) == []
+
+
+def test_with_docker_as_the_books_a_container_that_is_gone_makes_room(tmp_path: Path) -> None:
+    files = StateDirectory(tmp_path, 1.0)
+    files.make()
+    life = fresh_life()
+    life.config = msgspec.structs.replace(life.config, allocator=AllocatorConfig(sharing="never"))
+    for number in range(3):
+        life.run(f"GPU-{number}", name=f"job{number}._.1002")
+    life.after(60)
+    desk = Desk(files, life)
+    refused = desk.ask(ALICE, "Allocate", notify=True)["parameters"]
+    assert (refused["code"], "notify_until" in refused) == ("NO_GPU_AVAILABLE", True)
+    assert desk.look() == []
+    life.remove("job1._.1002").after(300)
+    assert desk.look() == [("alice", {"1"})]
