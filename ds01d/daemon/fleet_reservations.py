@@ -7,7 +7,7 @@ fleet is configured.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Final
@@ -28,28 +28,36 @@ JOIN_PATIENCE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """For the thread of bookings. `local` None: what was reserved is given back."""
+    """For the thread of bookings. `is_left`: nothing is to be said in the store.
+
+    `local` None: what was reserved is given back.
+    """
 
     plan: AllocationPlan
     is_reserving: bool = False
+    is_left: bool = False
     local: OwnBooking | None = None
 
 
 class ReservationThread:
     """A `FleetReservations`. `wake`: there are answers; `note_change`: a pass has to look.
 
-    `has_joined`: set once it is known how this host stands to the store.
+    `read_booked`: what is in the books of this host, as far as was shown. `has_joined`: set once it
+    is known how this host stands to the store.
     """
 
     def __init__(
         self,
         book: FleetBook,
         member: FleetMember,
+        *,
         name_hosts: Callable[[], dict[NodeId, str]],
+        read_booked: Callable[[], Collection[BookingId]],
         wake: Callable[[], None],
         note_change: Callable[[], None],
     ) -> None:
-        self._book, self._member, self._name_hosts = book, member, name_hosts
+        self._book, self._member = book, member
+        self._name_hosts, self._read_booked = name_hosts, read_booked
         self._wake, self._note_change = wake, note_change
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._answers: SimpleQueue[FleetAnswer] = SimpleQueue()
@@ -99,9 +107,9 @@ class ReservationThread:
         self._jobs.put(_Job(plan))
 
     def leave_plan(self, plan: AllocationPlan) -> None:
-        with self._lock:
-            self._in_flight.pop(id(plan), None)
-        self._note_change()
+        # In its turn: a question that was asked before this booking was made counts it as in
+        # flight, and would else take its entry for one that is left.
+        self._jobs.put(_Job(plan, is_left=True))
 
     # --- its own thread
 
@@ -125,13 +133,18 @@ class ReservationThread:
             return
         try:
             # Away: each would wait for its deadline, and delay the bookings behind it.
-            if not self.away:
+            if not (self.away or job.is_left):
                 self._settle(job)
         except Exception as error:  # noqa: BLE001 - the next bookings need this thread
             log_fleet_failure(error)
         finally:
             # What could not be said now is seen by the next pass.
-            self.leave_plan(job.plan)
+            self._drop_plan(job.plan)
+
+    def _drop_plan(self, plan: AllocationPlan) -> None:
+        with self._lock:
+            self._in_flight.pop(id(plan), None)
+        self._note_change()
 
     def _reserve(self, plan: AllocationPlan) -> Answer:
         self.has_joined.wait(JOIN_PATIENCE_S)
@@ -146,6 +159,7 @@ class ReservationThread:
             book=self._book,
             node=self._member.node,
             in_flight=self._list_entries,
+            read_booked=self._read_booked,
             host_names=self._name_hosts,
         )
         answer = reserver.try_reserve(plan.question, entry)
@@ -154,7 +168,7 @@ class ReservationThread:
         elif isinstance(answer, Fenced):
             self._member.fence_host(answer.conflict.identity)
         if not isinstance(answer, Reserved | Unknown):
-            self.leave_plan(plan)
+            self._drop_plan(plan)
         return answer
 
     def _settle(self, job: _Job) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ds01d.daemon.fleet_log import FleetLog, log_fleet_failure
 from ds01d.daemon.fleet_reservations import ReservationThread
+from ds01d.daemon.fleet_schedule import CHANGED_AFTER_S, plan_next_pass
 from ds01d.errors import Ds01Error
-from ds01d.model.drift import Outcome
 from ds01d.model.fleet_books import NodeId
 from ds01d.model.fleet_drift import Membership, MembershipState, OwnBooking, OwnBookings
 from ds01d.model.limits import Limits
@@ -29,13 +29,6 @@ from ds01d.service.fleet_calls import AdminJob
 
 LEASE_S: Final = 30
 ALIVE_EVERY_S: Final = 10.0
-PASS_EVERY_S: Final = 30.0
-CHANGED_AFTER_S: Final = 1.0
-AWAY_RETRY_S: Final = 5.0
-JOIN_PATIENCE_S: Final = 2.0
-# Of the time of this thread, and of the store's: 100,000 entries take seconds to read.
-_MOST_LOAD: Final = 0.02
-_MOST_LOAD_CHANGED: Final = 0.1
 _JOIN_S: Final = 0.5
 
 
@@ -69,7 +62,12 @@ class FleetWorker:
         unread = Unknown(source=Source.STATE, reason="no pass over this host was made yet")
         self._local = OwnView(bookings=unread)
         self.reservations = ReservationThread(
-            parts.book, self._member, self._name_hosts, wake, self._note_change
+            parts.book,
+            self._member,
+            name_hosts=self._name_hosts,
+            read_booked=self._read_booked,
+            wake=wake,
+            note_change=self._note_change,
         )
         self._pass = FleetPass(
             book=parts.book,
@@ -152,6 +150,10 @@ class FleetWorker:
             self._has_changes = True
             self._changed.notify_all()
 
+    def _read_booked(self) -> Collection[BookingId]:
+        bookings = self._local.bookings
+        return () if isinstance(bookings, Unknown) else bookings.keys()
+
     def _name_hosts(self) -> dict[NodeId, str]:
         report, identity = self._pass.last_report, self._member.identity
         names = {} if report is None else {host.node: host.host for host in report.hosts}
@@ -176,7 +178,10 @@ class FleetWorker:
                 self.reservations.has_joined.set()
                 self._log.log_report(report, self._member.membership)
                 self._wake()
-                next_pass = self._plan_next(report, took_s)
+                boot = self._read_now().boot
+                earliest_s, wait_s = plan_next_pass(report, took_s, boot)
+                self._earliest_pass = time.monotonic() + earliest_s
+                next_pass = time.monotonic() + wait_s
             # For display alone: nothing follows from a lease that has run out.
             if time.monotonic() >= next_alive and self._member.membership.may_report:
                 next_alive = time.monotonic() + ALIVE_EVERY_S
@@ -204,25 +209,6 @@ class FleetWorker:
             log_fleet_failure(error)
             self._set_away(f"a pass over the fleet failed: {error}")
             return None
-
-    def _plan_next(self, report: FleetReport | None, took_s: float) -> float:
-        """When the next pass is due if nothing changes; `_earliest_pass`: if something does."""
-        now = time.monotonic()
-        self._earliest_pass = now + max(CHANGED_AFTER_S, took_s / _MOST_LOAD_CHANGED)
-        if report is None or report.failure:
-            self._earliest_pass = now + AWAY_RETRY_S
-            return now + AWAY_RETRY_S
-        # Of 100,000 entries a pass reads 12 MB: a fleet of that size has fewer of them.
-        wait_s = max(PASS_EVERY_S, took_s / _MOST_LOAD)
-        boot = self._read_now().boot
-        for gated in report.drifts:
-            if gated.until is not None:
-                wait_s = min(wait_s, max(CHANGED_AFTER_S, gated.until - boot))
-            elif gated.outcome is Outcome.FAILED:
-                wait_s = min(wait_s, AWAY_RETRY_S)
-        if report.membership.state is MembershipState.RESTORED:
-            wait_s = min(wait_s, AWAY_RETRY_S)
-        return max(now + wait_s, self._earliest_pass)
 
     def _serve_admin_jobs(self) -> None:
         # In this thread alone: who rejoins changes what a pass goes by.

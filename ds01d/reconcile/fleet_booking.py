@@ -53,11 +53,15 @@ Answer = Reserved | Rejected | Unsettled | Fenced | Unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetReserver:
-    """`in_flight`: what this host is about to book, the reservation in hand included."""
+    """`in_flight`: what this host is about to book, the reservation in hand included.
+
+    `read_booked`: what it has booked by now, which may be more than when the question was asked.
+    """
 
     book: FleetBook
     node: NodeId
     in_flight: Callable[[], Collection[FleetEntry]] = tuple
+    read_booked: Callable[[], Collection[BookingId]] = tuple
     host_names: Callable[[], dict[NodeId, str]] = field(default=dict)
 
     def try_reserve(self, question: QuotaQuestion, entry: FleetEntry) -> Answer:
@@ -99,7 +103,7 @@ class FleetReserver:
         """Withdraw what the user has of this host there and not in its books any more."""
         # Decision 312: or a user who gave a slot back would be over the quota in the store with the
         # next one. The books were read under their lock when `question` was asked.
-        expected = {*question.local, *(other.booking for other in others)}
+        expected = self._list_expected(question, others)
         for left in entries.entries:
             if left.node == self.node and left.booking not in expected:
                 answer = self.book.withdraw_entry(left)
@@ -108,6 +112,13 @@ class FleetReserver:
                 if isinstance(answer, Conflict):
                     return Fenced(conflict=answer)
         return None
+
+    def _list_expected(
+        self, question: QuotaQuestion, others: Collection[FleetEntry]
+    ) -> frozenset[BookingId]:
+        """The bookings whose entries are not left ones: they are made, or are being made."""
+        in_flight = (other.booking for other in others)
+        return frozenset((*question.local, *in_flight, *self.read_booked()))
 
     def _explain_conflict(
         self,
@@ -125,7 +136,7 @@ class FleetReserver:
         # It was given back meanwhile.
         if holder is None:
             return None
-        expected = {*question.local, *(other.booking for other in others)}
+        expected = self._list_expected(question, others)
         if holder.node == self.node and holder.booking not in expected:
             answer = self.book.withdraw_entry(_entry_of_name(holder, entry.user))
             return answer if isinstance(answer, Unknown) else None

@@ -1,0 +1,217 @@
+"""Daemons of several hosts with one real etcd: one quota over all of them, whatever fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds01d.model.allocation import Allocated, Rejected
+from ds01d.model.primitives import ContainerName, Unknown, UserName
+from ds01d.service.allocator_client import RemoteAllocator
+from ds01d.service.exchange import ServiceRefused
+from simulation.etcd import EtcdCluster
+from simulation.fake_engine import FakeEngine
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon, Site
+from tests.support.fleet_store import books_of, started_etcd
+
+LIMITS = """\
+defaults: {gpu_hold_after_stop: null, priority: 1, max_mig_instances: 2}
+default_group: student
+groups:
+  student: {members: [alice, bob], priority: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[EtcdCluster]:
+    with started_etcd() as cluster:
+        yield cluster
+
+
+class Host:
+    """A daemon on books of its own."""
+
+    def __init__(self, folder: Path, name: str, url: str, fleet: dict[str, object]) -> None:
+        folder.mkdir()
+        self.name, self.socket = name, folder / "booking.sock"
+        self.site = Site(
+            folder,
+            url,
+            service={"socket": str(self.socket)},
+            policy={"creation_grace": "10m"},
+            allocator={"sharing": "never"},
+            fleet={"name": name, **fleet},
+        )
+        self.site.limits.write_text(LIMITS, encoding="utf-8")
+        self.daemon = RunningDaemon(self.site)
+
+    def allocate(self, container: str, user: str = "alice") -> Allocated | Rejected:
+        name = ContainerName(f"{container}._.{1001 if user == 'alice' else 1002}")
+        return RemoteAllocator(self.socket).allocate(UserName(user), name)
+
+    def release(self, container: str, user: str = "alice") -> None:
+        name = ContainerName(f"{container}._.{1001 if user == 'alice' else 1002}")
+        RemoteAllocator(self.socket).release(name)
+
+    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+        return RemoteAllocator(self.socket).call(method, parameters)
+
+    @property
+    def fleet(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.site.status().get("fleet") or {}
+        return found
+
+    def wait_for(self, state: str) -> None:
+        until(lambda: self.fleet.get("state") == state, what=lambda: str(self.fleet))
+
+    def wait_calm(self) -> None:
+        """Until a pass finds nothing to do."""
+        until(lambda: self.fleet.get("drifts") == [], what=lambda: str(self.fleet))
+
+
+@pytest.fixture
+def engine_urls(tmp_path: Path) -> Iterator[Sequence[str]]:
+    with ExitStack() as stack:
+        sockets = [tmp_path / f"engine{number}.sock" for number in (1, 2)]
+        yield [stack.enter_context(FakeEngine(socket)).url for socket in sockets]
+
+
+@contextmanager
+def hosts(
+    folder: Path, urls: Sequence[str], etcd: EtcdCluster, **fleet: object
+) -> Iterator[list[Host]]:
+    made = [
+        Host(folder / f"gpu0{number}", f"gpu0{number}", url, {"etcd": [*etcd.endpoints], **fleet})
+        for number, url in enumerate(urls, 1)
+    ]
+    with ExitStack() as stack:
+        for host in made:
+            stack.enter_context(host.daemon)
+        for host in made:
+            host.wait_for("member")
+        yield made
+
+
+def entries(etcd: EtcdCluster) -> dict[str, str]:
+    """What the store has of containers, as soon as it answers."""
+    contents = books_of(etcd).read_contents()
+    if isinstance(contents, Unknown):
+        return {"unknown": contents.reason}
+    return {str(entry.container): str(entry.phase) for entry in contents.entries}
+
+
+def test_one_quota_over_two_hosts(
+    tmp_path: Path, engine_urls: Sequence[str], etcd: EtcdCluster
+) -> None:
+    with hosts(tmp_path, engine_urls, etcd) as (one, two):
+        assert isinstance(one.allocate("a"), Allocated)
+        assert isinstance(two.allocate("b"), Allocated)
+        refused = two.allocate("c")
+        assert isinstance(refused, Rejected)
+        assert refused.reason == "USER_AT_LIMIT (2/2 on gpu02, gpu01)"
+        taken = two.allocate("a")
+        assert isinstance(taken, Rejected)
+        assert taken.reason in ("NAME_TAKEN (a._.1001 on gpu01)", refused.reason)
+        until(lambda: entries(etcd) == {"a._.1001": "held", "b._.1001": "held"})
+        one.release("a")
+        until(lambda: entries(etcd) == {"b._.1001": "held"}, what=lambda: str(one.fleet))
+        assert isinstance(two.allocate("c"), Allocated)
+        two.release("b")
+        two.release("c")
+        until(lambda: entries(etcd) == {})
+        assert one.fleet["findings"] == []
+        assert [host["host"] for host in one.fleet["hosts"]] == ["gpu01", "gpu02"]
+        assert one.site.status()["sources"]["fleet"]["ok"]
+
+
+def test_etcd_away_and_back(tmp_path: Path, engine_urls: Sequence[str]) -> None:
+    with started_etcd() as etcd, hosts(tmp_path, engine_urls, etcd) as (one, two):
+        one.allocate("a")
+        (member,) = etcd.members
+        member.kill()
+        given = two.allocate("b")
+        assert isinstance(given, Allocated)  # by its own limits
+        assert two.daemon.wait_for("source.down", source="fleet")
+        two.release("b")
+        assert isinstance(two.allocate("b"), Allocated)
+        assert isinstance(two.allocate("c"), Allocated)
+        etcd.start_member(member)
+        names = {"a._.1001": "held", "b._.1001": "held", "c._.1001": "held"}
+        until(lambda: entries(etcd) == names, what=lambda: str(two.fleet))
+        assert two.daemon.wait_for("source.up", source="fleet")
+        until(lambda: bool(two.fleet["findings"]))
+        assert {f["kind"] for f in two.fleet["findings"]} == {"over-quota"}
+        assert two.site.bookings() >= {("b._.1001", given.slot)}
+
+
+def test_or_bookings_are_refused(tmp_path: Path, engine_urls: Sequence[str]) -> None:
+    with (
+        started_etcd() as etcd,
+        hosts(tmp_path, engine_urls[:1], etcd, when_away="refuse") as (one,),
+    ):
+        one.allocate("a")
+        (member,) = etcd.members
+        member.freeze()
+        try:
+            with pytest.raises(ServiceRefused, match="cannot reserve in the store of the fleet"):
+                one.allocate("b")
+            one.release("a")
+        finally:
+            member.thaw()
+        until(lambda: isinstance(one.allocate("b"), Allocated), what=lambda: str(one.fleet))
+
+
+def test_a_killed_daemon_leaves_nothing_behind(
+    tmp_path: Path, engine_urls: Sequence[str], etcd: EtcdCluster
+) -> None:
+    with hosts(tmp_path, engine_urls[:1], etcd) as (one,):
+        one.allocate("a")
+        one.allocate("b", "bob")
+        one.daemon.kill()
+        # What a daemon that is killed right after a reservation leaves, and before a confirmation.
+        one.daemon.start()
+        one.wait_for("member")
+        one.wait_calm()
+        assert set(entries(etcd).values()) == {"held"}
+        one.release("a")
+        one.release("b", "bob")
+        until(lambda: not entries(etcd))
+
+
+_LIST_MODULES = """
+import atexit, sys
+from ds01d.cli.daemon import main
+def show():
+    names = sorted(name for name in sys.modules if "fleet" in name or "etcd" in name)
+    print("loaded", *names, file=sys.stderr)
+atexit.register(show)
+main()
+"""
+
+
+def test_off_by_default_nothing_of_it_is_imported_opened_or_written(
+    tmp_path: Path, fake_engine: FakeEngine
+) -> None:
+    site = Site(tmp_path, fake_engine.url)
+    with RunningDaemon(site, command=(sys.executable, "-c", _LIST_MODULES, "--config")) as daemon:
+        process = Path(f"/proc/{daemon.pid}")
+        opened = {str(path.readlink()) for path in (process / "fd").iterdir()}
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            lines = (process / "net" / table).read_text("ascii").splitlines()[1:]
+            assert not {f"socket:[{line.split()[9]}]" for line in lines} & opened
+        names = {path.joinpath("comm").read_text() for path in (process / "task").iterdir()}
+        assert not [name for name in names if "fleet" in name]
+        status = site.status()
+        assert "fleet" not in status["sources"]
+        assert status["fleet"] is None
+        assert not (site.state_dir / "fleet.json").exists()
+        daemon.stop()
+        (loaded,) = [line.split() for line in daemon.noise if line.startswith("loaded")]
+    # The values of its settings, and of its part of the status.
+    assert loaded == ["loaded", "ds01d.fleet_settings", "ds01d.reporting.fleet_status"]
