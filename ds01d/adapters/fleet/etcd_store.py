@@ -24,7 +24,8 @@ from ds01d.adapters.fleet.etcd_messages import (
 )
 from ds01d.errors import StoreFailed
 
-PAGE: Final = 1000
+PAGE: Final = 10_000
+"""4 MB of entries. For each page etcd counts all keys that follow, so many pages cost it much."""
 MAX_KEYS: Final = 1_000_000
 
 
