@@ -56,7 +56,7 @@ settle = "2s"
 absence_grace = "10s"
 [fleet]
 hosts = {hosts}
-# etcd = {members}
+etcd = {members}
 """
 LIMITS: Final = f"""\
 defaults: {{gpu_hold_after_stop: null, priority: 1, max_mig_instances: {QUOTA}}}
@@ -84,6 +84,8 @@ PidFile none
 """
 DROP_IN: Final = f"""\
 [Service]
+PrivateNetwork=no
+RestrictAddressFamilies=AF_INET AF_INET6
 IPAddressAllow={NETWORK}.0/24
 """
 
@@ -122,6 +124,8 @@ class GpuHost:
         machine.put(CONFIG, settings)
         machine.put("/etc/hostname", f"{self.name}\n")
         machine.put("/etc/ssh/demo_sshd", SSHD)
+        script = f'#!/bin/sh\nexec {shlex.join(EtcdPrograms().command("etcdctl"))} "$@"\n'
+        machine.put("/usr/local/bin/etcdctl", script, mode=0o755)
         for unit, words in (("etcd", self._etcd_command()), ("sshd", _sshd_command())):
             unit_text = f"[Service]\nExecStart={shlex.join(words)}\n"
             machine.put(f"/etc/systemd/system/{unit}.service", unit_text)
@@ -301,7 +305,7 @@ class FleetStage:
     def read_store(self, prefix: str = "/ds01/v1/") -> dict[str, Any]:
         """What etcd has below a prefix, by key; of the first member that answers."""
         for host in self.hosts.values():
-            words = self.etcdctl("get", "--prefix", prefix, "--write-out=json")
+            words = ("etcdctl", "get", "--prefix", prefix, "--write-out=json")
             with suppress(RuntimeError, ValueError, KeyError):
                 done = json.loads(host.machine.run(*words).stdout)
                 return {
@@ -310,17 +314,11 @@ class FleetStage:
                 }
         return {}
 
-    @staticmethod
-    def etcdctl(*words: str) -> list[str]:
-        """The words that ask the member of the host on which they are run."""
-        return EtcdPrograms().command("etcdctl", "--command-timeout=3s", *words)
-
 
 def await_store(stage: FleetStage) -> None:
     """Until etcd has a leader that answers."""
     first = next(iter(stage.hosts.values())).machine
-    words = stage.etcdctl("endpoint", "health")
-    until(lambda: first.run(*words, check=False).returncode == 0)
+    until(lambda: first.run("etcdctl", "endpoint", "health", check=False).returncode == 0)
 
 
 def _sshd_command() -> list[str]:

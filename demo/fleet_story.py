@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from demo.fleet_stage import BRIDGE, FleetStage, GpuHost, await_store
+from demo.fleet_stage import BRIDGE, QUOTA, FleetStage, GpuHost, await_store
 from demo.terminal import DEADLINE_S, Ended, Failed, Terminal
 from simulation.machine import Machine
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-AMY, BEN = 2001, 2002
-STEPS: Final = 6
+STEPS: Final = 8
+FOLD: Final = "fold -sw 94"
 NO_COLOUR: Final = ("NO_COLOR", "TERM", "COLUMNS", "LINES")
 
 
@@ -32,6 +32,8 @@ class FleetStory:
         """Everything, from the first look to the last."""
         self.three_hosts()
         self.one_anywhere()
+        self.one_quota_over_all()
+        self.no_name_twice()
         self.a_host_is_cut_off()
         self.the_cable_is_back()
         self.a_host_dies()
@@ -40,18 +42,23 @@ class FleetStory:
     # ---- the steps
 
     def three_hosts(self) -> None:
-        self._title("Three hosts, and a login server")
+        self._title("Three hosts, a login server, and an etcd")
         self.terminal.say(
             "Four machines with systemd on one network. Three of them have Docker, a simulated"
-            " driver with four A100, sshd and ds01d; on the fourth amy and ben log in. They are in"
-            " no group, and have an ordinary key for ssh."
+            " driver with four A100, sshd, ds01d, and a member of etcd; on the fourth amy and ben"
+            f" log in. They are in no group, have an ordinary key for ssh, and may have {QUOTA}"
+            " slots each, over all hosts."
         )
         await_store(self.stage)
+        self.gpu03.start_ds01d()
+        self._await_reported(self.gpu03)
         self.gpu03.image_disk()
         for host in self.stage.hosts.values():
             host.start_ds01d()
+            self._await_reported(host)
         self._await_view("all hosts are known", lambda view: set(states(view)) == {"ok"})
-        self._run("amy", "cat /etc/ds01/ds01d.toml")
+        self._run("root", "tail -n 3 /etc/ds01/ds01d.toml", on=self.gpu01)
+        self._run("root", "etcdctl member list | cut -d, -f2-4", on=self.gpu01)
         self._run("amy", "ds01ctl fleet status")
         self._check(self._count_free() == 36, "36 slots, all of them free")
 
@@ -65,66 +72,94 @@ class FleetStory:
             lambda view: [count_held(view[name]) for name in self.stage.hosts] == [1, 1, 0],
         )
         self._run("amy", "ds01ctl fleet where amy")
-        self._run("ben", "container-create eval pytorch --any-host 2>&1 | fold -sw 94", status=None)
         self._run("amy", "ds01ctl fleet free --profile 1g.10gb | head -n 4")
-        self._check(self._count_free() == 34, "34 of 36 slots are free")
+
+    def one_quota_over_all(self) -> None:
+        self._title("One quota over all hosts")
+        self._run("amy", "container-create second pytorch --host gpu02")
+        refused = self._run("amy", f"container-create third pytorch --host gpu03 2>&1 | {FOLD}")
+        self._check(
+            "USER_AT_LIMIT" in refused.output and not self.gpu03.list_held(),
+            "gpu03 is empty, and refuses: amy has her two slots elsewhere",
+        )
+        self._run("root", "etcdctl get --prefix --keys-only /ds01/v1/users/amy/held", on=self.gpu03)
+        self._run("amy", "ssh gpu02 container-remove second --force")
+        self._await("its entry is withdrawn", lambda: len(self._list_entries("amy")) == 1)
+        self._run("amy", "container-create third pytorch --host gpu03")
+        self._check(len(self._list_entries("amy")) == QUOTA, "now there is room for it")
+
+    def no_name_twice(self) -> None:
+        self._title("No name twice")
+        refused = self._run("ben", f"ssh gpu03 container-create eval pytorch 2>&1 | {FOLD}")
+        self._check(
+            "gpu02" in refused.output and len(self._list_entries("ben")) == 1,
+            "gpu03 has no such container, and refuses: gpu02 has one",
+        )
 
     def a_host_is_cut_off(self) -> None:
         self._title("A host is cut off, and nothing is released")
         books = self.gpu02.list_held()
         self._run("root", f"ip link set gpu02 down     # its cable, at {BRIDGE}")
-        began = time.monotonic()
         ended = self._run("amy", "ds01ctl fleet status", status=1)
         self._check(
-            time.monotonic() - began < 15 and "1 host unknown" in ended.output,
+            "1 host unknown" in ended.output,
             "gpu02 is unknown, neither free nor empty, with its last word: exit status 1",
         )
-        self._run(
-            "amy", "container-create other pytorch --host gpu02 2>&1 | fold -sw 94", status=None
+        self._run("ben", "container-create next pytorch --host gpu03")
+        refused = self._run("ben", f"container-create more pytorch --host gpu01 2>&1 | {FOLD}")
+        self._check(
+            "USER_AT_LIMIT" in refused.output, "what ben has on gpu02 counts, silent as it is"
         )
-        self._run(
-            "ben",
-            "docker ps --format 'table {{.Names}}\\t{{.Status}}'",
-            on=self.gpu02,
-            as_root=True,
-        )
+        self._run("root", "docker ps --format 'table {{.Names}}\\t{{.Status}}'", on=self.gpu02)
         self._check(
             self.gpu02.list_held() == books and bool(books),
             "on gpu02 the container runs on, and its booking is what it was",
         )
+        self._run("ben", "container-create alone pytorch", on=self.gpu02)
+        self._check(
+            len(self.gpu02.list_held()) == len(books) + 1,
+            "without etcd gpu02 goes by its own limits: ben has one slot there, so he gets another",
+        )
 
     def the_cable_is_back(self) -> None:
-        self._title("The cable is back")
+        self._title("The cable is back, and what happened is reported")
         self._run("root", "ip link set gpu02 up")
         self._await_view(
             "gpu02 is known again, with what it had all the time",
-            lambda view: states(view) == ["ok"] * 3 and count_held(view["gpu02"]) == 1,
+            lambda view: states(view) == ["ok"] * 3 and count_held(view["gpu02"]) == QUOTA,
         )
-        self._run("amy", "ds01ctl fleet status")
+        self._await("and etcd has it", lambda: len(self._list_entries("ben")) == QUOTA + 1)
+        self._await("ben has more than he may: that is said, and nothing is undone", self._is_over)
+        self._run("root", f"ds01ctl status 2>&1 | grep over-quota | {FOLD}", on=self.gpu02)
 
     def a_host_dies(self) -> None:
         self._title("A host loses its power")
-        self._run("amy", "container-create big pytorch --host gpu03")
-        self._await_view("gpu03 has it", lambda view: count_held(view["gpu03"]) == 1)
-        self.terminal.command("# the power of gpu03 is taken away", "")
+        self.terminal.command("the power of gpu03 is taken away", "#")
         self.gpu03.machine.power_off()
         self._run("amy", "ds01ctl fleet status", status=1)
-        ended = self._run("amy", "ds01ctl fleet where big", status=1)
+        ended = self._run("amy", "ds01ctl fleet where amy", status=1)
         self._check("gpu03" in ended.output, "what it had is shown as its last word")
+        refused = self._run("amy", f"container-create fourth pytorch --host gpu01 2>&1 | {FOLD}")
+        self._check(
+            "USER_AT_LIMIT" in refused.output,
+            "and goes on counting: nobody knows whether it is gone for good",
+        )
 
     def a_host_comes_back_from_an_image(self) -> None:
         self._title("The same host comes back, from an image of its disk")
         self.terminal.say(
-            "The image is older than its container: its books know nothing of it. Docker's disk is"
-            " another one, and has it, stopped."
+            "The image is older than its containers: its books know nothing of them. Docker's disk"
+            " is another one, and has them, stopped."
         )
         self.gpu03.restore_disk()
         self.stage.power_on(self.gpu03)
         self._await_view("gpu03 is known again", lambda view: states(view) == ["ok"] * 3)
-        self._run("amy", "ds01ctl status | head -n 12", on=self.gpu03)
-        self._run("amy", "ds01ctl fleet status")
 
     # ---- what the steps are made of
+
+    @property
+    def gpu01(self) -> GpuHost:
+        return self.stage.hosts["gpu01"]
 
     @property
     def gpu02(self) -> GpuHost:
@@ -145,12 +180,10 @@ class FleetStory:
         *,
         on: GpuHost | None = None,
         status: int | None = 0,
-        as_root: bool = False,
     ) -> Ended:
         """Run a command that has to end with `status` (None: with any)."""
         machine = self.stage.login if on is None else on.machine
         name = "login" if on is None else on.name
-        user = "root" if as_root else user
         prompt = f"{user}@{name}{'#' if user == 'root' else '$'}"
         ended = self.terminal.run(
             command,
@@ -182,6 +215,29 @@ class FleetStory:
 
     def _await_view(self, claim: str, holds: Callable[[Mapping[str, Any]], object]) -> None:
         self._await(claim, lambda: holds(self.stage.view()))
+
+    def _await_reported(self, host: GpuHost) -> None:
+        """Until a host has taken its place in the store."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not self._has_identity(host.name):
+            if time.monotonic() > deadline:
+                raise Failed(f"{host.name} does not reach etcd: {host.service.tail()}")
+            time.sleep(0.2)
+
+    def _has_identity(self, name: str) -> bool:
+        nodes = self.stage.read_store("/ds01/v1/nodes/")
+        return any(
+            key.endswith("/identity") and value["host"] == name for key, value in nodes.items()
+        )
+
+    def _list_entries(self, user: str) -> dict[str, Any]:
+        """What a user has on all hosts, by the store."""
+        return self.stage.read_store(f"/ds01/v1/users/{user}/held/")
+
+    def _is_over(self) -> bool:
+        """Whether the finding is there."""
+        findings = self.gpu02.read_status()["findings"]
+        return any(finding["kind"] == "over-quota" for finding in findings)
 
     def _count_free(self) -> int:
         slots = [slot for host in self.stage.view().values() for slot in host["slots"] or ()]
