@@ -19,7 +19,7 @@ setup: ## install system packages (as root) and .venv; PYTHON= selects the inter
 demo: setup ## run ds01d with a private Docker engine and a simulated GPU
 	@$(BIN)/python demo/demo.py
 
-demo-fleet: setup ## run three hosts of a lab, as root: one GPU anywhere, one host cut off, one killed, one restored
+demo-fleet: setup ## run three hosts with an etcd, as root: a quota over all, one cut off, one killed, one restored
 	@$(BIN)/python demo/fleet_demo.py
 
 test: setup ## run every test, in parallel; ARGS= is for pytest, ARGS=-n0: one by one; PROOFS=yes: with the whole proofs

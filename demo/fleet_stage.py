@@ -159,6 +159,12 @@ class GpuHost:
         document: dict[str, Any] = self.service.ctl("status")
         return document
 
+    def read_membership(self) -> dict[str, Any]:
+        """How it stands in its fleet."""
+        text = self.machine.path("/var/lib/ds01d/status.json").read_text("utf-8")
+        document: dict[str, Any] = json.loads(text)["fleet"]
+        return document
+
     def list_held(self) -> dict[str, str]:
         """Who is booked there by its own books: container by slot."""
         slots = self.read_status()["slots"]

@@ -53,6 +53,7 @@ class FleetStory:
         self.gpu03.start_ds01d()
         self._await_reported(self.gpu03)
         self.gpu03.image_disk()
+        self.gpu03.service.systemctl("restart")
         for host in self.stage.hosts.values():
             host.start_ds01d()
             self._await_reported(host)
@@ -130,7 +131,7 @@ class FleetStory:
         )
         self._await("and etcd has it", lambda: len(self._list_entries("ben")) == QUOTA + 1)
         self._await("ben has more than he may: that is said, and nothing is undone", self._is_over)
-        self._run("root", f"ds01ctl status 2>&1 | grep over-quota | {FOLD}", on=self.gpu02)
+        self._run("root", f"journalctl -u ds01d -o cat | grep over-quota | {FOLD}", on=self.gpu02)
 
     def a_host_dies(self) -> None:
         self._title("A host loses its power")
@@ -154,6 +155,15 @@ class FleetStory:
         self.gpu03.restore_disk()
         self.stage.power_on(self.gpu03)
         self._await_view("gpu03 is known again", lambda view: states(view) == ["ok"] * 3)
+        self._await(
+            "it sees that it took part since, and changes nothing in etcd",
+            lambda: self.gpu03.read_membership()["state"] == "fenced",
+        )
+        self._run("root", f"journalctl -u ds01d -o cat | grep cloned-node | {FOLD}", on=self.gpu03)
+        self._check(
+            len(self._list_entries("amy")) == QUOTA and not self.gpu03.list_held(),
+            "its entries go on counting, though its books have none of them",
+        )
 
     # ---- what the steps are made of
 
@@ -236,7 +246,7 @@ class FleetStory:
 
     def _is_over(self) -> bool:
         """Whether the finding is there."""
-        findings = self.gpu02.read_status()["findings"]
+        findings = self.gpu02.read_membership()["findings"]
         return any(finding["kind"] == "over-quota" for finding in findings)
 
     def _count_free(self) -> int:

@@ -43,10 +43,16 @@ SAID = (
 )
 
 FLEET_SAID = (
+    "gpu03 is empty, and refuses: amy has her two slots elsewhere",
+    "gpu03 has no such container, and refuses: gpu02 has one",
+    "what ben has on gpu02 counts, silent as it is",
     "gpu02 is unknown, neither free nor empty, with its last word: exit status 1",
     "on gpu02 the container runs on, and its booking is what it was",
     "gpu02 is known again, with what it had all the time",
+    "ben has more than he may: that is said, and nothing is undone",
     "what it had is shown as its last word",
+    "it sees that it took part since, and changes nothing in etcd",
+    "its entries go on counting, though its books have none of them",
     "nothing is left of it on this machine",
 )
 
