@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from ds01d.adapters.fleet.etcd_client import EtcdClient
 from ds01d.adapters.fleet.etcd_messages import StatusReply
 from ds01d.adapters.fleet.etcd_settings import EtcdEndpoint
@@ -11,8 +13,9 @@ from ds01d.text import make_printable
 
 
 def look_at_members(client: EtcdClient) -> tuple[MemberState, ...]:
-    """Every member, in the order of the configuration. Each may take the time of a call."""
-    return tuple(_look_at(client, endpoint) for endpoint in client.endpoints)
+    """Every member, in the order of the configuration, all asked at once."""
+    with ThreadPoolExecutor(max_workers=len(client.endpoints)) as pool:
+        return tuple(pool.map(lambda endpoint: _look_at(client, endpoint), client.endpoints))
 
 
 def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:

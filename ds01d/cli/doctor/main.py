@@ -108,6 +108,12 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
     yield from check_containers(config)
     yield from check_host(config, now)
     yield from check_web(config)
+    if config.fleet.etcd:
+        from ds01d.cli.doctor.fleet_store_checks import (  # noqa: PLC0415 - only with a store
+            check_fleet_store,
+        )
+
+        yield from check_fleet_store(config)
 
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
