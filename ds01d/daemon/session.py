@@ -156,7 +156,7 @@ class Session:
         return self._clock.now().wall
 
     def read_boot(self) -> Boot:
-        return self._clock.now().boot
+        return self._clock.read_boot()
 
     def _notice_answer(self, answer: Allocated | Rejected, *, has_waited: bool) -> None:
         self.notices.add_answer(answer, self.quotas.find_quota, has_waited=has_waited)

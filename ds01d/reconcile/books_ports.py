@@ -33,9 +33,11 @@ NO_TEXTS: Final[Mapping[SlotId, str]] = MappingProxyType({})
 
 
 class Clock(Protocol):
-    """Both clocks at once."""
+    """Both clocks at once; `read_boot`: CLOCK_BOOTTIME alone, for waits."""
 
     def now(self) -> Now: ...
+
+    def read_boot(self) -> Boot: ...
 
 
 class GpuPort(Protocol):

@@ -36,20 +36,21 @@ class ReconcileCalls:
 
     def add_call(self, request: PendingCall, timeout_s: float) -> None:
         """Make a sweep for a call; with a timeout, sweeps until nothing waits for time alone."""
-        now = self._clock.now().boot
+        now = self._clock.read_boot()
         settle_wait = SettleWait(self._config, Boot(now + timeout_s)) if timeout_s else None
         call = _ReconcileCall(request=request, settle_wait=settle_wait, next_pass=now)
         self._calls.append(call)
 
     def wait_s(self) -> float:
         """Seconds until a sweep is due."""
-        first = min((call.next_pass for call in self._calls), default=Boot(math.inf))
-        return max(0.0, first - self._clock.now().boot)
+        if not self._calls:
+            return math.inf
+        return max(0.0, min(call.next_pass for call in self._calls) - self._clock.read_boot())
 
     def begin_sweep(self, reconciler: Reconciler) -> Reconciler:
         """What makes this sweep: in the name of the first call that is due, if one is."""
         self._calls = [call for call in self._calls if call.request.is_open]
-        now = self._clock.now().boot
+        now = self._clock.read_boot()
         # One call for each sweep, since the history has one author for what a pass repairs.
         self._swept = next((call for call in self._calls if call.next_pass <= now), None)
         if self._swept is None:

@@ -64,7 +64,7 @@ class MovedClock:
     def now(self) -> Now:
         return Now(
             wall=Wall(self.unset() + self.stepped_s),
-            boot=self.boot(),
+            boot=self.read_boot(),
             boot_id=f"boot-{self._boots}",
         )
 
@@ -72,7 +72,7 @@ class MovedClock:
         """The wall clock, had nobody set it."""
         return self._wall + self.ahead_s
 
-    def boot(self) -> Boot:
+    def read_boot(self) -> Boot:
         return Boot(self._boot + self.ahead_s - (self._booted or 0.0))
 
     def reboot(self, *, since_s: float) -> None:
@@ -349,7 +349,7 @@ def simulated_host(
         monkeypatch.setenv(key, nvml_world.env[key])
     host = SimulatedHost(memory_folder / "host", fake_engine, nvml_world)
     # Where the parts are joined, and nowhere deeper: the clock and /proc are the host's.
-    monkeypatch.setattr(bootstrap, "read_boottime", host.clock.boot)
+    monkeypatch.setattr(bootstrap, "read_boottime", host.clock.read_boot)
     monkeypatch.setattr(bootstrap, "HostClock", lambda: host.clock)
     engine = functools.partial(DockerEngine, clock_wall=lambda: host.clock.now().wall)
     monkeypatch.setattr(bootstrap, "DockerEngine", engine)

@@ -163,7 +163,10 @@ class _Port:
 
 class _Clock(_Port):
     def now(self) -> Now:
-        return Now(wall=Wall(self.host.wall), boot=Boot(self.host.boot), boot_id=self.host.boot_id)
+        return Now(wall=Wall(self.host.wall), boot=self.read_boot(), boot_id=self.host.boot_id)
+
+    def read_boot(self) -> Boot:
+        return Boot(self.host.boot)
 
 
 class _Engine(_Port):

@@ -29,6 +29,10 @@ class HostClock:
         time.tzset()
         return Now(wall=Wall(time.time()), boot=read_boottime(), boot_id=self._boot_id)
 
+    def read_boot(self) -> Boot:
+        """CLOCK_BOOTTIME alone: a zone that is read again costs a call of the kernel each time."""
+        return read_boottime()
+
 
 def to_signed_ticks(ticks: int) -> int:
     """A start time of /proc/PID/stat; negative for a process older than its time namespace.
