@@ -160,10 +160,9 @@ class GpuHost:
         return document
 
     def read_membership(self) -> dict[str, Any]:
-        """How it stands in its fleet."""
+        """How it stands in its fleet; empty before its ds01d has published that."""
         text = self.machine.path("/var/lib/ds01d/status.json").read_text("utf-8")
-        document: dict[str, Any] = json.loads(text)["fleet"]
-        return document
+        return json.loads(text).get("fleet") or {}
 
     def list_held(self) -> dict[str, str]:
         """Who is booked there by its own books: container by slot."""
