@@ -70,7 +70,7 @@ def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     # In one range: an entry that came after the fence was read would not be counted.
     for page in store.scan(prefix, prefix_end(prefix)):
         for key in page.kvs:
-            values[key.key] = _parse(key)
+            values[key.key] = parse_key(key)
             # What the key holds does not matter: its revision is the fence.
             if key.key == prefix + b"fence":
                 fence = key.mod_revision
@@ -143,7 +143,7 @@ class ContentsReader:
 
     def _take(self, keys: Iterable[KeyValue]) -> None:
         for key in keys:
-            self._values[key.key] = _parse(key)
+            self._values[key.key] = parse_key(key)
 
     def _drop_deleted(self, revision: int) -> None:
         pages = self._store.scan(
@@ -197,7 +197,8 @@ def _find_spoilt(values: dict[bytes, _Value]) -> dict[str, str]:
     }
 
 
-def _parse(key: KeyValue) -> _Value:
+def parse_key(key: KeyValue) -> _Value:
+    """What a key has, whoever wrote it. Raises nothing."""
     try:
         parts = split_key(key.key)
     except Malformed as error:

@@ -51,6 +51,7 @@ from ds01d.service import (
     report_calls,
     varlink,
 )
+from tests.verification.fuzz import fleet_targets
 
 ROOT: Final = Path(__file__).parents[3]
 DATA: Final = ROOT / "tests" / "data"
@@ -415,5 +416,15 @@ TARGETS: Final = {
         Target(name="varlink", parse=_varlink, seeds=_given(*_CALLS)),
         Target(name="owners", parse=_owners, seeds=_given(*_OWNERS)),
         Target(name="packages", parse=_packages, seeds=_given(*_DPKG)),
+        Target(
+            name="fleet-store",
+            parse=fleet_targets.parse_store_key,
+            seeds=_given(*fleet_targets.KEYS),
+        ),
+        Target(
+            name="fleet-replies",
+            parse=fleet_targets.parse_replies,
+            seeds=_given(*fleet_targets.REPLIES),
+        ),
     )
 }
