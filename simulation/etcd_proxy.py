@@ -29,6 +29,7 @@ class Step(enum.Enum):
     """What a request does, by the keys that it reads and changes."""
 
     READ = "read what a user has"
+    LOOK = "read one entry or name"
     CONTENTS = "read everything"
     RESERVE = "reserve an entry"
     CONFIRM = "make an entry held"
@@ -88,6 +89,7 @@ class HostLinks:
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self._proxies = [_MemberProxy(self, port) for port in members]
+        self._is_held = False
         self.waiting: list[Step] = []
         """Requests that were swallowed or hang, and whose sender still waits."""
 
@@ -99,7 +101,7 @@ class HostLinks:
     def __exit__(self, *_: object) -> None:
         self.closing.set()
         for proxy in self._proxies:
-            proxy.refuse()
+            proxy.close()
 
     @property
     def endpoints(self) -> list[str]:
@@ -117,12 +119,22 @@ class HostLinks:
         for number in members or range(len(self._proxies)):
             self._proxies[number].refuse()
 
+    def hold(self) -> None:
+        """Cut the host off, whatever `clear` says, until `release`."""
+        self._is_held = True
+        self.refuse()
+
+    def release(self) -> None:
+        self._is_held = False
+        self.clear()
+
     def clear(self) -> None:
         """Let all pass again; what hangs ends. `on_step` stays."""
         with self._lock:
             self._rules.clear()
         for proxy in self._proxies:
-            proxy.accept()
+            if not self._is_held:
+                proxy.accept()
             proxy.cut_hanging()
 
     def pick(self, step: Step) -> Fault | None:
@@ -178,22 +190,31 @@ class _Server(socketserver.ThreadingTCPServer):
 class _MemberProxy:
     def __init__(self, links: HostLinks, member: int) -> None:
         self.links, self.member = links, member
-        self.port = 0
+        # Bound for good: while nobody listens, a connection of anybody could get the port.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self.port = int(self._holder.getsockname()[1])
+        self._lock = threading.Lock()
         self._server: _Server | None = None
         self._hanging: set[_Request] = set()
-        self.accept()
 
     def accept(self) -> None:
-        """Listen, at the same port as before."""
-        if self._server is None:
-            self._server = _Server(self)
-            self.port = int(self._server.server_address[1])
-            serve = self._server.serve_forever
-            threading.Thread(target=serve, args=(0.05,), name="etcd proxy", daemon=True).start()
+        """Listen."""
+        with self._lock:
+            if self._server is None:
+                self._server = _Server(self)
+                serve = self._server.serve_forever
+                threading.Thread(target=serve, args=(0.05,), name="etcd proxy", daemon=True).start()
+
+    def close(self) -> None:
+        self.refuse()
+        self._holder.close()
 
     def refuse(self) -> None:
         """End every connection, and refuse new ones."""
-        server, self._server = self._server, None
+        with self._lock:
+            server, self._server = self._server, None
         if server is not None:
             server.shutdown()
             server.server_close()
@@ -351,7 +372,9 @@ def read_step(path: str, body: bytes) -> Step:
 
 
 def _read_range(ranges: list[dict[str, Any]]) -> Step:
-    keys = [_text(one["key"]) for one in ranges]
+    keys = {_text(one["key"]): "range_end" in one for one in ranges}
+    if any(not is_long and ("/held/" in key or "/names/" in key) for key, is_long in keys.items()):
+        return Step.LOOK
     if any("/users/" in key for key in keys):
         return Step.READ
     return Step.CONTENTS if any(key.endswith("/v1/") for key in keys) else Step.OTHER

@@ -225,6 +225,11 @@ FENCE = _put("users/alice/fence")
             _txn({"request_range": {"key": encode("/ds01/v1/users/alice/")}}),
             Step.READ,
         ),
+        (
+            "/v3/kv/txn",
+            _txn({"request_range": {"key": encode(f"/ds01/v1/{HELD}")}}),
+            Step.LOOK,
+        ),
         ("/v3/kv/range", json.dumps({"key": encode("/ds01/v1/")}).encode(), Step.CONTENTS),
         ("/v3/lease/grant", b'{"TTL": 30}', Step.OTHER),
         ("/v3/kv/txn", b"[", Step.OTHER),

@@ -212,7 +212,7 @@ def main(words: Sequence[str] | None = None) -> int:
     ]
     escaped = 0
     say("| planted bug | profile | caught as | after |", "|---|---|---|---|")
-    with _copy() as tree:
+    with copy_tree() as tree:
         for bug in chosen:
             if arguments.clean and (found := run(tree, bug, arguments.seed, arguments.minutes)[0]):
                 say(f"| (none) | {bug.profile} | {', '.join(found)} | |")
@@ -263,7 +263,7 @@ def planted(bug: Bug, tree: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _copy() -> Iterator[Path]:
+def copy_tree() -> Iterator[Path]:
     """The tree, with what was compiled for it."""
     skip = shutil.ignore_patterns(
         ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "bench"

@@ -242,10 +242,14 @@ class _Replay:
             return False
         if attempt.released is not None and attempt.released <= seen:
             return False
-        return not self._was_forgotten(attempt.host, seen)
+        return not self._was_forgotten(attempt, seen)
 
-    def _was_forgotten(self, host: str, seen: float) -> bool:
-        return any(one.host == host and one.at <= seen for one in self._history.forgotten)
+    def _was_forgotten(self, attempt: Attempt, seen: float) -> bool:
+        """What a host had when it was forgotten counts for nobody, until it reports it again."""
+        return any(
+            one.host == attempt.host and attempt.asked <= one.at <= seen
+            for one in self._history.forgotten
+        )
 
     def _check_deleted(self, entry: _Entry, revision: _Revision) -> Iterator[Violation]:
         # One that is only reserved may be given up, and booked as if the store were away.

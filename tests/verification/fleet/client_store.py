@@ -36,7 +36,7 @@ from tests.verification.fleet.reference_store import (
 )
 
 _Answer = TypeVar("_Answer")
-_CERTAIN_S: Final = 12.0
+_CERTAIN_S: Final = 6.0
 """So long after its watch broke a host is not sure of the store."""
 # Divided by ten, or hosts would spend most of a storm without the store.
 circuit_breaker.FIRST_PAUSE_S, circuit_breaker.LONGEST_PAUSE_S = 0.2, 1.0  # type: ignore[misc]

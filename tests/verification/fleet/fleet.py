@@ -17,23 +17,26 @@ from simulation.etcd_links import PeerLinks
 from simulation.etcd_proxy import HostLinks
 from tests.verification.campaign.clock import boot
 from tests.verification.fleet.checker import Violation, check_history
+from tests.verification.fleet.daemon_host import DaemonHost
 from tests.verification.fleet.hosts import Answer, Host, ReferenceProcess
 from tests.verification.fleet.keys import HeldKey, NameKey, NodeKey, parse_key
-from tests.verification.fleet.records import Attempt, History, Look, Restored, Wrong
+from tests.verification.fleet.records import Attempt, Forgotten, History, Look, Restored, Wrong
 from tests.verification.fleet.watcher import Watcher, read_everything
 
 MEMBERS: Final = 3
 CALM_S: Final = 90.0
 """So long hosts and store may differ after all faults have ended, on a machine with other work."""
+SLOW_S: Final = 4.0
 FOUND: Final[Mapping[str, str]] = {
     "lasting difference": "the store does not come to say what the books of a host say",
     "waited for the store": "a release was answered only when a booking had given up on the store",
     "outage not noticed": "a host says that the store answers while it has no leader",
     "host died": "a host ended by itself",
+    "error in the log": "a host logged an internal error",
 }
 """What the campaign finds itself."""
-QUOTAS: Final = {"daemon": 3, "bin": 3, "sys": 4, "mail": 2}
-"""Slots of each user over all hosts; logins of every Debian."""
+QUOTAS: Final = {"daemon": 3, "bin": 3, "sys": 4, "mail": 2, "games": 12}
+"""Slots of each user over all hosts; logins of every Debian. The last one is never at the quota."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +79,8 @@ class Fleet:
         )
         self.faults: Counter[str] = Counter()
         self.longest_calm = 0.0
+        self.slow: list[str] = []
+        """What still differed some seconds after all faults had ended."""
         self._asked: list[_Asked] = []
         self._lock = threading.Lock()
         self._epoch = 0
@@ -147,6 +152,18 @@ class Fleet:
         assert kind in FOUND
         self.history.wrong.append(Wrong(kind=kind, what=what, at=boot()))
 
+    def forget(self, host: Host) -> bool:
+        """Have another host forget this one, which is dead; whether that can be tried."""
+        now = boot()
+        others = [one for one in self.hosts if one is not host]
+        answers = [one.forget(host.name) for one in others[:2]]
+        if None in answers:
+            return False
+        # Also where it was refused: the answer may have been lost.
+        host.was_forgotten = True
+        self.history.add(Forgotten(host=host.name, at=now))
+        return True
+
     # --- the store goes back
 
     def restore(self, snapshot: Path, revision: int) -> None:
@@ -155,7 +172,7 @@ class Fleet:
         All hosts are cut off from then on, until `reconnect`.
         """
         for host in self.hosts:
-            host.links.refuse()
+            host.links.hold()
         # What was done last has to be seen: nobody else remembers it.
         assert self._watcher.drain(CALM_S)
         self._watcher.stop()
@@ -167,7 +184,7 @@ class Fleet:
 
     def reconnect(self, hosts: Collection[Host]) -> None:
         for host in hosts:
-            host.links.clear()
+            host.links.release()
 
     def save_snapshot(self, file: Path) -> int:
         """Its revision."""
@@ -200,12 +217,18 @@ class Fleet:
         self.heal()
         began = time.monotonic()
         differences = ["nothing was read"]
+        slow: list[str] = []
         while differences and time.monotonic() < began + CALM_S:
-            time.sleep(0.1)
+            time.sleep(0.2)
+            for host in self.hosts:
+                host.was_forgotten = host.was_forgotten and not host.rejoin()
             with suppress(OSError, ValueError):
                 differences = self.find_differences()
+            if differences and not slow and time.monotonic() > began + SLOW_S:
+                slow = differences
         for what in differences:
             self.accuse("lasting difference", what)
+        self.slow = slow
         self.look()
         self.longest_calm = max(self.longest_calm, time.monotonic() - began)
         return time.monotonic() - began
@@ -231,7 +254,9 @@ class Fleet:
             if books is None:
                 found.append(f"the books of {host.name} cannot be read")
             for name, (booking, slots) in (books or {}).items():
-                booked[host.name, name, booking] = slots
+                # One whose ID was lost in a crash has another one in the store.
+                known = booking or _find_only(held, host.name, name)
+                booked[host.name, name, known] = slots
         found += [f"{one} is booked, and not in the store" for one in booked.keys() - held.keys()]
         found += [f"{one} is in the store, and not booked" for one in held.keys() - booked.keys()]
         for one in held.keys() & booked.keys():
@@ -250,6 +275,9 @@ class Fleet:
 
     def check(self) -> list[Violation]:
         assert self._watcher.drain(CALM_S), "the checker does not see the end of the history"
+        for host in self.hosts:
+            for line in host.read_errors()[:3]:
+                self.accuse("error in the log", f"{host.name}: {line[:500]}")
         self.history.attempts = [one.freeze() for one in self._asked]
         return check_history(self.history)
 
@@ -260,6 +288,12 @@ class Fleet:
             and (change.value or {}).get("phase") == "reserved"
             for change in self.history.changes
         )
+
+
+def _find_only(held: Collection[tuple[str, str, str]], host: str, container: str) -> str:
+    """The ID of the only entry of a container on a host; "" where there is none, or several."""
+    found = [one for on, name, one in held if (on, name) == (host, container)]
+    return found[0] if len(found) == 1 else ""
 
 
 @contextmanager
@@ -282,7 +316,7 @@ def open_fleet(
             host = make_host(
                 kind, f"gpu{number:02}", folder, links, books_away=number > 1, bugs=bugs
             )
-            stack.callback(host.kill)
+            stack.callback(host.close)
             hosts.append(host)
         for host in hosts:
             host.start()
@@ -301,7 +335,8 @@ def make_host(
     bugs: Collection[str],
 ) -> Host:
     """A host of the kind that the campaign is about."""
-    assert kind in {"reference", "client"}
+    if kind == "ds01d":
+        return DaemonHost(name, folder / name, links, books_away=books_away, quotas=QUOTAS)
     return ReferenceProcess(
         name,
         folder / name,

@@ -44,6 +44,8 @@ class Host(ABC):
         self.name, self.folder, self.links = name, folder, links
         self.books_away = books_away
         self.kills = 0
+        self.was_forgotten = False
+        self.late_releases = 0
         self.notice_s = 8.0
         """So long it may say that all is well after the store has lost its leader."""
         folder.mkdir(parents=True)
@@ -61,12 +63,28 @@ class Host(ABC):
     def kill(self) -> None:
         """Kill it at once."""
 
+    def close(self) -> None:
+        """End it, with what belongs to it."""
+        self.kill()
+
+    def read_errors(self) -> list[str]:
+        """What it logged that it must never log."""
+        return []
+
     @abstractmethod
     def book(self, user: str, container: str, count: int) -> Answer: ...
 
     @abstractmethod
     def release(self, container: str) -> bool | None:
         """Whether it was released; None: no answer."""
+
+    def forget(self, host: str) -> bool | None:
+        """Have another host forgotten; None: this kind of host cannot."""
+        return None
+
+    def rejoin(self) -> bool:
+        """Have it take part again, if it is fenced; whether there is nothing more to do."""
+        return True
 
     @abstractmethod
     def read_books(self) -> dict[str, tuple[str, int]] | None:
