@@ -190,7 +190,7 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
         if now < settled:
             return make_waiting(WaitReason.SETTLE, "seen just now", settled)
         # Decision 313: other writers may have taken a booking from the books that a pass puts back.
-        if withdraws and (gate.sweep_began is None or gate.sweep_began < first_seen):
+        if withdraws and (gate.sweep_began is None or gate.sweep_began <= first_seen):
             return make_waiting(
                 WaitReason.PROOF, "until a sweep of this host has not found the booking"
             )
