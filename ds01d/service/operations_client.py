@@ -73,6 +73,18 @@ class RemoteOperations(ServiceClient):
         reply = self._make_call("Undo", entry=entry, dry_run=dry_run or None)
         return msgspec.convert(reply["undo"], UndoDocument)
 
+    def rejoin_fleet(self, *, as_new: bool) -> str:
+        """Have the daemon's host take part in its fleet again; gives what was done."""
+        return str(self._make_call("FleetRejoin", as_new=as_new or None)["done"])
+
+    def forget_host(self, host: str) -> str:
+        """Have the store of the fleet forget another host; gives what was forgotten."""
+        return str(self._make_call("FleetForget", host=host)["done"])
+
+    def thaw_fleet(self) -> str:
+        """Have the daemon trust the store of its fleet as it is; gives what is trusted."""
+        return str(self._make_call("FleetThaw")["done"])
+
     def read_usage(self, query: ReportQuery) -> UsageReport:
         """A report of the accounting; of many bookings it is made by several calls."""
         report = self._read_part(query)

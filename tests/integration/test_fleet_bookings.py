@@ -184,6 +184,28 @@ def test_a_killed_daemon_leaves_nothing_behind(
         until(lambda: not entries(etcd))
 
 
+def test_commands_of_an_admin(tmp_path: Path, engine_urls: Sequence[str]) -> None:
+    with started_etcd() as etcd, hosts(tmp_path, engine_urls, etcd) as (one, two):
+        one.allocate("a")
+        two.daemon.stop()
+        refused = one.site.ctl("fleet", "forget", "gpu02")
+        assert "add --yes" in refused.stderr
+        assert refused.returncode != 0
+        assert one.site.ctl("fleet", "forget", "nobody", "--yes").stderr.startswith(
+            "ds01ctl: no host is called 'nobody'"
+        )
+        etcd.run_etcdctl("del", "--prefix", "/ds01/v1/nodes/")
+        one.wait_for("fenced")
+        assert "ds01ctl fleet rejoin" in one.fleet["reason"]
+        one.daemon.wait_for("fleet.fenced")
+        assert {name for name, _ in one.site.bookings()} == {"a._.1001"}
+        done = one.site.ctl("fleet", "rejoin")
+        assert (done.returncode, done.stdout[:20]) == (0, "Rejoined: this host ")
+        one.wait_for("member")
+        until(lambda: entries(etcd) == {"a._.1001": "held"}, what=lambda: str(one.fleet))
+        assert "trusted already" in one.site.ctl("thaw", "--fleet").stderr
+
+
 _LIST_MODULES = """
 import atexit, sys
 from ds01d.cli.daemon import main

@@ -181,7 +181,7 @@ def test_a_host_put_back_from_an_image_is_fenced_until_it_rejoins(store: StoreIn
     assert (shown(store), back.booked) == ({A: ("held", 1)}, {(A, "0")})
     assert "booking" in back.allocate(B)["parameters"]  # by its own limits
     assert refusal(call_admin(back, "FleetRejoin", by="alice")).startswith("NotPermitted")
-    assert call_admin(back, "FleetRejoin")["done"].startswith("this host takes part again as ")
+    assert "takes part again as" in str(call_admin(back, "FleetRejoin")["done"])
     back.settle()
     assert shown(store) == {A: ("held", 1), B: ("held", 1)}
     assert len(store.identities) == 1

@@ -15,6 +15,7 @@ from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
 from ds01d.service import (
     activity_calls,
     booking_messages,
+    fleet_calls,
     operations_calls,
     quota_calls,
     report_calls,
@@ -35,6 +36,8 @@ PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
     "Freeze": operations_calls.FreezeParameters,
     "Thaw": operations_calls.ThawParameters,
     "Undo": operations_calls.UndoParameters,
+    "FleetRejoin": fleet_calls.RejoinParameters,
+    "FleetForget": fleet_calls.ForgetParameters,
     "Activity": activity_calls.ActivityParameters,
     "Report": report_calls.ReportParameters,
 }

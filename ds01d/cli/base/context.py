@@ -127,7 +127,8 @@ class Environment:
     `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
     daemon, for who needs them; `read_usage` reads the accounting, for who may; `read_quota` a
     user's quota, None for the caller's; `read_notices` and `withdraw_notices` a user's notices and
-    requests for one, likewise; `open_fleet` the other hosts.
+    requests for one, likewise; `open_fleet` the other hosts; `require_operations` the operations
+    of the daemon, which nobody else can do.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -148,6 +149,7 @@ class Environment:
     withdraw_notices: Callable[[Config, str | None], Sequence[OwnNoticeRequest]] = _withdraw_notices
     read_usage: Callable[[Config, ReportQuery], UsageReport] = _read_usage
     open_fleet: Callable[[Config], Fleet] = _open_fleet
+    require_operations: Callable[[Config], RemoteOperations] = _require_operations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

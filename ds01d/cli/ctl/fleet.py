@@ -19,6 +19,7 @@ from ds01d.cli.base.command import (
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl import fleet_view
 from ds01d.cli.ctl.fleet_publish import publish
+from ds01d.cli.ctl.fleet_store import forget, rejoin
 from ds01d.cli.output.display import announce_on_terminal, show_blocks, show_json
 from ds01d.decide.fleet_hosts import find_occurrences
 from ds01d.model.fleet import FleetHost, HostState
@@ -35,6 +36,8 @@ def fleet() -> None:
 
 
 fleet.add_command(publish)
+fleet.add_command(rejoin)
+fleet.add_command(forget)
 
 
 @fleet.command("status", cls=ExitCodeCommand)
