@@ -34,13 +34,13 @@ def rejoin(invocation: Invocation, *, as_new: bool) -> int:
 def forget(invocation: Invocation, *, host: str, yes: bool) -> int:
     """Have the store of the fleet forget a host, by its name or its ID there.
 
-    What it had counts for nobody any more, also if it still runs. It is fenced if it comes back.
+    What it had is not counted any more, also if it still runs. It is fenced if it comes back.
     """
     operations = require_store(invocation)
     if not yes:
         raise click.UsageError(
-            f"what {host} has would count for nobody, also if it still runs: add --yes if it is"
-            " gone for good"
+            f"what {host} has would not be counted any more, even if it still runs:"
+            " add --yes if it is gone for good"
         )
     click.echo(f"Forgotten: {make_printable(operations.forget_host(host))}")
     return CONSISTENT

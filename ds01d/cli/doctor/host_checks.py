@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d import __version__
+from ds01d.cli.doctor.fleet_checks import check_fleet
 from ds01d.cli.doctor.folder_checks import check_folders, check_writers
 from ds01d.cli.doctor.logrotate_checks import check_logrotate
 from ds01d.cli.doctor.notice_checks import check_notices
@@ -51,6 +52,7 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield from check_event_stream(config, now)
     booted = Path("/run/systemd/system")
     yield from check_notices(config, booted)
+    yield from check_fleet(config, now, booted)
     yield from check_service(booted, Path("/var/log/journal"))
     yield from check_cron(CRON)
     yield from check_allocators()
