@@ -154,7 +154,8 @@ class MemberState:
     """A member of the store, as doctor shows it. `problem`: why it gave no answer, "" if it did.
 
     `version`: of its etcd. `cluster`: of which store it is a member. `errors`: its own words, such
-    as that its space is used up.
+    as that its space is used up. `size`, `quota`: of its space in bytes; a quota of 0 is unknown.
+    `certificate_end`: until when its certificate is valid; None without TLS.
     """
 
     endpoint: str
@@ -162,6 +163,9 @@ class MemberState:
     cluster: str = ""
     has_leader: bool = False
     errors: tuple[str, ...] = ()
+    size: int = 0
+    quota: int = 0
+    certificate_end: Wall | None = None
     problem: str = ""
 
 

@@ -94,6 +94,14 @@ class EtcdClient:
         except MemberFailed as failure:
             raise StoreFailed(str(failure)) from failure
 
+    def find_certificate_end(self, endpoint: EtcdEndpoint) -> float | None:
+        """Until when the certificate of this member is valid; None: no TLS. Raises StoreFailed."""
+        try:
+            deadline = time.monotonic() + self._settings.timeout_s
+            return self._connections.find_certificate_end(endpoint, deadline)
+        except MemberFailed as failure:
+            raise StoreFailed(str(failure)) from failure
+
     def watch(self, key: bytes, end: bytes, start: int) -> Iterator[WatchResult]:
         """What happens to the keys from `key` up to `end`, from revision `start` on.
 

@@ -70,6 +70,18 @@ class EtcdConnections:
                 raise describe_refusal(endpoint, response.status, answer)
             return decode_reply(answer, form)
 
+    def find_certificate_end(self, endpoint: EtcdEndpoint, deadline: float) -> float | None:
+        """Until when the member's certificate is valid, in seconds since the epoch; None: no TLS.
+
+        Raises MemberFailed.
+        """
+        limits = CallLimits(deadline=deadline, bytes_left=MAX_REPLY_BYTES)
+        with self._connect(endpoint, limits) as connection:
+            if not isinstance(connection.sock, ssl.SSLSocket):
+                return None
+            end = (connection.sock.getpeercert() or {}).get("notAfter")
+            return ssl.cert_time_to_seconds(end) if isinstance(end, str) else None
+
     @contextmanager
     def open_stream(
         self, endpoint: EtcdEndpoint, path: str, body: bytes, limits: CallLimits, token: str

@@ -9,6 +9,7 @@ from ds01d.adapters.fleet.etcd_messages import StatusReply
 from ds01d.adapters.fleet.etcd_settings import EtcdEndpoint
 from ds01d.errors import StoreFailed
 from ds01d.model.fleet_books import MemberState
+from ds01d.model.primitives import Wall
 from ds01d.text import make_printable
 
 
@@ -21,6 +22,7 @@ def look_at_members(client: EtcdClient) -> tuple[MemberState, ...]:
 def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:
     try:
         status = client.call_member(endpoint, "/maintenance/status", {}, StatusReply)
+        end = client.find_certificate_end(endpoint)
     except StoreFailed as error:
         return MemberState(endpoint=str(endpoint), problem=str(error))
     # Whoever listens there may answer anything: it is shown to people.
@@ -30,4 +32,7 @@ def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:
         cluster=status.header.cluster,
         has_leader=bool(status.leader),
         errors=tuple(make_printable(text)[:200] for text in status.errors[:8]),
+        size=status.size,
+        quota=status.quota,
+        certificate_end=None if end is None else Wall(end),
     )

@@ -82,10 +82,15 @@ class AuthReply(msgspec.Struct, frozen=True):
     token: str
 
 
-class StatusReply(msgspec.Struct, frozen=True):
-    """`version`: of the member's etcd. `leader`: 0 while there is none."""
+class StatusReply(msgspec.Struct, frozen=True, rename={"size": "dbSize", "quota": "dbSizeQuota"}):
+    """`version`: of the member's etcd. `leader`: 0 while there is none. Sizes are in bytes.
+
+    `quota`: at which it takes no more writes; etcd tells it from 3.6 on, 0 before.
+    """
 
     header: ReplyHeader
+    size: _Number = 0
+    quota: _Number = 0
     version: str = ""
     leader: _Number = 0
     errors: tuple[str, ...] = ()

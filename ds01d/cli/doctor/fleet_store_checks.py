@@ -7,6 +7,7 @@ Imported only where `[fleet] etcd` is set.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,8 @@ from ds01d.text import format_count
 NAME: Final = "fleet store"
 RENEW_BEFORE: Final = timedelta(days=30)
 _DOCS: Final = "see docs/fleet.md"
+_DEFAULT_QUOTA: Final = 2 << 30  # --quota-backend-bytes
+_FULL: Final = 0.8
 
 
 def check_fleet_store(config: Config, environ: Mapping[str, str] = os.environ) -> Iterator[Check]:
@@ -49,7 +52,8 @@ def check_fleet_store(config: Config, environ: Mapping[str, str] = os.environ) -
     yield _check_members(states)
     yield from _check_clusters(states)
     yield from _check_versions(states)
-    yield from _check_alarms(states)
+    yield from _check_space(states)
+    yield from _check_member_certificates(states)
     if any(state.has_leader for state in states):
         yield _check_rights(client)
     if settings.tls.certificate is not None:
@@ -124,12 +128,29 @@ def _check_versions(states: Sequence[MemberState]) -> Iterator[Check]:
             yield ok(NAME, f"etcd {text}")
 
 
-def _check_alarms(states: Sequence[MemberState]) -> Iterator[Check]:
+def _check_space(states: Sequence[MemberState]) -> Iterator[Check]:
+    fix = (
+        "set auto-compaction-retention=1h; then etcdctl compact, defrag, and alarm disarm where"
+        " etcdctl alarm list has one"
+    )
     for state in states:
         if state.errors:
-            detail = f"{state.endpoint}: {'; '.join(state.errors)}"
-            fix = "etcdctl alarm list; where its space is used up: compact, defrag, alarm disarm"
-            yield fail(NAME, detail, fix)
+            yield fail(NAME, f"{state.endpoint}: {'; '.join(state.errors)}", fix)
+        elif state.size > _FULL * (state.quota or _DEFAULT_QUOTA):
+            limit = f"{(state.quota or _DEFAULT_QUOTA) / 2**30:.1f} GiB"
+            limit += "" if state.quota else " (unless quota-backend-bytes is set)"
+            used = f"{state.size / 2**30:.1f} GiB"
+            detail = f"{state.endpoint}: {used} of space used; no more writes from {limit} on"
+            yield warn(NAME, detail, fix)
+
+
+def _check_member_certificates(states: Sequence[MemberState]) -> Iterator[Check]:
+    for state in states:
+        end = state.certificate_end
+        if end is not None and end - time.time() < RENEW_BEFORE.total_seconds():
+            shown = time.strftime("%Y-%m-%d", time.gmtime(end))
+            detail = f"{state.endpoint}: its certificate is valid until {shown}"
+            yield warn(NAME, detail, "renew it there, and restart etcd, one member at a time")
 
 
 def _check_rights(client: EtcdClient) -> Check:

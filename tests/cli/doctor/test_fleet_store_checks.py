@@ -90,13 +90,29 @@ def test_versions_are_judged_by_their_number(version: str, health: Health, words
     assert all(check.detail.isprintable() for check in checks)
 
 
-def test_an_alarm_of_etcd_is_a_failure() -> None:
-    status = {"version": "3.6.14", "leader": "1", "header": {}, "errors": ["alarm:NOSPACE "]}
+@pytest.mark.parametrize(
+    ("space", "health", "words"),
+    [
+        ({"errors": ["alarm:NOSPACE "]}, Health.FAIL, "alarm:NOSPACE"),
+        (
+            {"dbSize": str(1800 << 20)},
+            Health.WARN,
+            "1.8 GiB of space used; no more writes from 2.0",
+        ),
+        ({"dbSize": "1000", "dbSizeQuota": "1001"}, Health.WARN, "of space used"),
+        ({"dbSize": "1000", "dbSizeQuota": "8001"}, Health.WARN, ""),
+    ],
+)
+def test_space_that_is_used_up_or_soon_will_be(
+    space: dict[str, object], health: Health, words: str
+) -> None:
+    status = {"version": "3.6.14", "leader": "1", "header": {}, **space}
     body = json.dumps(status).encode()
     answer = answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body)
     with serving(answer) as server:
         checks = check([f"http://127.0.0.1:{server.port}"])
-    assert "alarm:NOSPACE" in describe(checks, Health.FAIL)
+    shown = describe(checks, health)
+    assert words in shown if words else not shown
 
 
 def test_users_and_certificates(tmp_path: Path) -> None:
@@ -126,6 +142,10 @@ def test_users_and_certificates(tmp_path: Path) -> None:
         assert describe(checks, Health.FAIL) == ""
         assert "/ds01/v1/ is readable" in describe(checks, Health.OK)
         assert "fleet-cert.pem is valid until" in describe(checks, Health.WARN)
+        # So does that of the member itself, which ends on the same day.
+        assert f"{made.endpoints[0]}: its certificate is valid until 20" in describe(
+            checks, Health.WARN
+        )
 
         (folder / "fleet-password").write_text("a secret")
         checks = check(made.endpoints, folder, **settings)
