@@ -185,6 +185,19 @@ BUGS: Final = (
             ),
         ),
     ),
+    FleetBug(
+        name=reference.NO_RESTORE,
+        hosts="ds01d",
+        mix="backups",
+        edits=(
+            # It is noticed in three places; here nobody is waited for.
+            _edit(
+                "ds01d/reconcile/fleet_member.py",
+                "            missing = list_unreported(contents, memory.nodes, restored_at)\n",
+                "            missing: list[str] = []\n",
+            ),
+        ),
+    ),
 )
 
 
