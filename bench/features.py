@@ -24,6 +24,8 @@ from ds01d.adapters.docker.decoding import parse_time
 from ds01d.adapters.host.access_report import REPORT, AccessReport
 from ds01d.adapters.host.clocks import HostClock
 from ds01d.adapters.host.device_cgroups import HIERARCHY
+from ds01d.adapters.notices.spool import FILE as SPOOL_FILE
+from ds01d.adapters.notices.spool import spool_folder
 from ds01d.model.device_access import CONTROL_MINOR, NVIDIA_MAJOR, TriedAccess
 from ds01d.model.primitives import ContainerId, Wall
 from ds01d.service.notice_requests import FILE
@@ -31,6 +33,7 @@ from simulation.ports import find_free_port
 
 CONTAINERS: Final = REAL
 REQUESTS: Final = 100
+IDLE_AFTER_S: Final = 5.0
 _WEEK_S: Final = 7 * 24 * 3600.0
 
 OFF: Final = """\
@@ -39,7 +42,7 @@ keep_days = 0
 """
 ON: Final = """\
 [policy]
-idle_after = "1m"
+idle_after = "{idle_after_s:.0f}s"
 [notify]
 terminals = true
 greetings = true
@@ -62,13 +65,16 @@ def figures(host: Host, lasting_s: float, floor: Bare) -> Iterator[Figure]:
 
     for folder in ("alerts", "notifier", "metrics"):
         (host.root / folder).mkdir(exist_ok=True)
-    tables = ON.format(root=host.root, port=find_free_port())
+    tables = ON.format(root=host.root, port=find_free_port(), idle_after_s=IDLE_AFTER_S)
     with ExitStack() as stack:
         stack.enter_context(_configured(host, tables))
         _write_requests(host)
         wrapper = stack.enter_context(_show_device_report(host))
         daemon = stack.enter_context(Daemon(host, wrapper))
         page = stack.enter_context(web.open_page(host, port := find_free_port()))
+        daemon.sweep()
+        # What is given once, the notices about idle containers, is no part of idle time.
+        time.sleep(IDLE_AFTER_S)
         daemon.sweep()
         with_all = service.measure(daemon, lasting_s)
         yield from service.describe_use("all options on", host, with_all, floor)
@@ -91,6 +97,8 @@ def _require_all_on(host: Host) -> None:
     checkpoint = json.loads((host.own / "checkpoint.json").read_bytes())["memory"]
     seen = {key: bool(checkpoint.get(key)) for key in ("idle", "device_access")}
     seen |= {
+        "notices": (spool_folder(host.own) / SPOOL_FILE).stat().st_size > 0,
+        "alerts": any((host.root / "alerts").iterdir()),
         "accounting": (host.own / "accounting.sqlite").stat().st_size > 0,
         "metrics": b"ds01d_slots" in (host.root / "metrics" / "ds01d.prom").read_bytes(),
         "requests": len(json.loads((host.own / FILE).read_bytes())) == REQUESTS,
