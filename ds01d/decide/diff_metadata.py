@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from ds01d.decide.diff_evidence import collect_evidence
 from ds01d.decide.expected_books import render_record
@@ -17,16 +17,16 @@ _GONE = {Proof.EXPIRED: "its hold is over", Proof.PROCESS_ENDED: "its process ha
 """What is a new fact that has to settle, unlike an absence that was watched."""
 
 
-def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
+def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Sequence[Drift]:
     """The difference of the metadata alone, if there is one: the bookings of `name` are right."""
     existing = index.records.get(name)
     difference = _find_difference(name, verdict, existing, index)
     if difference is None:
-        return
+        return ()
     kind, action, reason = difference
     free = verdict if isinstance(verdict, Free) else None
     blocked = free.blocked if free is not None else None
-    yield Drift(
+    drift = Drift(
         kind=kind,
         action=action,
         container=name,
@@ -40,6 +40,7 @@ def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> I
         and (free.proof in (Proof.DESTROYED, Proof.PROCESS_ENDED) or free.is_reported),
         blocked=reason if action is Action.NOTHING else blocked,
     )
+    return (drift,)
 
 
 def _find_difference(

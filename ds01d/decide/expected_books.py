@@ -192,7 +192,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     if container is None:
         return record
     # It is no reservation any more: what ends a container's booking is not the end of a process.
-    if index.snapshot.find_process_state(record) is ProcessState.ENDED:
+    if record.processes and index.snapshot.find_process_state(record) is ProcessState.ENDED:
         record = replace(record, processes=())
     if container.state.alive:
         if record.stopped_at is None and record.stopped_text is None:

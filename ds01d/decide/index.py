@@ -44,22 +44,20 @@ class BooksIndex:
     renames: Renames
     processes: SlotProcesses
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    # Each is asked for a dozen times for each container.
+    engine: Engine | None = field(init=False, compare=False, repr=False)
+    policy: Policy = field(init=False, compare=False, repr=False)
+    limits: Limits | Unknown = field(init=False, compare=False, repr=False)
     # A cache: verdicts, drifts and status ask for the same names again and again.
     _owners: dict[ContainerName, Owner | None] = field(
         init=False, default_factory=dict, compare=False, repr=False
     )
 
-    @property
-    def engine(self) -> Engine | None:
-        return self.snapshot.docker if isinstance(self.snapshot.docker, Engine) else None
-
-    @property
-    def policy(self) -> Policy:
-        return self.config.policy
-
-    @property
-    def limits(self) -> Limits | Unknown:
-        return self.snapshot.limits
+    def __post_init__(self) -> None:
+        docker = self.snapshot.docker
+        object.__setattr__(self, "engine", docker if isinstance(docker, Engine) else None)
+        object.__setattr__(self, "policy", self.config.policy)
+        object.__setattr__(self, "limits", self.snapshot.limits)
 
     @property
     def limits_settled(self) -> Boot:

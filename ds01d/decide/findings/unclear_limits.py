@@ -8,7 +8,7 @@ from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Free, Proof, Verdict, Verdicts
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.primitives import ContainerName, Unknown, UserName
 
 
 def unclear_limits(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
@@ -43,12 +43,15 @@ def _explain_unclear(
     A key that is not read is reported once, for the key. The owner of a container only
     matters once it is stopped: before, its metadata may be under way.
     """
-    user, now = index.find_user(name), index.snapshot.now.boot
-    whose = f"hold of {user or 'an unknown user'}"
+    user = index.find_user(name)
     # Decision 107: the retention is over by limits that may still be half written.
-    if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < index.limits_settled:
-        left = index.limits_settled - now
-        return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
+    if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED:
+        left = index.limits_settled - index.snapshot.now.boot
+        if left > 0:
+            return (
+                f"{_describe_hold(user)}: over, but the limits changed a moment ago:"
+                f" kept for {left:.0f} s more"
+            )
     container = index.containers.get(name)
     problem = limits.find_hold(user, None if container is None else container.type).problem
     # Decision 109: a key that is passed over is one finding for the key, not one for each
@@ -56,4 +59,8 @@ def _explain_unclear(
     if not problem or problem.startswith(limits.passed_over):
         return ""
     stopped = container is not None and not container.state.alive
-    return f"{whose}: {problem}" if user is not None or stopped else ""
+    return f"{_describe_hold(user)}: {problem}" if user is not None or stopped else ""
+
+
+def _describe_hold(user: UserName | None) -> str:
+    return f"hold of {user or 'an unknown user'}"
