@@ -274,6 +274,9 @@ class FleetStage:
         peer = ("type", "veth", "peer", "name", "eth0", "netns", str(host.machine.leader))
         _run((*inside, "add", host.name, *peer))
         _run((*inside, "set", host.name, "master", BRIDGE, "up"))
+        # Without it Docker warns at each container.
+        forward = "echo 1 >/proc/sys/net/ipv4/ip_forward"
+        _run(("nsenter", f"--net=/proc/{host.machine.leader}/ns/net", "sh", "-c", forward))
         host.machine.run("ip", "address", "add", f"{host.address}/24", "dev", "eth0")
         host.machine.run("ip", "link", "set", "eth0", "up")
 

@@ -47,7 +47,9 @@ function slotList(host, slots, wanted) {
   if (filter) return shown.map(slotLine);
   const users = new Set(slots.flatMap((slot) => slot.holders.map((holder) => holder.user || holder.container)));
   const names = [...users].slice(0, HOLDERS).flatMap((user, place) => (place ? [", ", name(user)] : [name(user)]));
-  const summary = make("summary", {}, users.size ? names : "nobody", users.size > HOLDERS ? ` and ${users.size - HOLDERS} more` : "");
+  const foreign = slots.filter((slot) => (slot.foreign || []).length).length;
+  const summary = make("summary", {}, users.size ? names : "nobody", users.size > HOLDERS ? ` and ${users.size - HOLDERS} more` : "",
+    foreign ? `; ${foreign} not booked` : "");
   const list = make("details", {}, summary, slots.map(slotLine));
   list.open = openedHosts.has(host.host);
   list.addEventListener("toggle", () => (list.open ? openedHosts.add(host.host) : openedHosts.delete(host.host)));
@@ -89,6 +91,7 @@ function isShown(host, filter) {
 function drawFleet(fleet) {
   byId("fleet").hidden = !fleet;
   byId("here").textContent = fleet ? " of this host" : "";
+  byId("filter").placeholder = `user, container${fleet ? ", slot or host" : " or slot"}`;
   if (!fleet) return;
   if (!fleet.total) {
     byId("hosts").replaceChildren(sentence(`not known: ${fleet.error || "no answer yet"}`));
@@ -96,7 +99,7 @@ function drawFleet(fleet) {
   }
   const filter = filterText();
   const rows = fleet.hosts.filter((host) => isShown(host, filter)).map((host) => hostRow(fleet, host, filter));
-  const columns = [["Host"], ["State"], ["As of"], ["Slots", "number"], ["Free", "number"], ["Which"], ["Who", "who"]];
+  const columns = [["Host"], ["State"], ["As of"], ["Slots", "number"], ["Free", "number"], ["Free by type"], ["Who", "who"]];
   const { hosts, unknown, slots, free } = fleet.total;
   const known = hosts - unknown;
   const total = `${free} of ${slots} slots free on ${known === 1 ? "1 host" : `${known} hosts`}`;
