@@ -84,8 +84,6 @@ PidFile none
 """
 DROP_IN: Final = f"""\
 [Service]
-PrivateNetwork=no
-RestrictAddressFamilies=AF_INET AF_INET6
 IPAddressAllow={NETWORK}.0/24
 """
 
@@ -113,9 +111,7 @@ class GpuHost:
             machine.path(f"/usr/bin/container-{command}").symlink_to(path)
         machine.put("/usr/lib/systemd/system/ds01d.socket", ROOT / "systemd" / "ds01d.socket")
         places = "/etc/systemd/system/ds01d.service.d"
-        fleet = ROOT / "systemd" / "ds01d-fleet.conf"
-        if fleet.exists():
-            machine.put(f"{places}/fleet.conf", fleet)
+        machine.put(f"{places}/fleet.conf", ROOT / "systemd" / "ds01d-fleet.conf")
         machine.put(f"{places}/lab.conf", DROP_IN)
         machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
         machine.put("/etc/ds01/frameworks.toml", CATALOGUE)

@@ -16,7 +16,7 @@ from demo.terminal import DEADLINE_S, Ended, Failed, Terminal
 from simulation.machine import Machine
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-STEPS: Final = 8
+STEPS: Final = 9
 FOLD: Final = "fold -sw 94"
 NO_COLOUR: Final = ("NO_COLOR", "TERM", "COLUMNS", "LINES")
 
@@ -38,6 +38,7 @@ class FleetStory:
         self.the_cable_is_back()
         self.a_host_dies()
         self.a_host_comes_back_from_an_image()
+        self.it_takes_part_again()
 
     # ---- the steps
 
@@ -164,6 +165,20 @@ class FleetStory:
             len(self._list_entries("amy")) == QUOTA and not self.gpu03.list_held(),
             "its entries go on counting, though its books have none of them",
         )
+
+    def it_takes_part_again(self) -> None:
+        self._title("It takes part again, on the word of an administrator")
+        self._run("root", "ds01ctl fleet rejoin", on=self.gpu03)
+        self._await(
+            "what its books do not have is withdrawn, and no earlier",
+            lambda: len(self._list_entries("amy")) == 1,
+        )
+        self._run("amy", "ssh gpu03 container-start third")
+        self._await(
+            "what runs there again is in etcd", lambda: len(self._list_entries("amy")) == QUOTA
+        )
+        self._await_view("all hosts are known", lambda view: states(view) == ["ok"] * 3)
+        self._run("amy", "ds01ctl fleet status")
 
     # ---- what the steps are made of
 

@@ -53,6 +53,8 @@ FLEET_SAID = (
     "what it had is shown as its last word",
     "it sees that it took part since, and changes nothing in etcd",
     "its entries go on counting, though its books have none of them",
+    "what its books do not have is withdrawn, and no earlier",
+    "what runs there again is in etcd",
     "nothing is left of it on this machine",
 )
 
