@@ -72,7 +72,9 @@ class StoreInMemory:
 
 
 class StoreView:
-    """A `FleetBook`. `failures`: how the next changes end, "before" or "after" they were made.
+    """A `FleetBook`: tests/adapters/fleet/test_book_contract.py holds it to what a real one does.
+
+    `failures`: how the next changes end, "before" or "after" they were made.
 
     `is_away`: nothing is answered.
     """
@@ -101,11 +103,17 @@ class StoreView:
 
     def reserve_entry(self, entry: FleetEntry, fence: Revision) -> Changed | Conflict | Unknown:
         def change() -> Changed | Conflict:
+            present = self.store.entries.get(_key(entry))
             taken = self.store.names.get(entry.container)
+            if present is not None:
+                # An earlier call, whose answer was lost.
+                if _is_larger(entry, present):
+                    return Conflict(kind=ConflictKind.FENCE)
+                return Changed(revision=Revision(self.store.revision))
+            if taken is not None and not _is_of(taken, entry):
+                return Conflict(kind=ConflictKind.NAME, holder=taken)
             if self.store.fences.get(entry.user, 0) != fence:
                 return Conflict(kind=ConflictKind.FENCE)
-            if taken is not None:
-                return Conflict(kind=ConflictKind.NAME, holder=taken)
             self._put(entry)
             self._take_name(entry)
             return self._bump(entry.user)
@@ -114,23 +122,21 @@ class StoreView:
 
     def report_entry(self, entry: FleetEntry) -> Changed | Conflict | Unknown:
         def change() -> Changed | Conflict:
-            self._put(entry)
-            taken = self.store.names.get(entry.container)
+            holder = self._put_with_name(entry)
             changed = self._bump(entry.user)
-            if taken is not None and taken.booking != entry.booking:
-                return Conflict(kind=ConflictKind.NAME, holder=taken)
-            self._take_name(entry)
+            if holder is not None:
+                return Conflict(kind=ConflictKind.NAME, holder=holder)
             return changed
 
         return self._change("report", entry, change)
 
     def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
         def change() -> Changed | Absent:
-            before = self.store.entries.get((entry.user, entry.node, entry.booking))
+            before = self.store.entries.get(_key(entry))
             if before is None:
                 return Absent()
-            self._put(entry)
-            if (entry.count, entry.sevenths) > (before.count, before.sevenths):
+            self._put_with_name(entry)
+            if _is_larger(entry, before):
                 return self._bump(entry.user)
             return self.store.raise_revision()
 
@@ -138,14 +144,13 @@ class StoreView:
 
     def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
         def change() -> Changed | Absent:
-            taken = self.store.names.get(entry.container)
-            has_name = taken is not None and taken.booking == entry.booking
-            if has_name:
-                del self.store.names[entry.container]
-            if self.store.entries.pop((entry.user, entry.node, entry.booking), None) is None:
-                changed = self._bump(entry.user)
-                return changed if has_name else Absent()
-            return self.store.raise_revision()
+            before = self.store.entries.pop(_key(entry), None)
+            containers = {entry.container} | ({before.container} if before else set())
+            freed = [name for name in containers if self._free_name(name, entry)]
+            if before is not None:
+                return self.store.raise_revision()
+            changed = self._bump(entry.user)
+            return changed if freed else Absent()
 
         return self._change("withdraw", entry, change)
 
@@ -207,6 +212,8 @@ class StoreView:
             return AWAY
         store = self.store
         store.identities.pop(node, None)
+        store.alive.discard(node)
+        store.summaries.pop(node, None)
         store.entries = {key: e for key, e in store.entries.items() if e.node != node}
         store.names = {name: taken for name, taken in store.names.items() if taken.node != node}
         return store.raise_revision()
@@ -231,8 +238,9 @@ class StoreView:
                 return Conflict(
                     kind=ConflictKind.INCARNATION, identity=None if now is None else now[0]
                 )
+        revision = self.store.revision
         answer = change()
-        if isinstance(answer, Changed):
+        if isinstance(answer, Changed) and self.store.revision > revision:
             self.store.changes.append((what, entry))
         return AWAY if failure == "after" else answer
 
@@ -248,7 +256,25 @@ class StoreView:
         return self.failures.pop(0) if self.failures else ""
 
     def _put(self, entry: FleetEntry) -> None:
-        self.store.entries[entry.user, entry.node, entry.booking] = entry
+        self.store.entries[_key(entry)] = entry
+
+    def _put_with_name(self, entry: FleetEntry) -> NameEntry | None:
+        """Put it, and its name if that is free; who has the name if another booking does."""
+        before = self.store.entries.get(_key(entry))
+        if before is not None and before.container != entry.container:
+            self._free_name(before.container, entry)
+        self._put(entry)
+        taken = self.store.names.get(entry.container)
+        if taken is None:
+            self._take_name(entry)
+        return None if taken is None or _is_of(taken, entry) else taken
+
+    def _free_name(self, name: ContainerName, entry: FleetEntry) -> bool:
+        taken = self.store.names.get(name)
+        if taken is None or not _is_of(taken, entry):
+            return False
+        del self.store.names[name]
+        return True
 
     def _take_name(self, entry: FleetEntry) -> None:
         self.store.names[entry.container] = NameEntry(
@@ -259,3 +285,15 @@ class StoreView:
         changed = self.store.raise_revision()
         self.store.fences[user] = self.store.revision
         return changed
+
+
+def _key(entry: FleetEntry) -> EntryKey:
+    return entry.user, entry.node, entry.booking
+
+
+def _is_of(name: NameEntry, entry: FleetEntry) -> bool:
+    return (name.node, name.booking) == (entry.node, entry.booking)
+
+
+def _is_larger(entry: FleetEntry, before: FleetEntry) -> bool:
+    return entry.count > before.count or entry.sevenths > before.sevenths
