@@ -67,6 +67,7 @@ BUGS: Final = (
     _on_demand(reference.UNDER_LOCK, "locks"),
     _on_demand(reference.NO_RESTORE, "backups"),
     _on_demand(reference.NO_NAME, "races"),
+    _on_demand(reference.STORE_RULES, "silence"),
     FleetBug(
         name=reference.NO_FENCE,
         hosts="client",

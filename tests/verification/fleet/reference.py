@@ -23,6 +23,7 @@ from tests.verification.fleet.reference_store import (
     BUGS,
     LEASE_DEAD,
     NO_RESTORE,
+    STORE_RULES,
     UNDER_LOCK,
     WITHDRAW_UNREADABLE,
     Away,
@@ -237,7 +238,9 @@ class ReferenceHost:
         for booking in before.keys() & after.keys():
             one = after[booking]
             value = self._entry(one["name"], one["count"], "held")
-            if booking not in mine or one["name"] not in contents.names:
+            if booking not in mine and STORE_RULES in self._bugs:
+                self._release(one["name"])
+            elif booking not in mine or one["name"] not in contents.names:
                 self.store.report(HeldKey(one["user"], self.store.node, booking), value)
             elif mine[booking].value != value:
                 self.store.confirm(mine[booking], value)
