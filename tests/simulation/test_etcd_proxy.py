@@ -12,7 +12,8 @@ import pytest
 
 from simulation.etcd import EtcdCluster, EtcdUnavailable, etcd_cluster
 from simulation.etcd_links import PeerLinks
-from simulation.etcd_proxy import Fault, HostLinks, Moment, Step, read_step
+from simulation.etcd_proxy import Fault, HostLinks, Moment
+from simulation.etcd_steps import Step, read_step
 from tests.support.books import until
 from tests.verification.fleet.watcher import ask, encode
 

@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from simulation.etcd import EtcdMember
-from simulation.etcd_proxy import Fault, Moment, Step, ignore_steps
+from simulation.etcd_proxy import Fault, Moment, ignore_steps
+from simulation.etcd_steps import Step
 from tests.verification.fleet.fleet import QUOTAS, Fleet
 from tests.verification.fleet.hosts import Host
 
 PROBER = "games"
+"""Whose bookings wait for the store while others release: never refused because of the quota."""
 USERS = [user for user in QUOTAS if user != PROBER]
 PROBES = 5
 LATE_RELEASES = 3
+"""In a row: a busy machine may be late once or twice."""
 WORKERS = 2
 """For each host: two calls at once are what a quota has to stand."""
 NAMES = 6
 """That all hosts want."""
 LOOKS = 15
+"""At each host, whether it says that all is well."""
 LEASE_OVER_S = 4.0
 """So long a dead host still looks alive, and a bit more."""
 KILL_STEPS = (
@@ -229,7 +233,6 @@ class Storm:
                 return
             verdict = self._is_release_free(host)
             if verdict is not None:
-                # A machine that is busy may be late once or twice.
                 host.late_releases = 0 if verdict else host.late_releases + 1
             if host.late_releases == LATE_RELEASES:
                 what = f"{LATE_RELEASES} times in a row, {host.name}"
