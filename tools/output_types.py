@@ -24,6 +24,7 @@ from ds01d.model.claimed_event import ClaimedEvent
 from ds01d.model.containers import EngineWarningKind, State
 from ds01d.model.drift import Action, Finding, Kind, Outcome, WaitReason
 from ds01d.model.fleet import HostState
+from ds01d.model.fleet_drift import FleetDriftKind, FleetFindingKind, MembershipState
 from ds01d.model.ownership import OwnerSource
 from ds01d.model.primitives import Source
 
@@ -168,6 +169,48 @@ class UndoneForm(Form, kw_only=True):
     subjects: tuple[str, ...]
 
 
+class StoreHostForm(Form, kw_only=True):
+    host: str
+    node: str
+    version: str
+    slots: int
+    unseen_since: DisplayTime | None
+
+
+class StoreDriftForm(Form, kw_only=True):
+    kind: FleetDriftKind
+    container: str
+    user: str
+    verdict: Outcome
+    gate: WaitReason | None
+    reason: str
+    first_seen: DisplayTime | None
+
+
+class StoreFindingForm(Form, kw_only=True):
+    """`subject`: a container, a user, a host or a key of the store."""
+
+    kind: FleetFindingKind
+    subject: str
+    reason: str
+
+
+class StoreForm(Form, kw_only=True):
+    """How this host stands in a store that all hosts share."""
+
+    state: MembershipState
+    since: DisplayTime
+    reason: str
+    node: str
+    at: DisplayTime | None
+    cluster: str
+    revision: int
+    entries: int
+    hosts: tuple[StoreHostForm, ...]
+    drifts: tuple[StoreDriftForm, ...]
+    findings: tuple[StoreFindingForm, ...]
+
+
 class StatusForm(Form, kw_only=True):
     daemon: DaemonForm
     books: BooksForm
@@ -177,6 +220,7 @@ class StatusForm(Form, kw_only=True):
     drifts: tuple[DriftCountForm, ...]
     open_drifts: tuple[OpenDriftForm, ...]
     findings: tuple[Finding, ...]
+    fleet: StoreForm | None
     freezes: tuple[FreezeForm, ...]
     undone: tuple[UndoneForm, ...]
 

@@ -37,7 +37,7 @@ VERSIONS: Final[dict[Output, str]] = {
     "container-create": "1.0",
     "container-list": "1.0",
     "cuda": "1.0",
-    "dashboard": "1.0",
+    "dashboard": "1.1",
     "doctor": "1.0",
     "explain": "1.0",
     "fleet-free": "1.0",
@@ -50,7 +50,7 @@ VERSIONS: Final[dict[Output, str]] = {
     "quota": "1.0",
     "release": "1.0",
     "report": "1.0",
-    "status": "1.0",
+    "status": "1.1",
     "undo": "1.0",
 }
 

@@ -22,9 +22,10 @@ from prometheus_client import (
 )
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.fleet_drift import FleetDriftKind, FleetFindingKind
 from ds01d.model.notice import DeliveryTarget
 from ds01d.model.primitives import LOCAL_SOURCES
-from ds01d.reporting.metric_values import DeliveryResult, Frozen, Result, Scope
+from ds01d.reporting.metric_values import DeliveryResult, FleetHosts, Frozen, Result, Scope
 
 PREFIX: Final = "ds01d"
 # From a pass over one name to one in which Docker and NVML each take all the time they may.
@@ -205,6 +206,23 @@ class MetricFamilies:
             "releases",
             "Bookings that were taken away; paced = no destroy event proved it.",
             paced=("yes", "no"),
+        )
+
+    def _create_fleet_metrics(self) -> None:
+        """Not from the start: a host without a store that others share has none of them."""
+        self._fleet_hosts = self._create_gauge(
+            "fleet_hosts", "Hosts in the store of the fleet, this one included.", state=FleetHosts
+        )
+        self._fleet_drifts = self._create_gauge(
+            "fleet_drifts",
+            "Entries of this host in the store that are not as its books are.",
+            kind=FleetDriftKind,
+            verdict=OPEN_LABELS.values(),
+        )
+        self._fleet_findings = self._create_gauge(
+            "fleet_findings",
+            "What the store shows and can only be reported.",
+            kind=FleetFindingKind,
         )
 
     def _create_gauge(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Gauge:

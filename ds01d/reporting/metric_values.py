@@ -51,6 +51,13 @@ class DeliveryResult(Word):
     DROPPED = "dropped"  # too old, too many, or about a moment that has passed
 
 
+class FleetHosts(Word):
+    """Hosts in the store of a fleet, by whether there is a sign of them."""
+
+    ALIVE = "alive"
+    UNSEEN = "unseen"
+
+
 class Frozen(Word):
     """What a freeze is of."""
 

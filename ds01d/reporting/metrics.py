@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.fleet_drift import FleetDriftKind, FleetFindingKind
 from ds01d.model.notice import DeliveryRecord, DeliveryTarget
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.metric_families import OPEN_LABELS, MetricFamilies
 from ds01d.reporting.metric_values import (
     DeliveryResult,
+    FleetHosts,
     Frozen,
     MetricsSnapshot,
     OpenDrift,
@@ -33,6 +36,7 @@ class Metrics(MetricFamilies):
         self._lock = threading.Lock()
         self._last_totals = Totals()
         self._last_deliveries: dict[tuple[DeliveryTarget, DeliveryResult], int] = {}
+        self._has_fleet = False
         self._slots_shown: frozenset[tuple[str, str]] = frozenset()
 
     def render(self, reading: MetricsSnapshot) -> bytes:
@@ -135,6 +139,22 @@ class Metrics(MetricFamilies):
         self._engine.set(not status.engine_trusted)
         self._troubles.set(len(status.degraded))
         self._set_slots(status.slots)
+        if status.fleet is not None:
+            self._set_fleet(status.fleet)
+
+    def _set_fleet(self, fleet: FleetStatus) -> None:
+        if not self._has_fleet:
+            self._has_fleet = True
+            self._create_fleet_metrics()
+        unseen = sum(host.unseen_since is not None for host in fleet.hosts)
+        self._fleet_hosts.labels(FleetHosts.UNSEEN).set(unseen)
+        self._fleet_hosts.labels(FleetHosts.ALIVE).set(len(fleet.hosts) - unseen)
+        drifts = Tally((drift.kind, drift.outcome) for drift in fleet.drifts)
+        for kind, (outcome, label) in product(FleetDriftKind, OPEN_LABELS.items()):
+            self._fleet_drifts.labels(kind, label).set(drifts[str(kind), str(outcome)])
+        findings = Tally(finding.kind for finding in fleet.findings)
+        for finding in FleetFindingKind:
+            self._fleet_findings.labels(finding).set(findings[str(finding)])
 
     def _set_slots(self, slots: Sequence[SlotStatus]) -> None:
         counts = Tally(map(slot_labels, slots))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from simulation.fake_engine import FakeEngine
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.fleet_store import books_of, started_etcd
+from tests.support.schemas import check_document
 
 LIMITS = """\
 defaults: {gpu_hold_after_stop: null, priority: 1, max_mig_instances: 2}
@@ -128,6 +130,10 @@ def test_one_quota_over_two_hosts(
         assert one.fleet["findings"] == []
         assert [host["host"] for host in one.fleet["hosts"]] == ["gpu01", "gpu02"]
         assert one.site.status()["sources"]["fleet"]["ok"]
+        document = json.loads(one.site.ctl("status", "--json").stdout)
+        check_document(document)
+        assert document["fleet"]["state"] == "member"
+        assert "fleet hosts  2, this one is member" in one.site.ctl("status").stdout
 
 
 def test_etcd_away_and_back(tmp_path: Path, engine_urls: Sequence[str]) -> None:
@@ -146,6 +152,7 @@ def test_etcd_away_and_back(tmp_path: Path, engine_urls: Sequence[str]) -> None:
         until(lambda: entries(etcd) == names, what=lambda: str(two.fleet))
         assert two.daemon.wait_for("source.up", source="fleet")
         until(lambda: bool(two.fleet["findings"]))
+        assert "over-quota alice: 3 of 2 slots over all hosts" in two.site.ctl("status").stdout
         assert {f["kind"] for f in two.fleet["findings"]} == {"over-quota"}
         assert two.site.bookings() >= {("b._.1001", given.slot)}
 

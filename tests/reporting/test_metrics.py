@@ -23,6 +23,7 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
+from ds01d.reporting.fleet_status import FleetFindingStatus, FleetHostStatus, FleetStatus
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics import Metrics
 from ds01d.reporting.status import Holder, SlotStatus, Status
@@ -258,3 +259,29 @@ def test_notices_are_counted_by_what_ds01d_notify_has_recorded() -> None:
     assert shown(sent=5, failed=1, dropped=2) == [5, 1, 2, 1]
     # The record was lost, and a counter does not fall.
     assert shown(sent=1) == [6, 1, 2, 1]
+
+
+def test_a_fleet_has_series_once_there_is_one() -> None:
+    metrics = Metrics("1")
+    assert b"ds01d_fleet" not in metrics.render(reading(published()))
+    host = {"node": "n", "version": "1", "slots": 2}
+    fleet = FleetStatus(
+        state="member",
+        since=Wall(0.0),
+        hosts=(
+            FleetHostStatus(host="gpu01", **host),  # type: ignore[arg-type]
+            FleetHostStatus(host="gpu02", unseen_since=Wall(1.0), **host),  # type: ignore[arg-type]
+        ),
+        findings=(FleetFindingStatus(kind="over-quota", subject="alice", reason="3 of 2"),),
+    )
+    status = msgspec.structs.replace(published(), fleet=fleet)
+    for _ in range(2):
+        there = samples(metrics.render(reading(status)))
+        counts = {name: number for name, number in there.items() if "fleet" in name[0]}
+        assert {
+            dict(labels)["state"]: n for (name, labels), n in counts.items() if "hosts" in name
+        } == {
+            "alive": 1.0,
+            "unseen": 1.0,
+        }
+        assert sum(counts.values()) == 3.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ds01d.documents.checkpoint import freeze_document
 from ds01d.documents.values import DisplayTime, Document, display_time
 from ds01d.model.checkpoint import Freeze, Undone
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.status import (
     GpuStatus,
     Holder,
@@ -84,6 +85,7 @@ def status_document(view: StatusView) -> dict[str, Document]:
             for drift in (last.open_drifts if last is not None else ())
         ],
         "findings": last.findings if last is not None else (),
+        "fleet": None if last is None else _fleet_document(last.fleet),
         "freezes": [freeze_document(freeze) for freeze in view.freezes],
         "undone": [
             {
@@ -93,6 +95,48 @@ def status_document(view: StatusView) -> dict[str, Document]:
                 "subjects": undone.subjects,
             }
             for entry, undone in view.undone
+        ],
+    }
+
+
+def _fleet_document(fleet: FleetStatus | None) -> Document:
+    """How this host stands in a store that all hosts share; None without one."""
+    if fleet is None:
+        return None
+    return {
+        "state": fleet.state,
+        "since": DisplayTime(fleet.since),
+        "reason": fleet.reason,
+        "node": fleet.node,
+        "at": display_time(fleet.at),
+        "cluster": fleet.cluster,
+        "revision": fleet.revision,
+        "entries": fleet.entries,
+        "hosts": [
+            {
+                "host": host.host,
+                "node": host.node,
+                "version": host.version,
+                "slots": host.slots,
+                "unseen_since": display_time(host.unseen_since),
+            }
+            for host in fleet.hosts
+        ],
+        "drifts": [
+            {
+                "kind": drift.kind,
+                "container": drift.container,
+                "user": drift.user,
+                "verdict": drift.outcome,
+                "gate": drift.gate,
+                "reason": "; ".join(filter(None, (drift.difference, drift.reason))),
+                "first_seen": display_time(drift.first_seen),
+            }
+            for drift in fleet.drifts
+        ],
+        "findings": [
+            {"kind": finding.kind, "subject": finding.subject, "reason": finding.reason}
+            for finding in fleet.findings
         ],
     }
 

@@ -23,9 +23,10 @@ from ds01d.decide.freezes import describe_freeze
 from ds01d.documents.values import DisplayTime, display_time
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Source, Wall
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.status import Holder, SlotStatus, SourceStatus, Status
 from ds01d.reporting.status_summary import describe_failed, describe_failing, incomplete_suffix
-from ds01d.text import format_span
+from ds01d.text import format_count, format_span
 
 _COLUMNS = ("slot", "type", "container", "user", "state", "until", "others")
 _WIDE_COLUMNS = ("util", "memory", "processes", "uuid")
@@ -192,6 +193,8 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
         )
     for source, source_status in status.sources.items():
         yield source.value, _source_cell(source_status, now)
+    if status.fleet is not None:
+        yield "fleet hosts", _fleet_cell(status.fleet)
     if status.passes.failing:
         yield (
             "last successful pass",
@@ -218,6 +221,17 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     tone = Tone.WARN if open_drifts or only_known else Tone.GOOD
     yield "drifts", Toned(counts or f"none{only_known}", tone)
     yield "findings", len(status.findings)
+
+
+def _fleet_cell(fleet: FleetStatus) -> Cell:
+    """How many hosts share the store, and what is wrong with them or with this one."""
+    unseen = sum(host.unseen_since is not None for host in fleet.hosts)
+    parts = [f"{len(fleet.hosts)}, this one is {fleet.state}"]
+    parts += [f"{unseen} without a sign"] if unseen else []
+    parts += [format_count(len(fleet.drifts), "drift")] if fleet.drifts else []
+    parts += [f"{finding.kind} {finding.subject}: {finding.reason}" for finding in fleet.findings]
+    is_well = fleet.state == "member" and len(parts) == 1
+    return Toned(parts, Tone.GOOD if is_well else Tone.WARN)
 
 
 def _source_cell(status: SourceStatus, now: Wall) -> Cell:
