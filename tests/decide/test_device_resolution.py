@@ -163,6 +163,16 @@ def test_what_is_published_for_good_means_the_same_by_every_inventory(request: R
         assert len(meanings) == 1
 
 
+@given(ASKS)
+def test_the_uuids_that_a_container_keeps_are_what_its_request_means(request: Request) -> None:
+    """They are found once for each container, and stand for the request in every pass."""
+    uuids = request.list_uuids()
+    assert (uuids is not None) == (names_devices(request) and not request.count)
+    if uuids is not None:
+        assert meaning(request, index_devices(HOST, STATE)) == (set(uuids), True)
+        assert list(uuids) == sorted(possible_devices(request, None))
+
+
 def test_only_whole_uuids_mean_the_same_by_every_inventory() -> None:
     assert names_devices(ref(RefKind.UUID, "MIG-41aa"))
     assert not names_devices(ref(RefKind.SHORT_UUID, "MIG-41"))
