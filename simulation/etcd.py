@@ -53,7 +53,9 @@ class EtcdPrograms:
         except PackagesUnavailable as error:
             raise EtcdUnavailable(str(error)) from error
         self._folder = root / "usr" / "bin"
-        self._loader = next(root.glob("**/ld-linux-*.so.*"), None)
+        # Beside the C library: another link to it, in lib64, would take the library of the host.
+        library = next(root.glob("**/libc.so.6"), None)
+        self._loader = library and next(library.parent.glob("ld-linux-*.so.*"), None)
 
     def command(self, program: str, *words: str) -> list[str]:
         """The words that run a program: a C library newer than the host's is brought along."""
