@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from ds01d.model.fleet_books import EntryPhase
 from ds01d.model.limits import GpuQuota
-from tests.support.fleet_hosts import FleetHost, limits, refusal
+from tests.support.build import Life, books, gpu, inventory, mig, slot
+from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal
 from tests.support.fleet_memory_store import StoreInMemory, StoreView
 
 A, B, C = "a._.1001", "b._.1001", "c._.1001"
@@ -250,3 +252,51 @@ def test_the_order_of_the_queue_is_kept(one: FleetHost) -> None:
     one.serve_jobs()
     assert first.last["parameters"]["booking"]["slot"] == "1"
     assert second.last["parameters"]["booking"] is None
+
+
+# --- what changes between reservation and booking
+
+
+@pytest.fixture
+def mixed(store: StoreInMemory) -> FleetHost:
+    """A host with a small and two large MIG devices."""
+    profiles = {"0.0": "1g.10gb", "0.1": "3g.40gb", "0.2": "3g.40gb"}
+    slots = [slot(name, uuid=f"MIG-{name}", profile=text) for name, text in profiles.items()]
+    devices = tuple(
+        replace(mig(0, number, uuid=f"MIG-0.{number}"), profile=profiles[f"0.{number}"])
+        for number in range(3)
+    )
+    life = Life(
+        fleet_config(),
+        gpu=inventory(gpu(0, mig=True), *devices),
+        state=books(*slots),
+        limits=limits(None, GpuQuota(gpus=Fraction(3, 7))),
+    )
+    return make_host(store, "gpu01", life=life)
+
+
+def test_what_counts_more_than_was_reserved_is_reserved_anew(
+    mixed: FleetHost, store: StoreInMemory
+) -> None:
+    asked = mixed.begin("Allocate", container=A)
+    mixed.step_job()
+    (entry,) = store.entries.values()
+    assert entry.sevenths == 1
+    mixed.life.book("0.0", name="x._.1002", user="bob")
+    mixed.serve_jobs()
+    assert asked.last["parameters"]["booking"]["slot"] == "0.1"
+    (entry,) = store.entries.values()
+    assert (entry.sevenths, entry.slots) == (3, ("0.1",))
+    assert [what for what, _ in store.changes] == ["reserve", "withdraw", "reserve", "confirm"]
+
+
+def test_also_where_the_quota_does_not_allow_it_then(
+    mixed: FleetHost, store: StoreInMemory
+) -> None:
+    mixed.life.host.limits = limits(None, GpuQuota(gpus=Fraction(1, 7)))
+    asked = mixed.begin("Allocate", container=A)
+    mixed.step_job()
+    mixed.life.book("0.0", name="x._.1002", user="bob")
+    mixed.serve_jobs()
+    assert "USER_AT_LIMIT" in refusal(asked.last)
+    assert (store.entries, store.names) == ({}, {})
