@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
 from ds01d.decide.short_names import find_by_name
@@ -15,6 +17,8 @@ from ds01d.errors import Refused
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile.report import Report
+from ds01d.reporting.fleet_status import FleetStatus
+from ds01d.reporting.status import Status
 
 _MOST_COMPARED = 1000  # names that one that was mistyped is compared with: it takes 50 ms
 _MOST_SIMILAR = 3
@@ -90,3 +94,26 @@ def _similar_names(name: str, names: Iterable[str]) -> list[str]:
     return [
         full for full, short_name in zip(names, short, strict=True) if {full, short_name} & close
     ][:_MOST_SIMILAR]
+
+
+def add_fleet(explanation: Explanation, published: Status | None) -> Explanation:
+    """The explanation with what is wrong in the store, as ds01d has published it."""
+    fleet = None if published is None else published.fleet
+    if fleet is None:
+        return explanation
+    subjects = {str(document["subject"]) for document in explanation.documents}
+    lines = _describe_problems(fleet, subjects)
+    return msgspec.structs.replace(explanation, troubles=(*explanation.troubles, *lines))
+
+
+def _describe_problems(fleet: FleetStatus, subjects: set[str]) -> Iterator[str]:
+    if fleet.state != "member":
+        yield f"fleet: this host is {fleet.state}: {fleet.reason or 'not asked yet'}"
+    for drift in fleet.drifts:
+        if drift.container in subjects:
+            waits = f"; {drift.outcome}: {drift.reason}" if drift.reason else f"; {drift.outcome}"
+            yield f"fleet: {drift.kind}: {drift.difference}{waits}"
+    # By a user or a host they are about more than this container.
+    for finding in fleet.findings:
+        if finding.subject in subjects:
+            yield f"fleet: {finding.kind}: {finding.reason}"

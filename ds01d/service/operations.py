@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ds01d.config import Config
-from ds01d.documents.explain import Explanation, explain_subject
+from ds01d.documents.explain import Explanation, add_fleet, explain_subject
 from ds01d.documents.history import HistoryRow, read_rows
 from ds01d.documents.passes import PassDocument, build_pass_document, describe_wait
 from ds01d.documents.published_drifts import with_published
@@ -85,9 +85,12 @@ class OwnOperations:
         return with_published(report, None if problem else published)
 
     def explain_subject(self, name: str) -> Explanation:
-        return explain_subject(
-            name, self.plan_report(), self._config, self.read_rows(), self._world.person_uid
+        report = self.plan_report()
+        explanation = explain_subject(
+            name, report, self._config, self.read_rows(), self._world.person_uid
         )
+        published, problem = self._read_published(report.decision.snapshot.now.wall)
+        return add_fleet(explanation, None if problem else published)
 
     def read_rows(self) -> tuple[HistoryRow, ...] | str:
         """The history, or why it cannot be read."""

@@ -16,7 +16,7 @@ import msgspec
 from ds01d.config import Config
 from ds01d.decide.freezes import is_valid_reason
 from ds01d.decide.ownership import choose_owner
-from ds01d.documents.explain import Explanation, explain_subject
+from ds01d.documents.explain import Explanation, add_fleet, explain_subject
 from ds01d.documents.history import HistoryRow
 from ds01d.documents.passes import DriftDocument, build_pass_document
 from ds01d.documents.values import Section
@@ -132,6 +132,8 @@ class OperationCalls:
         name = parse_parameters(request.call, SubjectParameters).subject
         report, history = self._make_plan(request.peer)
         explanation = explain_subject(name, report, self._config, history, request.peer.uid)
+        published, _ = self._read_published(report.decision.snapshot.now.wall)
+        explanation = add_fleet(explanation, published)
         return {"explanation": hide_details(explanation, report, request.peer)}
 
     def _make_plan(self, peer: Peer) -> tuple[Report, tuple[HistoryRow, ...] | str]:

@@ -17,7 +17,7 @@ from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from ds01d.config import LogsConfig
 from ds01d.documents.output_versions import VERSIONS
 from ds01d.model.containers import State
-from ds01d.model.primitives import Source
+from ds01d.model.primitives import LOCAL_SOURCES, Source
 from ds01d.reporting.status_file import write_status
 from tests.cli.ctl.test_me import OwnDesk
 from tests.cli.ctl.test_status_forms import HOSTILE, with_readings
@@ -72,7 +72,7 @@ def test_with_a_daemon_and_hostile_names(own: OwnDesk) -> None:
     own.call("--json", command=ds01_dashboard)
 
 
-@pytest.mark.parametrize("source", list(Source))
+@pytest.mark.parametrize("source", LOCAL_SOURCES)
 def test_whatever_fails(own: OwnDesk, source: Source) -> None:
     own.host.failing.add(source)
     for words in (["status"], ["plan"], ["explain", TRAIN], ["explain", "1.0"], ["me"], ["doctor"]):

@@ -147,6 +147,8 @@ def test_etcd_away_and_back(tmp_path: Path, engine_urls: Sequence[str]) -> None:
         two.release("b")
         assert isinstance(two.allocate("b"), Allocated)
         assert isinstance(two.allocate("c"), Allocated)
+        until(lambda: two.fleet.get("state") == "away")
+        assert "fleet: this host is away: " in two.site.ctl("explain", "b._.1001").stdout
         etcd.start_member(member)
         names = {"a._.1001": "held", "b._.1001": "held", "c._.1001": "held"}
         until(lambda: entries(etcd) == names, what=lambda: str(two.fleet))

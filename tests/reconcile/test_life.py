@@ -20,7 +20,7 @@ from ds01d.model.books import AllocatorState, Attempt
 from ds01d.model.containers import Container, RefKind, Request, State
 from ds01d.model.devices import GpuProcess, MigDevice
 from ds01d.model.drift import WaitReason
-from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
+from ds01d.model.primitives import LOCAL_SOURCES, ContainerName, Digest, SlotId, Source, Wall
 from tests.support.build import (
     ALL,
     LIMITS,
@@ -157,7 +157,7 @@ class LifeOfAHost(RuleBasedStateMachine):
             free = {0, 1} - {m.index for m in self.real.host.gpu.migs if m.gpu_index == 1}
             self._migs((*self.real.host.gpu.migs, mig(1, free.pop(), uuid="MIG-1-1")))
 
-    @rule(sources=st.sets(st.sampled_from(list(Source)), max_size=2))
+    @rule(sources=st.sets(st.sampled_from(LOCAL_SOURCES), max_size=2))
     def fail(self, sources: set[Source]) -> None:
         self.real.host.failing = sources
 

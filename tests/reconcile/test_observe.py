@@ -8,7 +8,7 @@ import pytest
 
 from ds01d.model.checkpoint import Checkpoint, Resolved
 from ds01d.model.containers import Engine
-from ds01d.model.primitives import ContainerId, ContainerName, Source, Unknown, Wall
+from ds01d.model.primitives import LOCAL_SOURCES, ContainerId, ContainerName, Source, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.observe import observe_host
 from tests.support.build import NAME, Life
@@ -21,7 +21,7 @@ def observe(life: Life, checkpoint: Checkpoint | None = None, *names: str) -> Sn
     return observe_host(life.host.world(), checkpoint or Checkpoint(), life.config, wanted)
 
 
-@pytest.mark.parametrize("source", list(Source))
+@pytest.mark.parametrize("source", LOCAL_SOURCES)
 def test_a_source_that_fails_is_unknown_and_no_other(source: Source) -> None:
     life = Life().book("1.0").run("MIG-1-0").fail(source)
     answers = observe(life).sources()

@@ -26,7 +26,7 @@ from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.device_access import DeviceAccess, DeviceRule
 from ds01d.model.drift import FindingKind, Kind
-from ds01d.model.primitives import ContainerId, ContainerName, Digest, Source, Wall
+from ds01d.model.primitives import LOCAL_SOURCES, ContainerId, ContainerName, Digest, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
@@ -203,7 +203,7 @@ def _sources() -> None:
     life = host_with(1)
     watched = Watched(life)
     watched.sweeps(3)
-    for source in Source:
+    for source in LOCAL_SOURCES:
         life.fail(source)
         watched.sweeps(3)
         life.mend()

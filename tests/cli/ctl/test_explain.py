@@ -13,7 +13,7 @@ from ds01d.adapters.books.limits import LimitsFile
 from ds01d.model.books import BadRecord
 from ds01d.model.containers import State
 from ds01d.model.limits import Exemption, Limits
-from ds01d.model.primitives import ContainerName, Digest, Source, UserName
+from ds01d.model.primitives import LOCAL_SOURCES, ContainerName, Digest, Source, UserName
 from tests.support.build import ALWAYS_UNLIMITED
 from tests.support.commands import Desk
 from tests.support.daemon import DATA
@@ -150,7 +150,7 @@ def test_an_id_or_its_beginning_is_enough(desk: Desk) -> None:
     assert desk.json("explain", f"{3:064x}")["subject"] == REST
 
 
-@pytest.mark.parametrize("source", list(Source))
+@pytest.mark.parametrize("source", LOCAL_SOURCES)
 def test_a_source_that_does_not_answer_is_unknown_and_not_empty(desk: Desk, source: Source) -> None:
     desk.host.failing.add(source)
     told = desk.json("explain", TRAIN if source is not Source.METADATA else GONE)
