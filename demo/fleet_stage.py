@@ -326,9 +326,7 @@ def await_store(stage: FleetStage) -> None:
 
 
 def _sshd_command() -> list[str]:
-    sshd, libraries = find_sshd()
-    variables = [] if libraries is None else ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}"]
-    return [*variables, str(sshd), "-D", "-e", "-f", "/etc/ssh/demo_sshd"]
+    return [*find_sshd(), "-D", "-e", "-f", "/etc/ssh/demo_sshd"]
 
 
 def _decode(text: str) -> str:

@@ -38,19 +38,26 @@ class SshdUnavailable(Exception):
     """No sshd can be had here; says why."""
 
 
-def find_sshd() -> tuple[Path, Path | None]:
-    """The path of sshd, and where its libraries are beside the system's. Raises SshdUnavailable."""
+def find_sshd() -> tuple[str, ...]:
+    """The words with which a command that starts sshd begins. Raises SshdUnavailable."""
     if os.geteuid() != 0:
         raise SshdUnavailable("hosts with sshd need root")
     if shutil.which("ssh") is None:
         raise SshdUnavailable("hosts with sshd need ssh (Debian package openssh-client)")
     if installed := shutil.which("sshd", path="/usr/sbin:/usr/local/sbin"):
-        return Path(installed), None
+        return (installed,)
     try:
         root = unpack_packages("sshd", host_release(), ("openssh-server", "libwrap0"))
     except PackagesUnavailable as error:
         raise SshdUnavailable(str(error)) from error
-    return root / "usr/sbin/sshd", next(iter((root / "usr/lib").glob("*-linux-gnu")), None)
+    libraries = next(iter((root / "usr/lib").glob("*-linux-gnu")), root)
+    words = ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/sbin/sshd")]
+    # Since OpenSSH 9.8 and 10.0 these are programs of their own, at fixed places of the system.
+    for option, name in (("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")):
+        program = root / "usr/lib/openssh" / name
+        if program.exists():
+            words += ["-o", f"{option}={program}"]
+    return tuple(words)
 
 
 class SshHost:
@@ -67,7 +74,7 @@ class SshHost:
 
     def start(self, folders: Mapping[str, Path], settings: Sequence[str] = ()) -> None:
         """Let it answer. `folders`: of the host, by where it sees them; `settings`: for sshd."""
-        sshd, libraries = find_sshd()
+        sshd = find_sshd()
         accounts = Path("/etc/passwd").read_text("utf-8")
         if "\nsshd:" not in accounts:
             accounts += "sshd:x:65530:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -76,17 +83,13 @@ class SshHost:
         self.port = self.port or find_free_port()
         self._write_settings(settings)
         binds = [word for place, folder in folders.items() for word in (str(folder), place)]
-        command = [str(sshd), "-D", "-e", "-f", str(self.folder / "sshd_config")]
-        environment = {**os.environ}
-        if libraries is not None:
-            environment["LD_LIBRARY_PATH"] = str(libraries)
+        command = [*sshd, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *("unshare", "--mount", "--propagation", "private"),
                     *("sh", "-c", _NAMESPACE, "sh", str(self.folder), *binds, "--", *command),
                 ],
-                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

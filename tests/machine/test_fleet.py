@@ -7,6 +7,7 @@ no group but their own, ask from this host.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -54,12 +55,11 @@ class FleetOfMachines:
 
     def connect(self) -> None:
         """Write the configurations of ssh anew."""
-        sshd, libraries = find_sshd()
-        path = "" if libraries is None else f"LD_LIBRARY_PATH={libraries} "
+        sshd = shlex.join(find_sshd())
         for user, hosts in self.ssh.items():
             blocks = []
             for name, machine in self.machines.items():
-                run = f"env {path}{sshd} -i -e -f /etc/fleet/sshd_config"
+                run = f"{sshd} -i -e -f /etc/fleet/sshd_config"
                 if name in self.frozen:
                     # Not nsenter's own child, with which it would stop itself, for ever.
                     run = f"{run} <&0 & kill -STOP $!; wait"
@@ -211,7 +211,7 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
             lambda: gpu02.run("pgrep", "-u", "amy", "-x", "container-creat", check=False).stdout,
             what=cut.poll,
         )
-        gpu02.run("pkill", "-KILL", "-x", "sshd")
+        gpu02.run("pkill", "-KILL", "^sshd")  # and sshd-session
         output, errors = cut.communicate(timeout=240)
     finally:
         gpu02.run("systemctl", "kill", "--signal=CONT", "docker.service")

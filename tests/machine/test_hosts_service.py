@@ -56,7 +56,7 @@ chown ds01d-hosts:ds01d-hosts *
 @pytest.fixture(scope="module")
 def service(machine: Machine) -> Service:
     try:
-        sshd, libraries = find_sshd()
+        sshd = find_sshd()
     except SshdUnavailable as error:
         pytest.skip(str(error))
     service = Service(machine)
@@ -73,9 +73,8 @@ def service(machine: Machine) -> Service:
     machine.run("systemctl", "start", "ds01d.service")
     machine.run("sh", "-euc", SET_UP)
     machine.put(f"{HOME}/.ssh/config", SSH)
-    variables = "" if libraries is None else f"--setenv=LD_LIBRARY_PATH={libraries}"
-    daemon = (str(sshd), "-D", "-e", "-f", "/etc/ssh/fleet_sshd")
-    machine.run("systemd-run", "--unit=fleet-sshd", *filter(None, [variables]), *daemon)
+    daemon = (*sshd, "-D", "-e", "-f", "/etc/ssh/fleet_sshd")
+    machine.run("systemd-run", "--unit=fleet-sshd", *daemon)
     machine.run("systemctl", "enable", "--now", WEB, HOSTS_UNIT)
     return service
 

@@ -41,9 +41,14 @@ pid, master = pty.fork()
 if not pid:
     os.execv("/bin/login", ["login", "-f", user])
 with open(f"/run/{user}.terminal", "wb", 0) as seen:
-    os.write(master, b"mesg y; echo rea''dy\\n")
+    drawn, is_told = b"", False
     while True:
-        seen.write(os.read(master, 4096))
+        part = os.read(master, 4096)
+        seen.write(part)
+        drawn += part
+        # At the prompt: login may drop what was typed before.
+        if not is_told and b"$ " in drawn:
+            is_told = os.write(master, b"mesg y; echo rea''dy\\n")
 """
 # A webhook that answers 500 once, and then takes what comes.
 RECEIVER: Final = """

@@ -59,7 +59,7 @@ def test_a_server_gets_one_message_to_the_user_at_the_domain() -> None:
         by_server(server.port).send(notice())
     (request,) = server.requests
     envelope, _, message = request.partition(b"\r\n\r\n")
-    assert b"FROM:<ds01d-notify@gpu01.example.org>" in envelope
+    assert b"from:<ds01d-notify@gpu01.example.org>" in envelope.lower()
     assert f"TO:<{LOGIN}@example.org>".encode() in envelope
     parsed = email.message_from_bytes(message, policy=email.policy.default)
     assert parsed["To"] == f"{LOGIN}@example.org"
