@@ -47,11 +47,14 @@ def find_sshd() -> tuple[str, ...]:
     if installed := shutil.which("sshd", path="/usr/sbin:/usr/local/sbin"):
         return (installed,)
     try:
-        root = unpack_packages("sshd", host_release(), ("openssh-server", "libwrap0"))
+        # With what it needs and a small system has not; bookworm's needs the first alone.
+        release, libraries = host_release(), ["libwrap0", "libwtmpdb0"]
+        needed = libraries[: 1 if release == "bookworm" else 2]
+        root = unpack_packages("sshd", release, ("openssh-server", *needed))
     except PackagesUnavailable as error:
         raise SshdUnavailable(str(error)) from error
-    libraries = next(iter((root / "usr/lib").glob("*-linux-gnu")), root)
-    words = ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}", str(root / "usr/sbin/sshd")]
+    folder = next(iter((root / "usr/lib").glob("*-linux-gnu")), root)
+    words = ["/usr/bin/env", f"LD_LIBRARY_PATH={folder}", str(root / "usr/sbin/sshd")]
     # Since OpenSSH 9.8 and 10.0 these are programs of their own, at fixed places of the system.
     for option, name in (("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")):
         program = root / "usr/lib/openssh" / name
