@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, Literal
 
 from ds01d.decide.fleet_books import list_own_bookings
+from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Rejected
 from ds01d.model.fleet_drift import OwnBooking
 from ds01d.model.primitives import BookingId, ContainerName, Unknown
@@ -180,7 +181,11 @@ class FleetBookings:
             self.reservations.confirm_plan(plan, local)
 
     def _find_own(self, container: ContainerName) -> OwnBooking | None:
-        books = self._transactions.read_books(frozenset({container}))
+        # It is booked: whatever fails from here on is no failure of the booking.
+        try:
+            books = self._transactions.read_books(frozenset({container}))
+        except Ds01Error:
+            return None
         local = list_own_bookings(books.state, books.records).values()
         return next((booking for booking in local if booking.container == container), None)
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from ds01d.errors import BooksUnreadable
 from ds01d.model.fleet_books import EntryPhase
 from ds01d.model.limits import GpuQuota
 from tests.support.build import Life, books, gpu, inventory, mig, slot
@@ -300,3 +301,22 @@ def test_also_where_the_quota_does_not_allow_it_then(
     mixed.serve_jobs()
     assert "USER_AT_LIMIT" in refusal(asked.last)
     assert (store.entries, store.names) == ({}, {})
+
+
+def test_books_that_cannot_be_read_right_after_it_are_no_failure_of_the_booking(
+    one: FleetHost, store: StoreInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = one.begin("Allocate", container=A)
+    one.step_job()
+    transactions = one.session.bookings._transactions
+    monkeypatch.setattr(transactions, "read_books", _fail)
+    one.serve_jobs()
+    assert asked.last["parameters"]["booking"]["slot"] == "0"
+    monkeypatch.undo()
+    assert phases(store) == {A: EntryPhase.RESERVED}
+    one.settle()
+    assert phases(store) == {A: EntryPhase.HELD}
+
+
+def _fail(*_: object) -> None:
+    raise BooksUnreadable("torn")
