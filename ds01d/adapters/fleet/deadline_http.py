@@ -140,6 +140,9 @@ def make_tls_context(
     """
     context = ssl.create_default_context(cafile=authority)
     context.sslsocket_class = LimitedTlsSocket
+    # Python 3.13 asks for more of an authority (RFC 5280) than openssl's usual commands give it: a
+    # lab's own would count on one release of its distribution, and no longer on the next.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if certificate is not None:
         # An encrypted key would ask for its password on the terminal.
         context.load_cert_chain(certificate, key, password=_refuse_password)

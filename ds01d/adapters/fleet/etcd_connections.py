@@ -64,8 +64,8 @@ class EtcdConnections:
         with self._connect(endpoint, limits) as connection:
             # What nobody waits for any more is given up there too.
             left_ms = max(1, int(limits.find_left_s() * 1000))
-            response = _send(connection, path, body, token, {"Grpc-Timeout": f"{left_ms}m"})
-            answer = response.read()
+            with _send(connection, path, body, token, {"Grpc-Timeout": f"{left_ms}m"}) as response:
+                answer = response.read()
             if response.status != 200:
                 raise describe_refusal(endpoint, response.status, answer)
             return decode_reply(answer, form)
@@ -87,8 +87,10 @@ class EtcdConnections:
         self, endpoint: EtcdEndpoint, path: str, body: bytes, limits: CallLimits, token: str
     ) -> Iterator[Iterator[bytes]]:
         """The lines of an answer that does not end by itself. Raises as `exchange`."""
-        with self._connect(endpoint, limits) as connection:
-            response = _send(connection, path, body, token, {})
+        with (
+            self._connect(endpoint, limits) as connection,
+            _send(connection, path, body, token, {}) as response,
+        ):
             if response.status != 200:
                 raise describe_refusal(endpoint, response.status, response.read())
             yield _split_lines(response, limits)
@@ -175,7 +177,7 @@ class EtcdConnections:
 def _send(
     connection: LimitedConnection, path: str, body: bytes, token: str, more: dict[str, str]
 ) -> http.client.HTTPResponse:
-    """The head of the answer to a POST."""
+    """The head of the answer to a POST; closing it closes the connection."""
     headers = {
         "Content-Type": "application/json",
         "Connection": "close",
