@@ -44,6 +44,8 @@ class Host(ABC):
         self.name, self.folder, self.links = name, folder, links
         self.books_away = books_away
         self.kills = 0
+        self.is_up = True
+        """False while it is killed and started again: nobody asks then."""
         self.was_forgotten = False
         self.late_releases = 0
         self.notice_s = 8.0

@@ -134,8 +134,8 @@ class Storm:
         draws = random.Random(f"{self._draws.random()} {prefix}")
         number = 0
         while not self._is_over:
-            time.sleep(draws.uniform(0.05, 0.5))
-            if host.pid is None:
+            time.sleep(draws.uniform(0.05, 0.35))
+            if not host.is_up:
                 continue
             self.operations += 1
             books = host.read_books() or {}
@@ -167,16 +167,19 @@ class Storm:
         def watch_step(step: Step, moment: Moment) -> None:
             if (step, moment) == chosen and not hit.is_set():
                 hit.set()
+                host.is_up = False
                 host.signal(signal.SIGKILL)
 
         host.links.on_step = watch_step
         hit.wait(1.0)
         host.links.on_step = ignore_steps
         self._fleet.faults[f"killed at {chosen[0].name.lower()}"] += hit.is_set()
+        host.is_up = False
         host.kill()
         host.kills += 1
         time.sleep(draws.uniform(0.0, 0.3))
         host.start()
+        host.is_up = True
 
     def _freeze_host(self, host: Host, draws: random.Random) -> None:
         host.signal(signal.SIGSTOP)
@@ -191,11 +194,13 @@ class Storm:
 
     def _forget_host(self, host: Host, _: random.Random) -> None:
         """It is dead, an admin has it forgotten, and it comes back."""
+        host.is_up = False
         host.kill()
         host.kills += 1
         time.sleep(LEASE_OVER_S)
         self._fleet.forget(host)
         host.start()
+        host.is_up = True
         ends = time.monotonic() + LEASE_OVER_S
         while host.was_forgotten and time.monotonic() < ends:
             time.sleep(0.2)
