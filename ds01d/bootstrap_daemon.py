@@ -44,6 +44,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     from ds01d.daemon.session_parts import SessionParts  # noqa: PLC0415 - see above
 
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> SessionParts:
+        # A syslog that is busy may keep a command waiting, and not the worker.
         opened = open_parts(config, on_change, on_event, patience_s=0.0)
         opened.state_dir.make()
         if config.books.kind == "docker":

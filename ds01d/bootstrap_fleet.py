@@ -46,6 +46,7 @@ def open_fleet(
 def make_settings(fleet: FleetConfig, environ: Mapping[str, str]) -> EtcdSettings:
     """How the store is reached."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
+    # A command that root runs has none of its own, and reads those of the service.
     credentials = Path(folder) if folder else Path("/run/credentials/ds01d.service")
     return EtcdSettings(
         endpoints=tuple(map(parse_endpoint, fleet.etcd)),
@@ -81,6 +82,7 @@ def _read_facts(config: Config) -> HostFacts:
     digest = hashlib.sha256(data).hexdigest()[:16] if isinstance(data, bytes) else ""
     return HostFacts(
         host=config.fleet.name or socket.gethostname(),
+        # Both are filled in by the session, which knows Docker and the clock.
         boot_id="",
         engine_id="",
         version=__version__,

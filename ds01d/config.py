@@ -35,6 +35,7 @@ class BooksConfig(ConfigTable, frozen=True):
     """[books]: the allocator's files; with `kind = "docker"` there are none, but reservations."""
 
     kind: Literal["files", "docker"] = "files"
+    # The files of the allocator that ds01d works beside: the defaults find them.
     state: Path = Path("/var/lib/ds01/gpu-state.json")
     metadata: Path = Path("/var/lib/ds01/container-metadata")
     limits: Path = Path("/opt/ds01-infra/config/resource-limits.yaml")

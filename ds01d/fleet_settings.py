@@ -11,6 +11,7 @@ from ds01d import config_text
 
 CREDENTIALS: Final = "credentials"
 """As `fleet.certificates`: they are credentials of the unit (LoadCredential=)."""
+# etcd itself advises seven at most (its FAQ): more than twice that is a mistake.
 _MAX_MEMBERS: Final = 16
 _CLIENT_PORT: Final = 2379  # of etcd, registered with IANA
 # As ssh_config(5) takes them: an alias there is a name like any other.

@@ -88,6 +88,7 @@ class RemoteContainers(ServiceClient):
         return CreationPlan(**plan | {"name": ContainerName(plan["name"])})
 
     def survey_slots(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+        # `Status` is of the interface for bookings, and this client speaks the one for containers.
         status = ServiceClient(self._path).call("Status", {})["status"]
         offers: dict[SlotId | None, Allocated | Rejected] = {
             SlotId(slot["id"]): _parse_offer(slot, name) for slot in status["slots"]

@@ -56,6 +56,7 @@ def build_order(
     image, setup = _select_image(options, config)
     order = _make_order(options, name, owner, image, limits)
     chosen = _choose_folders(options, owner)
+    # What the caller chose stands before the mount of the catalogue at the same place.
     resolved = _resolve_mounts(_fill_setup(setup, owner), owner, without=chosen)
     return replace(order, setup=replace(resolved, mounts=(*resolved.mounts, *chosen.values())))
 
@@ -78,6 +79,7 @@ def build_confined_order(
         image = choose_image(catalogue, wanted, _host_architecture(options, config))
     confinement = confine_setup(catalogue.setup, owner)
     order = _make_order(options, name, owner, image, limits)
+    # Mounts and user are for the confinement to decide.
     setup = replace(catalogue.setup, mounts=(), user="")
     return replace(order, setup=setup, confinement=confinement)
 

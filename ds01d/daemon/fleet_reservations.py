@@ -23,6 +23,8 @@ from ds01d.reconcile.fleet_member import FleetMember
 from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.service.fleet_ports import FleetAnswer
 
+# As long as one call to the store may take: joining keeps no booking longer than a store that is
+# away.
 JOIN_PATIENCE_S: Final = 2.0
 
 
@@ -62,6 +64,8 @@ class ReservationThread:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._answers: SimpleQueue[FleetAnswer] = SimpleQueue()
         self._lock = threading.Lock()
+        # By id(): two plans may be equal, and only one of them is left or given back. The plan is
+        # in the value, so that no other object gets its id meanwhile.
         self._in_flight: dict[int, tuple[AllocationPlan, FleetEntry]] = {}
         self.has_joined = threading.Event()
         self._thread = threading.Thread(target=self._serve_jobs, name="ds01d-fleet", daemon=True)
@@ -94,6 +98,7 @@ class ReservationThread:
         self._jobs.put(_Job(plan, is_reserving=True))
 
     def take_answers(self) -> list[FleetAnswer]:
+        # As many as there are now: each that comes later wakes the worker again.
         return [self._answers.get_nowait() for _ in range(self._answers.qsize())]
 
     @property
@@ -118,6 +123,7 @@ class ReservationThread:
             return [entry for _, entry in self._in_flight.values()]
 
     def _serve_jobs(self) -> None:
+        # In their order, by one thread: no withdrawal overtakes its reservation.
         for job in iter(self._jobs.get, None):
             self._serve_job(job)
 
@@ -128,6 +134,7 @@ class ReservationThread:
             except Exception as error:  # noqa: BLE001 - its caller waits for an answer
                 log_fleet_failure(error)
                 answer = away(f"internal error: {error}")
+            # Before the wake: the worker looks once for each.
             self._answers.put(FleetAnswer(plan=job.plan, answer=answer))
             self._wake()
             return
@@ -167,6 +174,7 @@ class ReservationThread:
             self._set_away(answer.reason)
         elif isinstance(answer, Fenced):
             self._member.fence_host(answer.conflict.identity)
+        # After `Unknown` it may be reserved: in flight until the worker says what became of it.
         if not isinstance(answer, Reserved | Unknown):
             self._drop_plan(plan)
         return answer

@@ -10,6 +10,7 @@ from ds01d.model.primitives import Boot
 from ds01d.reconcile.fleet_report import FleetReport
 
 PASS_EVERY_S: Final = 30.0
+# Bookings at the same moment are one look, not one each.
 CHANGED_AFTER_S: Final = 1.0
 AWAY_RETRY_S: Final = 5.0
 # Of the time of its thread, and of the store's: 100,000 entries take seconds to read.

@@ -89,6 +89,8 @@ class FleetSession:
         if isinstance(docker, Engine):
             self._engine_id = docker.identity.id
         self._limits = self._world.limits.read()
+        # Decision 313: what ds01d took from the books after its own proofs is withdrawn at once;
+        # all else waits for a sweep.
         released = frozenset(
             name
             for gated in report.drifts

@@ -27,6 +27,7 @@ from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.reconcile.fleet_report import FleetReport, OwnView
 from ds01d.service.fleet_calls import AdminJob
 
+# Three signs of life for each lease: one that is late does not show the host as gone.
 LEASE_S: Final = 30
 ALIVE_EVERY_S: Final = 10.0
 _JOIN_S: Final = 0.5
@@ -132,6 +133,7 @@ class FleetWorker:
         if not isinstance(bookings, Unknown):
             if not isinstance(before.bookings, Unknown):
                 proven |= _find_released(before.bookings, bookings, released)
+            # Booked again under the same ID: its end is not proven any more.
             proven -= set(bookings)
         sweep_began = before.sweep_began if sweep_began is None else sweep_began
         local = OwnView(bookings=bookings, released=proven, sweep_began=sweep_began, frozen=frozen)
@@ -202,6 +204,7 @@ class FleetWorker:
 
     def _try_pass(self) -> FleetReport | None:
         with self._changed:
+            # Before the pass: what changes during it needs another one.
             self._has_changes = False
         try:
             return self._pass.run()

@@ -211,6 +211,7 @@ def _pass_scope(work: Work) -> Scope:
 
 
 def _pass_result(report: Report) -> Result:
+    # The results that controller-runtime counts, which dashboards know.
     outcomes = {gated.outcome for gated in report.drifts}
     if Outcome.FAILED in outcomes:
         return Result.ERROR

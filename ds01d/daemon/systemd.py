@@ -158,6 +158,8 @@ class Supervisor:
         if not self._ready:  # READY=1 must not come before the first pass
             reload()
             return
+        # sd_notify(3), Type=notify-reload: systemd takes a READY=1 for the end of this reload by
+        # its time.
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             reload()
@@ -187,6 +189,7 @@ class Supervisor:
                 self._log.error(Event.DAEMON_STALLED, seconds=round(silent_s))
             self._is_stalled = True
             self._notify(f"STATUS=no progress of the worker for {silent_s:.0f} s")
+            # Or the status from before would not be sent again.
             self._status = ""
 
     def _describe_long_pass(self, silent_s: float) -> Iterator[str]:
@@ -215,6 +218,7 @@ class Supervisor:
 
 def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
     """Half of WatchdogSec=, if systemd set it for this process."""
+    # sd_watchdog_enabled(3): half of the time, and only for the process that is named.
     try:
         usec = int(environ.get("WATCHDOG_USEC", ""))
         ours = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()

@@ -21,6 +21,7 @@ from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
 from ds01d.model.fleet_drift import OwnBooking, OwnBookings
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall
 
+# The parts of a GPU that MIG has. Whole numbers, so that every host has the same sum.
 _SEVENTHS = 7
 _MOST_HOSTS_SHOWN = 8
 
@@ -61,6 +62,7 @@ def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId
 
 
 def _weigh(slot: Slot) -> int:
+    # Upwards: a share between two sevenths may not make a quota larger.
     return ceil(weigh_by_books(slot) * _SEVENTHS)
 
 
@@ -75,6 +77,8 @@ def find_entry_id(name: ContainerName, record: Record | None) -> BookingId:
 
 def _derive_id(name: ContainerName, record: Record | None) -> BookingId:
     allocated = record.allocated_at if record is not None else None
+    # repr of a float is the shortest text that gives it back, on every Python: the ID stays after
+    # an upgrade.
     text = f"{name}\0{'' if allocated is None else repr(float(allocated))}"
     return BookingId(f"d-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
 

@@ -185,6 +185,7 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
     # Whoever froze the host looks into what its books say: nothing is changed by them meanwhile.
     if gate.frozen:
         return make_waiting(WaitReason.FREEZE, gate.frozen)
+    # What this ds01d released itself is proven: neither time nor a sweep would show more.
     if drift.entry.booking not in gate.proven:
         settled = Boot(first_seen + gate.settle_s)
         if now < settled:

@@ -47,6 +47,7 @@ def judge_result(result: RemoteResult, done_key: str) -> RemoteOutcome:
     if document is None:
         reason = result.reason or f"exit status {result.status}"
         return RemoteOutcome(step=NextStep.REFUSED, reason=reason)
+    # `is True` below: a document of another form may have anything there.
     done = document.get(done_key)
     if done is True:
         return RemoteOutcome(step=NextStep.DONE)

@@ -189,6 +189,7 @@ class SubjectIndex:
         elsewhere = (
             p for p in gpu.processes if container is not None and p.container == container.id
         )
+        # One on a booked slot is the container's as well, and is listed once.
         return sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), index)
 
     def _reported_sections(self, subjects: tuple[str, ...]) -> Section:
@@ -212,6 +213,7 @@ class SubjectIndex:
             "sources": describe_sources(self.report, self.config),
             "history": {"unknown": self.history}
             if isinstance(self.history, str)
+            # Of the subject alone: the history of its slots is that of others, too.
             else [build_entry_document(row) for row in self._last_entries(subjects[:1])],
         }
 

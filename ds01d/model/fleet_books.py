@@ -44,6 +44,7 @@ class FleetEntry:
     sevenths: int
     since: Wall
     slots: tuple[SlotId, ...] = ()
+    # Fields of a newer version, which are written back as they were.
     extra: Extra = field(default_factory=dict)
 
 

@@ -73,6 +73,7 @@ class Delivery:
         self._record, self._is_new = self._load()
         self._finished = set(self._record.finished)
         self._attempts = dict(self._record.attempts)
+        # In memory alone: a restart allows as many again, and users cannot bring one about.
         self._sent_at: deque[tuple[float, str]] = deque()
         self._failures = 0
         self._retry_at = 0.0
@@ -84,6 +85,7 @@ class Delivery:
         if self._is_new:
             self._is_new = False
             self._finished = {notice.id for notice in spooled if now - notice.at > NEW_TARGET_AGE_S}
+        # What has left the spool does not come again: its ID need not be kept.
         self._finished &= present
         # What waits here may have left the spool, and its attempts still count.
         remaining = present | self._queued
@@ -167,6 +169,8 @@ class Delivery:
 
     def _pause(self) -> None:
         self._failures += 1
+        # The exponent is bounded, too: after weeks of failures the power would be huge before it is
+        # cut.
         wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** (min(self._failures, 16) - 1))
         self._retry_at = self._monotonic() + wait_s
 

@@ -55,6 +55,7 @@ from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
+# With the suffix of its record it is the name of a file, of which file systems take 255 bytes.
 _MAX_NAME_LENGTH = 250
 _MAX_REASON_LENGTH = 200
 

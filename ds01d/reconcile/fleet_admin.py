@@ -35,6 +35,7 @@ def forget_host(member: FleetMember, book: FleetBook, host: str) -> str:
     # It would go on with bookings that count for nobody.
     if node == member.node:
         raise Refused("that is this host: forget it from another one")
+    # Its next pass would report all of it again.
     if node in contents.alive:
         raise Refused(f"{host} takes part right now: stop its ds01d first")
     slots = sum(entry.count for entry in contents.entries if entry.node == node)

@@ -48,6 +48,7 @@ class AllocationPlanner(Allocator):
         local = list_own_bookings(books.state, books.records)
         after = _list_after(answer, wish, books)
         count, sevenths = _measure(wish, after)
+        # What the container has counts by its own entry already: what is added is reserved.
         before_count, before_sevenths = _measure(wish, local)
         booking = choose_booking_id(wish.container, books.records)
         is_part = before_count > 0

@@ -24,6 +24,8 @@ from ds01d.model.fleet_books import (
 from ds01d.model.primitives import BookingId, Source, Unknown, UserName, Wall
 from ds01d.reconcile.fleet_ports import FleetBook
 
+# Each attempt that is lost is a reservation of another host for the same user: one that needs more
+# than sixteen has no luck to wait for.
 _ATTEMPTS = 16
 
 
@@ -74,6 +76,7 @@ class FleetReserver:
                 key, why = next(iter(entries.malformed.items()))
                 # What cannot be read may be any number of slots.
                 return Unsettled(reason=f"an entry of {entry.user} is malformed: {key}: {why}")
+            # In each round: another call of this host may have ended meanwhile.
             others = [other for other in self.in_flight() if other.booking != entry.booking]
             left = self._withdraw_left(question, entries, others)
             if left is not None:

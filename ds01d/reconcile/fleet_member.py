@@ -166,6 +166,8 @@ class FleetMember:
             contents.cluster,
             restored_at,
         )
+        # The revision alone moves with each pass, and is not synced: one that is lost costs a floor
+        # that is some minutes old, while a sync would wake the disk each time.
         self._keep(
             replace(
                 memory,
@@ -234,6 +236,7 @@ class FleetMember:
         """Read what is kept, before the store is asked; why that failed, or ""."""
         try:
             self._load()
+        # Without its own ID this host could not tell its entries from those of others.
         except Ds01Error as error:
             self.set_state(MembershipState.FENCED, str(error))
             return str(error)

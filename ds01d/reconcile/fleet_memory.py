@@ -100,6 +100,7 @@ def save_memory(store: FleetStore, memory: FleetMemory, *, durable: bool) -> Non
 
 def _parse_memory(raw: Any) -> FleetMemory:  # noqa: ANN401 - any JSON
     expected = {entry.name for entry in fields(FleetMemory)}
+    # Without the keys of a newer version: after a downgrade the others still count.
     memory = FleetMemory(**{key: value for key, value in raw.items() if key in expected})
     # The file may have been edited by hand: a number that is none would raise in a pass.
     numbers = (memory.incarnation, memory.revision, memory.restored_at or 0)

@@ -104,9 +104,11 @@ class FleetPass:
         else:
             bookings = local.bookings
             entries = [entry for entry in contents.entries if entry.node == node]
+            # Before and after the read: a booking that began or ended meanwhile is in one of both.
             differences = find_fleet_drifts(
                 bookings, entries, contents.names, node, in_flight | frozenset(self.in_flight())
             )
+            # Of what is seen now alone: a difference that was away for a pass waits its time again.
             self._first_seen = {
                 drift.key: self._first_seen.get(drift.key, now.boot) for drift in differences
             }
@@ -131,6 +133,7 @@ class FleetPass:
                 unseen_since=self._unseen_since,
                 now=now.wall,
             )
+        # Asked again: a repair of this pass may have met the fence.
         if self.member.membership.state is MembershipState.FENCED:
             reason = self.member.membership.reason
             cloned = FleetFinding(
@@ -187,10 +190,12 @@ class FleetPass:
         booking = local.get(entry.booking)
         if drift.action is FleetAction.WITHDRAW:
             is_other = booking is None or booking.user != entry.user
+            # Of a name that is left the booking itself may be there, under another name.
             return is_other or booking is None or booking.container != entry.container
         return booking is not None and booking.user == entry.user and booking.slots == entry.slots
 
     def _note_unseen(self, contents: FleetContents, now: Wall) -> None:
+        # By when this ds01d missed it: the clocks of other hosts are not compared.
         unseen = set(contents.identities) - contents.alive - {self.member.node}
         self._unseen_since = {node: self._unseen_since.get(node, now) for node in unseen}
 

@@ -16,6 +16,7 @@ from ds01d.reconcile.fleet_ports import FleetBook
 
 PUBLISH_EVERY_S: Final = 10.0
 _PUBLISH_AWAITED_S: Final = 1.0
+# Without news as well: a summary that somebody deleted comes back.
 _PUBLISH_ANYHOW_S: Final = 600.0
 _UNREPORTED: Final = (FleetDriftKind.UNREPORTED_BOOKING, FleetDriftKind.WRONG_ENTRY)
 
@@ -28,6 +29,7 @@ class SummaryPublisher:
     member: FleetMember
     read_summary: Callable[[], dict[str, object]]
     _published: dict[str, object] = field(default_factory=dict)
+    # The first one is not early, however short the host is up.
     _published_at: float = -PUBLISH_EVERY_S
 
     def publish_if_new(
@@ -62,4 +64,5 @@ class SummaryPublisher:
         synced = {"cluster": contents.cluster, "revision": contents.revision}
         answer = self.book.publish_summary({**summary, SYNCED: synced if is_synced else None})
         if answer is None:
+            # Only what is there counts as published: one that failed is tried in the next pass.
             self._published, self._published_at = summary, now.boot

@@ -18,6 +18,8 @@ from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, Us
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.fleet_status import FleetStatus
 
+# A bound for a document that others read every few seconds: after an outage a host may have
+# thousands.
 MOST_DRIFTS: Final = 200
 
 

@@ -252,6 +252,7 @@ class BookingService:
             self._keep_waiting(waiter, answer, limits, priority, is_waiting=is_waiting)
             return None
         if isinstance(container, Container):
+            # There is a container for it, so it is a booking and no reservation that ends.
             answer = replace(answer, until=None)
         if not answer.already:
             self._changed.add(answer.container)

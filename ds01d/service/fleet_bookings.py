@@ -96,6 +96,7 @@ class FleetBookings:
     def _serve_answer(
         self, service: BookingSteps, queue: WaitingQueue, pending: PendingBooking, answer: Answer
     ) -> None:
+        # Asked before the attempt, which may take it out of the queue.
         waiter, is_queued = pending.waiter, pending.waiter in queue
 
         def attempt() -> object | None:
@@ -175,6 +176,7 @@ class FleetBookings:
     def _note_booked(self, plan: AllocationPlan, answer: Answer, container: ContainerName) -> None:
         """It is booked: have the store say so."""
         local = self._find_own(container)
+        # Nothing is certain enough to be confirmed: the next pass compares books and store.
         if local is None or not isinstance(answer, Reserved):
             self.reservations.leave_plan(plan)
         else:

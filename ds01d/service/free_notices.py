@@ -21,6 +21,7 @@ from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import World
 from ds01d.service.notice_requests import NoticeRequests
 
+# A look costs 0.4 ms for each request at 1,000 containers (decision 331).
 LOOK_EVERY_S: Final = 30.0
 _QUEUE_FIRST_S: Final = 2.0
 _SAMPLE_AGE_S: Final = 60.0

@@ -112,6 +112,8 @@ class NoticeRequests:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._failure = f"{FILE} is damaged, and its requests are dropped: {error}"
             return ()
+        # The file is ds01d's own, and still may have been edited: what a call could not have asked
+        # for is not computed with.
         valid = [request for request in requests if 1 <= request.count <= MOST_SLOTS]
         return tuple(valid[:MOST])
 

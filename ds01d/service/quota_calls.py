@@ -64,6 +64,7 @@ class QuotaCalls:
             status,
             waiting=len(requests),
             requests=requests,
+            # As `WaitingQueue.add_waiter` has it: of equal priority who came first is served first.
             ahead=sum(
                 waiter.user != user and waiter.rank >= status.priority for waiter in self._queue
             ),

@@ -91,6 +91,7 @@ class WaitingQueue:
         self._waiters = [waiter for waiter in self._waiters if waiter.request.is_open]
 
     def __contains__(self, waiter: object) -> bool:
+        # By identity: two calls may ask for the same.
         return any(other is waiter for other in self._waiters)
 
     def __iter__(self) -> Iterator[Waiter]:

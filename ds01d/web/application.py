@@ -129,6 +129,7 @@ def strip_port(host: str) -> str:
 def _accepts_gzip(accepted: str) -> bool:
     for choice in accepted.lower().split(","):
         coding, _, weight = choice.partition(";")
+        # RFC 9110, 12.4.2: a weight of 0 means that it is not accepted.
         if coding.strip() == "gzip":
             return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False

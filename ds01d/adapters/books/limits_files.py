@@ -39,6 +39,7 @@ LIMIT: Final = 4 << 20
 _MOST_GROUPS: Final = 200
 _QUIET_S = 0.05
 _ATTEMPTS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
+# O_NOFOLLOW: behind a link there could be files that others may write.
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Signatures = Mapping[str, Signature | None]

@@ -31,6 +31,7 @@ from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.primitives import ContainerName, Digest, Source, Unknown
 from ds01d.text import make_printable
 
+# For each name and in all: a writer that breaks records again and again fills no disk.
 _MAX_COPIES = 200
 _MAX_COPIES_IN_ALL = 2_000
 _ENCODED = "base64:"  # of a file that is no UTF-8
@@ -136,6 +137,8 @@ class MetadataDirectory:
         path = self._reader.build_path(name)
         with self._open_to_change(path, name) as folder:
             self._read_expected(folder, name, onto)
+            # What was changed before is durable first: after a crash there is no removal without
+            # it.
             syncs.flush()
             os.unlink(path.name, dir_fd=folder)
             syncs.sync(folder)
@@ -184,6 +187,7 @@ def as_text(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         text = _ENCODED
+    # Also what begins with the mark by itself, or the way back would decode it.
     if text.startswith(_ENCODED):
         return _ENCODED + base64.b64encode(data).decode()
     return text

@@ -19,6 +19,8 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
+# PyYAML recurses for each level; and aliases of aliases make a small file a value that fits no
+# memory.
 _MAX_DEPTH = 50
 _MAX_ALIASES = 1000
 _MAX_MERGED = 10_000
@@ -26,6 +28,7 @@ _DUPLICATE_TAG = "!ds01d-twice"
 _MERGE = "tag:yaml.org,2002:merge"
 _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
+# Decision 108: to YAML 1.1 the login "on" is true, and "0123" a number.
 _READ_AS_SOMETHING_ELSE = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "null", "timestamp", "value")
 )
@@ -144,6 +147,7 @@ def _construct_date(loader: _Loader, node: yaml.ScalarNode) -> str:
     return written
 
 
+# For this loader alone: PyYAML copies the table of its base at the first addition.
 _Loader.add_constructor(_DUPLICATE_TAG, lambda _loader, _node: DuplicateKey())
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_fraction)
@@ -153,6 +157,7 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_date)
 def read_yaml(data: bytes, origin: str) -> Any:  # noqa: ANN401 - YAML may hold anything
     """The first document's data; raises `Malformed`, naming file and line."""
     try:
+        # Editors of other systems begin a file with a byte order mark.
         text = data.decode("utf-8-sig")
         # Before anything is built: a bomb costs its memory in the building.
         _refuse_bombs(text)

@@ -71,6 +71,7 @@ class DockerEngine:
         self._client = HttpClient(url, timeout_s)
         self._cache = DockerCache()
         self._gaps = GapTracker(clock_boot)
+        # With a client of its own: its connection stays open while the other makes calls.
         self._stream = EventStream(
             HttpClient(url, timeout_s),
             idle_s=idle_s,

@@ -181,6 +181,7 @@ class HttpClient:
             with self._request(method, path, params, body, headers=headers, kind=kind) as response:
                 is_open = response.status == (101 if upgrade else 200)
                 if is_open and self._socket is not None:
+                    # A copy, since the answer closes the connection that it came over.
                     return socket.socket(fileno=os.dup(self._socket.fileno()))
                 answer = response.read()
         raise self._describe_refusal(method, path, response.status, answer)

@@ -27,6 +27,7 @@ from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, W
 T = TypeVar("T")
 
 FENCE: Final = b'{"v":1}'
+# etcd takes values of 1.5 MiB; those of ds01d have some hundred bytes.
 MAX_VALUE_BYTES: Final = 64 << 10
 MAX_NAME: Final = 1024  # characters
 _VERSION: Final = 1
@@ -57,6 +58,7 @@ class _NameValue(msgspec.Struct, frozen=True):
 class _Identity(msgspec.Struct, frozen=True):
     v: Annotated[int, msgspec.Meta(ge=1)]
     host: _Name
+    # Other readers of JSON have exact numbers up to 2**53 only.
     incarnation: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
     boot_id: str = ""
     engine_id: str = ""
@@ -173,6 +175,7 @@ def parse_object(value: bytes) -> dict[str, object]:
 
 
 def _encode(extra: Extra, **fields: object) -> bytes:
+    # The fields of this version last: what a newer one added may not replace what they mean.
     whole = {**extra, "v": _VERSION, **fields}
     try:
         return msgspec.json.encode(whole)

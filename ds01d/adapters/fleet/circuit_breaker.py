@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+# The first is as long as the time-out of a call; the longest bounds how long a store that is back
+# goes unnoticed (decision 303).
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 10.0
 
@@ -19,6 +21,7 @@ class CircuitBreaker:
     """Any thread may call. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        # Monotonic: a wall clock that is set back would keep the breaker open for as long.
         self._clock = clock
         self._guard = threading.Lock()
         self._pause_s = 0.0

@@ -49,6 +49,8 @@ class CallLimits:
     def receive(self, connection: socket.socket, read: Callable[[], int]) -> int:
         """One read within the limits."""
         while True:
+            # Before each read: a peer that sends a byte a second would else start the time again
+            # with each.
             connection.settimeout(self.find_left_s())
             try:
                 received = read()
@@ -119,6 +121,8 @@ class LimitedConnection(http.client.HTTPConnection):
         # Else the Host header would name a port that is the usual one.
         self.default_port = http.client.HTTPS_PORT
         connection.settimeout(self.limits.find_left_s())
+        # The handshake comes apart, so that `close` has the connection before a peer that never
+        # finishes it.
         wrapped = tls.wrap_socket(
             connection, server_hostname=self.host, do_handshake_on_connect=False
         )

@@ -87,6 +87,7 @@ class EtcdBooks:
 
     def watch_entries(self, after: Revision) -> Iterator[EntryChange | Unknown]:
         try:
+            # etcd's start revision is part of what it sends.
             for result in self._client.watch(USERS, prefix_end(USERS), after + 1):
                 yield from filter(None, map(_read_event, result.events))
         except (StoreFailed, Malformed) as error:
@@ -107,12 +108,15 @@ class EtcdBooks:
 
     def _check_own(self, node: NodeId) -> None:
         if node != self._node:
+            # A mistake of ours and no failure of the store, so no value stands for it.
             raise ValueError(f"node {node} is not this one, {self._node}")
 
 
 def _answer(call: Callable[[], T]) -> T | Unknown:
     try:
         return call()
+    # A StoreFailed as well, but of a host that is fenced: it must not look like a store that is
+    # away.
     except IdentityChanged:
         raise
     except (StoreFailed, Malformed) as error:

@@ -38,6 +38,8 @@ from ds01d.errors import StoreFailed, StoreRefused
 
 T = TypeVar("T")
 
+# The kernel of a frozen member goes on acknowledging, so TCP notices nothing: after this silence
+# the member itself is asked (decision 303).
 WATCH_IDLE_S: Final = 10.0
 _RETRY_PAUSE_S: Final = 0.1
 _OUT_OF_RANGE: Final = 11  # gRPC's code for a revision that was compacted

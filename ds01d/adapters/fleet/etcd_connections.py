@@ -100,6 +100,8 @@ class EtcdConnections:
         with self._guard:
             self._is_closed = True
             for handle in self._open:
+                # Not close(2): a thread that waits in recv wakes up with this, and the number of a
+                # descriptor that was closed may be another file's by then.
                 with suppress(OSError):
                     handle.shutdown(socket.SHUT_RDWR)
 
@@ -120,6 +122,7 @@ class EtcdConnections:
     @contextmanager
     def _registered(self, handle: socket.socket) -> Iterator[None]:
         with self._guard:
+            # Under the lock: what is opened while `close` runs would be broken by nothing.
             if self._is_closed:
                 raise ConnectionAbortedError("closed")
             self._open.add(handle)
@@ -150,6 +153,7 @@ class EtcdConnections:
         files = self._files
         paths = [files.authority, files.certificate, files.key]
         stats = [os.stat(path) for path in paths if path is not None]  # noqa: PTH116 - of a list
+        # Inode and size too: a renewal by rename may keep the time that the file had.
         stamp = tuple((status.st_mtime_ns, status.st_ino, status.st_size) for status in stats)
         with self._guard:
             if self._tls is None or self._tls[0] != stamp:
@@ -180,6 +184,7 @@ def _send(
     """The head of the answer to a POST; closing it closes the connection."""
     headers = {
         "Content-Type": "application/json",
+        # The deadline of a call is that of its connection, so none is used twice.
         "Connection": "close",
         # Else a member without a leader lets a watch wait for ever, and a call for a time-out of
         # its own (etcd 10819).
@@ -195,6 +200,7 @@ def _send(
 def _split_lines(response: http.client.HTTPResponse, limits: CallLimits) -> Iterator[bytes]:
     """The lines of a stream; the size limit holds for each of them."""
     pending = b""
+    # `read` would wait until 64 KiB are there, and an event would come that late.
     while chunk := response.read1(64 << 10):
         *lines, pending = (pending + chunk).split(b"\n")
         if lines:

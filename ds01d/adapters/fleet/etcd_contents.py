@@ -135,6 +135,8 @@ class ContentsReader:
 
     def _is_same_store(self, header: ReplyHeader) -> bool:
         last = self._header
+        # Decision 308: the term never falls either, so one that does is of a snapshot whose
+        # revisions have caught up.
         return (
             header.cluster_id == last.cluster_id
             and header.revision >= last.revision
@@ -146,6 +148,8 @@ class ContentsReader:
             self._values[key.key] = parse_key(key)
 
     def _drop_deleted(self, revision: int) -> None:
+        # As of the revision of the changes: a later one would lack keys that the next read brings,
+        # and the counts would not agree.
         pages = self._store.scan(
             ROOT, prefix_end(ROOT), is_checked=False, keys_only=True, revision=revision
         )
@@ -174,6 +178,7 @@ def _build_contents(header: ReplyHeader, values: dict[bytes, _Value]) -> FleetCo
                 summaries[value.node] = value.fields
             case _Settings():
                 settings = value.fields
+            # Decision 307: a name whose value cannot be read is taken, not free.
             case _Spoilt(container=container) if container is not None:
                 names[container] = make_unknown_name(container)
             case _Spoilt() | None:
@@ -202,6 +207,8 @@ def parse_key(key: KeyValue) -> _Value:
     try:
         parts = split_key(key.key)
     except Malformed as error:
+        # A second spelling of a user would be one whom no count finds, so it is named (decision
+        # 307).
         return _Spoilt(str(error))
     try:
         return _parse_value(parts, key.value)
@@ -224,5 +231,7 @@ def _parse_value(parts: tuple[str, ...], value: bytes) -> _Value:
             return _Summary(NodeId(node), parse_object(value))
         case ("fleet",):
             return _Settings(parse_object(value))
+        # Of a newer version: no error, or the first host that is upgraded would show as damage on
+        # all others.
         case _:
             return None

@@ -40,6 +40,7 @@ from ds01d.model.fleet_books import (
 )
 from ds01d.model.primitives import ContainerName
 
+# Each attempt that is lost means that another change was made; five in a row are no race any more.
 _ATTEMPTS: Final = 5
 
 
@@ -68,6 +69,8 @@ class EtcdEntries:
             put_key(name, encode_name(_make_name(entry))),
         ]
         name_revision = ABSENT
+        # It ends: each further round needs another revision of a name that is this booking's, and
+        # only this host writes those.
         while True:
             compares = [
                 is_unchanged(fence_of_user, fence),
@@ -112,6 +115,8 @@ class EtcdEntries:
                 return Absent()
             compares, changes, _ = _plan_names(entry, stored)
             changes.append(_put_entry(entry, stored))
+            # Less than was reserved needs no new fence: those who counted too much have refused,
+            # not allowed.
             if _is_larger(entry, stored.entry):
                 changes.append(put_key(fence_key(entry.user), FENCE))
             reply = self._store.commit(compares, changes)
@@ -134,6 +139,7 @@ class EtcdEntries:
             else:
                 # A reservation of it that is still under way fails from here on.
                 changes.append(put_key(fence_key(entry.user), FENCE))
+            # The fence alone: neither the entry nor its name was there.
             is_absent = stored.key is None and len(changes) == 1
             reply = self._store.commit(compares, changes)
             if reply.succeeded:
@@ -188,6 +194,7 @@ def _judge_present(entry: FleetEntry, present: KeyValue) -> Changed | Conflict:
 
     A booking's ID is made up for it alone, so nobody else's entry can be at that key.
     """
+    # The caller counts again: the larger one may be over the quota.
     if _is_larger(entry, _parse_entry(entry, present)):
         return Conflict(kind=ConflictKind.FENCE)
     return Changed(revision=Revision(present.mod_revision))

@@ -66,6 +66,7 @@ def describe_status(endpoint: EtcdEndpoint, status: ErrorStatus) -> Exception:
     code = status.code if status.code >= 0 else status.grpc_code
     message = shorten(status.message or status.error)
     text = f"{endpoint}: {message}"
+    # A member without a leader answers "unavailable": it lives, and an election may be under way.
     if code in _MEMBER_CODES or _LEARNER in message:
         return MemberFailed(text, is_alive=code == _UNAVAILABLE)
     if _NO_USER in message:

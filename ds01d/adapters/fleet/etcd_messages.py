@@ -15,6 +15,7 @@ from ds01d.errors import Malformed
 
 Form = TypeVar("Form")
 
+# Revisions, IDs and sizes of etcd are never negative: such an answer is not of etcd.
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
 ABSENT: Final = 0
@@ -49,6 +50,7 @@ class RangeReply(msgspec.Struct, frozen=True):
     count: _Number = 0
 
 
+# Puts and deletions answer with nothing that is needed here.
 class OperationReply(msgspec.Struct, frozen=True):
     response_range: RangeReply | None = None
 
@@ -98,6 +100,7 @@ class StatusReply(msgspec.Struct, frozen=True, rename={"size": "dbSize", "quota"
 
 class WatchEvent(msgspec.Struct, frozen=True):
     kv: KeyValue
+    # PUT is 0 in mvccpb.Event, and the gateway leaves out what is 0.
     type: str = "PUT"
 
 
@@ -113,6 +116,7 @@ class WatchResult(msgspec.Struct, frozen=True):
 class ErrorStatus(msgspec.Struct, frozen=True):
     """gRPC's status; older gateways call the text `error`, and in streams the code `grpc_code`."""
 
+    # Not given; 0 would be gRPC's OK.
     code: int = -1
     grpc_code: int = -1
     message: str = ""
@@ -126,6 +130,8 @@ class WatchReply(msgspec.Struct, frozen=True):
 
 def decode_reply(body: bytes, form: type[Form]) -> Form:
     """JSON of etcd's gateway as `form`. Raises Malformed."""
+    # Not strict, since 64-bit numbers come as text. Beside msgspec's own errors: JSON that is
+    # nested too deep, and half a surrogate pair.
     try:
         return msgspec.json.decode(body, type=form, strict=False)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -172,6 +178,7 @@ def delete_key(key: bytes) -> dict[str, Any]:
 
 def is_unchanged(key: bytes, revision: int) -> dict[str, Any]:
     """Compares when a key was changed last; `ABSENT`: it is not there."""
+    # By revision, not by value: a value that was changed and put back is another state.
     return {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
@@ -186,4 +193,5 @@ def txn(
 
 def prefix_end(prefix: bytes) -> bytes:
     """The end of the range of all keys that begin with `prefix`, which ends with a slash."""
+    # A slash has a successor, so nothing carries over as it may in clientv3.GetPrefixRangeEnd.
     return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -75,6 +75,7 @@ class EtcdNodes:
 
     def _adopt(self, node: NodeId, revision: int) -> Changed:
         """From now on this host is `node`, as long as that revision is the identity's."""
+        # The lease is tied to the key of the former ID: both end, as nothing renews them.
         if node != self._node:
             self._node, self._lease = node, 0
         self._store.guard_identity(identity_key(node), revision)
@@ -83,6 +84,8 @@ class EtcdNodes:
     def keep_alive(self, seconds: int) -> None:
         """See `FleetBook.keep_alive`."""
         key = alive_key(self._node)
+        # A lease shows that a host lives, and proves nothing about its bookings (decision 305):
+        # nothing is withdrawn because one ended.
         if self._lease and self._lease_s == seconds and self._renew_lease():
             # The key may be gone while the lease is not: deleted, or of a store that was restored.
             current = self._read(key)
@@ -138,6 +141,7 @@ class EtcdNodes:
         self, prefix: bytes, *, keys_only: bool
     ) -> Iterator[tuple[KeyValue, tuple[str, ...]]]:
         end = prefix_end(prefix)
+        # In whatever store answers: after a restore, too, an admin may forget a host.
         for page in self._store.scan(prefix, end, is_checked=False, keys_only=keys_only):
             for key in page.kvs:
                 # Reported with the contents; it cannot be a node's.

@@ -9,6 +9,7 @@ from typing import Final
 
 from ds01d.fleet_settings import parse_member
 
+# Seconds, for all members together: a booking waits no longer than that for a store that is away.
 CALL_S: Final = 2.0
 
 

@@ -26,6 +26,7 @@ from ds01d.errors import StoreFailed
 
 PAGE: Final = 10_000
 """4 MB of entries. For each page etcd counts all keys that follow, so many pages cost it much."""
+# Ten times the entries that were measured (decision 308): a bound for memory, whoever answers.
 MAX_KEYS: Final = 1_000_000
 
 
@@ -45,6 +46,7 @@ class EtcdStore:
         self._guard = threading.Lock()
         self._cluster = ""
         self._revision = 0
+        # One tuple, replaced as a whole: other threads read it without the lock.
         self._identity: tuple[bytes, int] | None = None
 
     def expect(self, cluster: str, revision: int) -> None:
@@ -87,6 +89,8 @@ class EtcdStore:
                 # Somebody has written huge values: they come one by one if need be.
                 if limit == 1:
                     raise
+                # By eight: each try throws away up to 8 MiB, and after five the limit is down from
+                # 10,000 to 1.
                 limit = max(1, limit // 8)
                 continue
             # The pages that follow are of the same revision, whatever is written meanwhile.
@@ -118,6 +122,7 @@ class EtcdStore:
         identity, floor = self._identity, self._revision
         if identity is not None:
             compares = [*compares, is_unchanged(*identity)]
+            # Last, so that its place is known whatever the caller reads.
             otherwise = [*otherwise, read_key(identity[0])]
         reply = self.client.call("/kv/txn", txn(compares, then, otherwise), TxnReply)
         self._check(reply.header, floor)

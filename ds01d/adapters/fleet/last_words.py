@@ -66,6 +66,7 @@ def _file_name(name: HostName) -> str:
 
 
 def _replace_file(folder: int, name: str, data: bytes) -> None:
+    # O_EXCL: what is there by this name already is of a crash, or a trap, and is not written to.
     temporary = f".{name}.{os.getpid()}"
     descriptor = os.open(temporary, _WRITE, 0o600, dir_fd=folder)
     try:

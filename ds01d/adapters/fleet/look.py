@@ -36,6 +36,7 @@ they all count against behind one jump host."""
 MAX_STATUS_BYTES: Final = 8 << 20
 _RUNTIME_STATUS: Final = "/run/ds01d/status.json"
 _RETRY_PAUSE_S: Final = 0.2
+# With less time left another login would not be over.
 _LEAST_RETRY_S: Final = 1.0
 _CLOCK: Final = re.compile(rb"[0-9]{1,12}")
 
@@ -71,6 +72,7 @@ class FleetLook:
         """The answer of each, in the order of `hosts`, which is that of asking them."""
         deadline = time.monotonic() + deadline_s
         control = find_control_folder(self._environ)
+        # Threads, since each only waits for an ssh of its own.
         with ThreadPoolExecutor(MOST_CONNECTIONS, "fleet") as threads:
             asked = {
                 name: threads.submit(self._ask_host, name, control, deadline) for name in hosts
@@ -151,6 +153,7 @@ class FleetLook:
             if other.state_dir == os.fspath(self._state_dir):
                 if not data.strip():
                     return other
+                # Both may be there, from before and after the state folder could be written again.
                 return max(parse_status(data), other, key=lambda parsed: parsed.status.published_at)
         return parse_status(data)
 

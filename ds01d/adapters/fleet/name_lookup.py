@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Final
 
+# Each may cost a share of the deadline; a member has one or two, of IPv4 and IPv6.
 MAX_ADDRESSES: Final = 4
 _PATIENCE_S: Final = 0.5
 """How long the resolver is waited for where older addresses are cached."""
@@ -36,6 +37,8 @@ class NameLookup:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._running: dict[tuple[str, int], _Lookup] = {}
+        # Without an end: an address that is stale costs a failed connection, and the next answer
+        # replaces it. Names come from the configuration alone, so there are few.
         self._last: dict[tuple[str, int], Addresses] = {}
 
     def find_addresses(self, host: str, port: int, deadline: float) -> Addresses:

@@ -74,6 +74,8 @@ class RemoteRun:
         return self._make_result(status)
 
     def _build_remote(self) -> str:
+        # `read` takes the word byte by byte (POSIX), so nothing behind it is lost. 75 is
+        # EX_TEMPFAIL of sysexits.h, which no command of ours ends with: nothing was done.
         script = (
             f"printf '\\n%s ready\\n' {self._mark}; read -r word;"
             f' [ "$word" = {self._mark} ] || exit 75; exec </dev/null;'

@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S: Final = 5
 SSH_FAILED: Final = 255
 """ssh's own exit status; a remote command may end with it too (ansible 80335)."""
 MAX_ERROR_BYTES: Final = 64 << 10
+# Looks come in rows: for a minute the next one needs no login, then the master ends by itself.
 _PERSIST_S: Final = 60
 # Longest path of a control socket: sockaddr_un, less "/", 40 signs of %C and 17 of a suffix.
 _MAX_CONTROL_FOLDER: Final = 107 - 58
@@ -113,6 +114,8 @@ class SshProcess:
                 f"cannot run {command[0]}: {error.strerror} (install openssh-client)"
             ) from error
         self._selector = selectors.DefaultSelector()
+        # Decision 294: the end of its output would come with the end of a shared connection's
+        # master, which holds stderr open.
         self._end = os.pidfd_open(self._process.pid)
         self._selector.register(self._end, selectors.EVENT_READ, None)
         streams = ((self._process.stdout, on_output), (self._process.stderr, on_error))

@@ -117,6 +117,7 @@ def _find_doubt(raw: _Status) -> str:
     return ""
 
 
+# A file of another version has another tag, and counts as if there was none.
 class _LastWord(msgspec.Struct, frozen=True, tag="1", tag_field="v"):
     answered_at: _Time | None = None
     unknown_since: _Time | None = None

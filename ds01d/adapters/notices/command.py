@@ -29,6 +29,7 @@ class NoticeCommand:
             [str(self._path)],
             describe_in_environment(notice, self._host),
             timeout_s=self._timeout_s,
+            # What a script leaves behind in the background would pile up, notice by notice.
             ends_children=True,
         )
         if code:

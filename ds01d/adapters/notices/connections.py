@@ -26,6 +26,8 @@ def open_connection(host: str, port: int, timeout_s: float) -> Iterator[socket.s
     connection = _connect(host, port, until)
     # A descriptor of its own: TLS takes the first one over.
     with connection, connection.dup() as handle:
+        # The time-out of a socket is for each step, and a server that sends a byte now and then
+        # would take for ever.
         timer = threading.Timer(max(0.0, until - time.monotonic()), _shut_down, (handle,))
         timer.daemon = True
         timer.start()

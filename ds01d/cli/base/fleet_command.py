@@ -53,6 +53,8 @@ def run_on_fleet(
         if not word.isprintable():
             raise Refused(f"cannot pass {make_printable(word)[:120]!r} to another host")
     names = select_hosts(fleet.hosts, options.wish)
+    # One that was named is asked at once: its service decides, and the look at all would be a login
+    # more on each host.
     candidates = names if options.only_host is not None else _choose_order(fleet, names, request)
     refusals: list[str] = []
     for name in candidates:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ds01d.cli.base.fleet import Fleet
 
 _COMMAND: Final = "container-create"
+# The image decides only between hosts that are equal otherwise, which is worth no long wait.
 _IMAGES_LIMIT_S: Final = 15.0
 
 

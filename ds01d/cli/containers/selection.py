@@ -108,6 +108,7 @@ def show_intention(
     rows: dict[str, ContainerListRow] = {}
     for row in _list_rows(invocation):
         rows[row.name] = row
+        # One's own by the short name too, which the same name of somebody else must not take.
         if _is_of(row, caller):
             rows[split_name(row.name)[0]] = row
     code = 0
@@ -181,5 +182,6 @@ def _ask_name(selection: Selection, rows: Sequence[ContainerListRow]) -> str:
         now,
     )
     if verb != "logs":
+        # A mere Enter removes nothing.
         click.confirm(f"{verb.capitalize()} it now?", default=verb != "remove", abort=True)
     return name

@@ -120,6 +120,8 @@ def allocate(
             )
         holdings = answer.holdings if isinstance(answer, Rejected) else ""
         _print_warnings((*answer.warnings, *([holdings] if holdings else ())))
+        # A booking whose answer was not written would hold its slots, and its caller would not
+        # know.
         with release_if_undelivered(allocator, answer):
             _show_answer(answer, as_json=as_json)
             if name is None and isinstance(answer, Allocated) and not as_json:
@@ -148,6 +150,7 @@ def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
         "slots": [],
         "id": None,
         "until": None,
+        # Filled in for another host alone; the keys are the same either way.
         "host": None,
         "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
         "reason": answer.reason if isinstance(answer, Rejected) else "",

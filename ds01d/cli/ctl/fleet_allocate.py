@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ds01d.cli.base.fleet import Fleet
 
 _COMMAND: Final = "ds01ctl"
+# As `ds01ctl allocate` ends where this host refuses.
 _REFUSED: Final = 3
 _TEXTS: Final = ("container", "user", "slot", "docker_id", "id", "until")
 

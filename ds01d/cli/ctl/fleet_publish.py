@@ -26,6 +26,8 @@ from ds01d.model.fleet import FleetHost, FleetView, HostName, HostState
 from ds01d.model.primitives import Wall
 from ds01d.text import format_count, make_printable
 
+# All hosts have five seconds to answer: less would ask without a pause. A view counts for twice its
+# time, so one of many minutes would show late that a host is gone.
 _LEAST_S: Final = 5.0
 _MOST_S: Final = 300.0
 
@@ -59,6 +61,7 @@ def publish(invocation: Invocation, *, every: float, once: bool) -> int:
         print_error("ds01ctl", str(error))
         return os.EX_CONFIG
     publisher = FleetPublisher(
+        # Opened for each look: the file of host names may have changed.
         look=lambda: invocation.environment.open_fleet(config).view(),
         path=config.fleet.view_file,
         every_s=every,

@@ -25,6 +25,7 @@ from ds01d.text import format_count, make_printable
 _DEFAULT_S = 30 * 86400.0
 _SHOWN = 50
 _PARTS = ("booked", "used", "idle", "retained", "unknown")
+# With these a spreadsheet takes a cell for a formula (OWASP, CSV Injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

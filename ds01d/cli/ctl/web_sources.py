@@ -85,6 +85,7 @@ class _WebSources:
 
     def read_week(self) -> dict[str, Any]:
         """The use of the last days, a line for each. Raises `Ds01Error`."""
+        # Today is one of the days.
         since = find_midnight(Wall(time.time()), 1 - _DAYS).timestamp()
         reply = ask_service(self._config.service.path, "Report", {"since": since, "by": "day"})
         report: dict[str, Any] = reply["report"]

@@ -140,6 +140,7 @@ def _try_containers(
 
 def _probe(client: HttpClient, container: Container, nodes: list[str]) -> Collection[str] | Unknown:
     subject = f"/containers/{container.id}/json"
+    # Asked now: a container that was started again since the list has another process.
     try:
         pid = decode_answer(client.get(subject), _Inspected, subject).state.pid
     except Ds01Error as error:

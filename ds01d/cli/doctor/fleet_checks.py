@@ -32,6 +32,7 @@ def check_fleet(config: Config, now: Wall, booted: Path) -> Iterator[Check]:
     published, _ = read_published_status(config, now)
     if published is not None and published.fleet is not None:
         yield describe_membership(published.fleet)
+    # Without systemd there is no unit that could close the network.
     if booted.is_dir():
         yield from _check_unit()
 

@@ -29,9 +29,11 @@ from ds01d.model.fleet_books import MemberState
 from ds01d.text import format_count
 
 NAME: Final = "fleet store"
+# A month, since they are renewed by hand.
 RENEW_BEFORE: Final = timedelta(days=30)
 _DOCS: Final = "see docs/fleet.md"
 _DEFAULT_QUOTA: Final = 2 << 30  # --quota-backend-bytes
+# At its quota etcd raises an alarm, and takes no writes until an admin has disarmed it.
 _FULL: Final = 0.8
 
 
@@ -47,6 +49,7 @@ def check_fleet_store(config: Config, environ: Mapping[str, str] = os.environ) -
     if problem := _find_unreadable(config, settings):
         yield _describe_unreadable(problem)
         return
+    # As ds01d itself asks, or this would pass where the daemon fails.
     client = EtcdClient(settings)
     states = look_at_members(client)
     yield _check_members(states)
@@ -54,6 +57,7 @@ def check_fleet_store(config: Config, environ: Mapping[str, str] = os.environ) -
     yield from _check_versions(states)
     yield from _check_space(states)
     yield from _check_member_certificates(states)
+    # Without a leader every read fails, which the members have shown already.
     if any(state.has_leader for state in states):
         yield _check_rights(client)
     if settings.tls.certificate is not None:
@@ -87,6 +91,7 @@ def _check_members(states: Sequence[MemberState]) -> Check:
     )
     if not failed and not leaderless:
         members = format_count(len(states), "member")
+        # A fourth member raises the majority from two to three, and one may fail as before.
         if len(states) % 2 == 0:
             detail = f"{members}: no more of them may fail than of {len(states) - 1}"
             return warn(NAME, detail, "an odd number of members is as safe and needs one less")
@@ -101,6 +106,7 @@ def _check_clusters(states: Sequence[MemberState]) -> Iterator[Check]:
     for state in states:
         if state.cluster:
             clusters.setdefault(state.cluster, []).append(state.endpoint)
+    # Decision 306: two addresses may lead to two clusters, each of which looks right by itself.
     if len(clusters) > 1:
         parts = (f"{cluster}: {', '.join(names)}" for cluster, names in clusters.items())
         detail = f"fleet.etcd lists members of {len(clusters)} clusters: {'; '.join(parts)}"
@@ -109,6 +115,7 @@ def _check_clusters(states: Sequence[MemberState]) -> Iterator[Check]:
 
 def _check_versions(states: Sequence[MemberState]) -> Iterator[Check]:
     """One line for each version in use."""
+    # Each once; during an upgrade there are two.
     for text in sorted({state.version for state in states if not state.problem}):
         version = parse_version(text)
         if version is None:
@@ -169,10 +176,12 @@ def _check_certificate(path: Path, config: Config) -> Iterator[Check]:
         return
     lines = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
     subject, end = lines.get("subject", "").strip(), lines.get("notAfter", "").strip()
+    # etcd refuses it only once users are switched on (etcd 10392).
     if config.fleet.user and "CN=" in subject:
         detail = f"{path} has a common name ({subject}): etcd refuses it where users log in"
         yield fail(NAME, detail, "make a certificate without CN")
     seconds = str(int(RENEW_BEFORE.total_seconds()))
+    # openssl compares, since its dates have a form of their own.
     check = run_tool((*words, "-checkend", seconds))
     if not isinstance(check, str) and check.returncode != 0:
         detail = f"{path} is valid until {end}"

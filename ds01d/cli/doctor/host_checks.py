@@ -80,6 +80,7 @@ def check_locks(config: Config) -> Iterator[Check]:
 
 
 def _check_lock(path: Path) -> Check:
+    # O_NONBLOCK: to open a FIFO of that name would wait for its writer.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -106,6 +107,7 @@ def _check_lock(path: Path) -> Check:
 
 
 def _is_free(descriptor: int) -> bool:
+    # Shared: two doctors at once are not in each other's way.
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -132,6 +134,7 @@ def check_daemon(config: Config, now: Wall) -> Check:
     if status is None or daemon_problem:
         fix = f"systemctl start {UNIT} (until then only ds01ctl reconcile repairs drift)"
         return warn("daemon", f"not running ({daemon_problem})", fix)
+    # The worst first, since one line is all that the daemon gets.
     for failing in (describe_failing(status.passes, now), describe_failed(status)):
         if failing:
             return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")

@@ -61,6 +61,7 @@ def doctor(invocation: Invocation, *, publish_devices: bool, as_json: bool) -> i
                     {
                         "name": check.name,
                         "health": check.health.value,
+                        # A key of the first version, which scripts read.
                         "told": check.detail,
                         "fix": check.fix,
                     }

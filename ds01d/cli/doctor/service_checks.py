@@ -19,6 +19,7 @@ from ds01d.reporting.message_ids import MESSAGES
 from ds01d.text import format_count
 
 UNIT: Final = "ds01d.service"
+# systemctl waits for PID 1, and journalctl for disks: a check does not wait as long as they might.
 _PATIENCE_S: Final = 5.0
 _ASKED: Final = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload", "DropInPaths",
@@ -35,6 +36,7 @@ SANDBOX: Final[Mapping[str, str]] = {
     "RestrictSUIDSGID": "yes",
     "MemoryDenyWriteExecute": "yes",
 }
+# As `systemctl show` has written "none" from version to version.
 _FOREVER: Final = frozenset({"0", "infinity", ""})
 
 
@@ -173,6 +175,7 @@ def run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str
             errors="replace",
             timeout=_PATIENCE_S,
             check=False,
+            # No tool may ask for a password here.
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
