@@ -130,7 +130,7 @@ class ReservationThread:
     def _serve_job(self, job: _Job) -> None:
         if job.is_reserving:
             try:
-                answer = self._reserve(job.plan)
+                answer = self._reserve_entry(job.plan)
             except Exception as error:  # noqa: BLE001 - its caller waits for an answer
                 log_fleet_failure(error)
                 answer = away(f"internal error: {error}")
@@ -141,7 +141,7 @@ class ReservationThread:
         try:
             # Away: each would wait for its deadline, and delay the bookings behind it.
             if not (self.away or job.is_left):
-                self._settle(job)
+                self._report_outcome(job)
         except Exception as error:  # noqa: BLE001 - the next bookings need this thread
             log_fleet_failure(error)
         finally:
@@ -153,7 +153,7 @@ class ReservationThread:
             self._in_flight.pop(id(plan), None)
         self._note_change()
 
-    def _reserve(self, plan: AllocationPlan) -> Answer:
+    def _reserve_entry(self, plan: AllocationPlan) -> Answer:
         self.has_joined.wait(JOIN_PATIENCE_S)
         membership = self._member.membership
         if not membership.may_reserve:
@@ -179,7 +179,7 @@ class ReservationThread:
             self._drop_plan(plan)
         return answer
 
-    def _settle(self, job: _Job) -> None:
+    def _report_outcome(self, job: _Job) -> None:
         """Say in the store what became of a reservation."""
         book, node = self._book, self._member.node
         entry = replace(job.plan.entry, node=node)

@@ -64,13 +64,13 @@ class FleetSession:
             settle_s=config.policy.settle_s,
             read_now=world.clock.now,
             read_limits=lambda: self._limits,
-            read_summary=self._summarize,
+            read_summary=self._summarize_host,
             wake=wake,
         )
         self.bookings = FleetBookings(
             self._worker.reservations, self._transactions, config.fleet.when_away
         )
-        self.handlers: Final[Mapping[str, Handler]] = FleetCalls(self._ask).handlers
+        self.handlers: Final[Mapping[str, Handler]] = FleetCalls(self._ask_member).handlers
 
     def start(self) -> None:
         """Begin to take part; once a pass has shown what there is on this host."""
@@ -135,7 +135,7 @@ class FleetSession:
         now = self._world.clock.now()
         return replace(read_facts(), engine_id=self._engine_id, boot_id=now.boot_id)
 
-    def _summarize(self) -> dict[str, object]:
+    def _summarize_host(self) -> dict[str, object]:
         status = self._read_status()
         counts: dict[str, Counter[str]] = {
             "free": Counter(),
@@ -214,7 +214,7 @@ class FleetSession:
 
     # --- what admins ask for
 
-    def _ask(self, request: PendingCall, job: AdminJob) -> None:
+    def _ask_member(self, request: PendingCall, job: AdminJob) -> None:
         self._worker.ask_admin_job(job, partial(_answer_call, request))
 
 

@@ -40,7 +40,7 @@ def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId
             key = (name, user)
             slots.setdefault(key, []).append(slot.id)
             # As quotas count: each slot of a user once, however many of their containers it lists.
-            weight = 0 if user in weighed else _weigh(slot)
+            weight = 0 if user in weighed else _weigh_slot(slot)
             weighed.add(user)
             sevenths[key] = sevenths.get(key, 0) + weight
     bookings: dict[BookingId, OwnBooking] = {}
@@ -61,7 +61,7 @@ def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId
     return bookings
 
 
-def _weigh(slot: Slot) -> int:
+def _weigh_slot(slot: Slot) -> int:
     # Upwards: a share between two sevenths may not make a quota larger.
     return ceil(weigh_by_books(slot) * _SEVENTHS)
 

@@ -47,9 +47,9 @@ class AllocationPlanner(Allocator):
     ) -> Allocated:
         local = list_own_bookings(books.state, books.records)
         after = _list_after(answer, wish, books)
-        count, sevenths = _measure(wish, after)
+        count, sevenths = _measure_use(wish, after)
         # What the container has counts by its own entry already: what is added is reserved.
-        before_count, before_sevenths = _measure(wish, local)
+        before_count, before_sevenths = _measure_use(wish, local)
         booking = choose_booking_id(wish.container, books.records)
         is_part = before_count > 0
         self.plan = AllocationPlan(
@@ -105,8 +105,8 @@ class PermittedAllocator(Allocator):
         if self.permit is not None:
             local = list_own_bookings(books.state, books.records)
             after = _list_after(answer, wish, books)
-            count, sevenths = _measure(wish, after)
-            before_count, before_sevenths = _measure(wish, local)
+            count, sevenths = _measure_use(wish, after)
+            before_count, before_sevenths = _measure_use(wish, local)
             reserved = (self.permit.entry.count, self.permit.entry.sevenths)
             asked = (count - before_count, sevenths - before_sevenths)
             # Less than reserved is no harm: the confirmation says how much it is.
@@ -140,7 +140,7 @@ def _list_after(answer: Allocated, wish: AllocationRequest, books: Bookings) -> 
 _NEW_RECORD = Record(container=ContainerName(""), user=None, gpu_id=None)
 
 
-def _measure(wish: AllocationRequest, local: OwnBookings) -> tuple[int, int]:
+def _measure_use(wish: AllocationRequest, local: OwnBookings) -> tuple[int, int]:
     """Slots and sevenths of the container of a request."""
     mine = [booking for booking in local.values() if booking.container == wish.container]
     return sum(len(b.slots) for b in mine), sum(b.sevenths for b in mine)

@@ -67,12 +67,12 @@ class FleetMember:
 
     def observe_store(self, contents: FleetContents) -> Membership:
         """Compare the store with what is remembered of it, and take the identity if need be."""
-        memory = self._load()
+        memory = self._load_memory()
         if memory.is_restored(contents):
             # Before anything else is changed: what follows is decided by it after a crash, too.
             at = contents.revision
             restored = replace(memory, cluster=contents.cluster, revision=at, restored_at=at)
-            memory = self._keep(restored, durable=True)
+            memory = self._keep_memory(restored, durable=True)
             self._identity = None
             self._book.expect_store(contents.cluster, contents.revision)
         if self._identity is None and self.membership.state is not MembershipState.FENCED:
@@ -81,7 +81,7 @@ class FleetMember:
             self._check_identity(contents)
             self._renew_identity(contents)
         if self._identity is not None:
-            self._settle_state(contents)
+            self._update_state(contents)
         return self.membership
 
     def _take_identity(self, memory: FleetMemory, contents: FleetContents) -> None:
@@ -102,7 +102,7 @@ class FleetMember:
     def _put_identity(self, memory: FleetMemory, taken: NodeIdentity | None, before: int) -> None:
         # Decision 315: on disk before the store is asked, or a crash in between would look like a
         # copy of this host.
-        memory = self._keep(replace(memory, nonce=secrets.token_hex(8)), durable=True)
+        memory = self._keep_memory(replace(memory, nonce=secrets.token_hex(8)), durable=True)
         highest = max(before, 0 if taken is None else taken.incarnation)
         facts = self._read_facts()
         identity = NodeIdentity(
@@ -124,7 +124,7 @@ class FleetMember:
             self.fence_host(answer.identity)
         else:
             self._identity = identity
-            self._keep(replace(memory, incarnation=identity.incarnation), durable=True)
+            self._keep_memory(replace(memory, incarnation=identity.incarnation), durable=True)
 
     def _check_identity(self, contents: FleetContents) -> None:
         taken = contents.identities.get(self.node)
@@ -140,11 +140,13 @@ class FleetMember:
             facts.limits_digest,
             facts.engine_id,
         ):
-            self._put_identity(self._load(), contents.identities.get(ours.node), ours.incarnation)
+            self._put_identity(
+                self._load_memory(), contents.identities.get(ours.node), ours.incarnation
+            )
 
-    def _settle_state(self, contents: FleetContents) -> None:
+    def _update_state(self, contents: FleetContents) -> None:
         """Member, unless the store was put back and somebody has not reported since."""
-        memory = self._load()
+        memory = self._load_memory()
         restored_at = memory.restored_at
         if restored_at is not None:
             missing = list_unreported(contents, memory.nodes, restored_at)
@@ -156,10 +158,10 @@ class FleetMember:
                 )
                 return
         self.set_state(MembershipState.MEMBER)
-        self._remember(contents, restored_at=None)
+        self._remember_store(contents, restored_at=None)
 
-    def _remember(self, contents: FleetContents, *, restored_at: int | None) -> None:
-        memory = self._load()
+    def _remember_store(self, contents: FleetContents, *, restored_at: int | None) -> None:
+        memory = self._load_memory()
         nodes = name_hosts(contents)
         is_new = (memory.nodes, memory.cluster, memory.restored_at) != (
             nodes,
@@ -168,7 +170,7 @@ class FleetMember:
         )
         # The revision alone moves with each pass, and is not synced: one that is lost costs a floor
         # that is some minutes old, while a sync would wake the disk each time.
-        self._keep(
+        self._keep_memory(
             replace(
                 memory,
                 cluster=contents.cluster,
@@ -186,7 +188,7 @@ class FleetMember:
 
         Gives the ID. Raises `Refused`.
         """
-        memory, facts = self._load(), self._read_facts()
+        memory, facts = self._load_memory(), self._read_facts()
         taken = contents.identities.get(memory.node)
         # Decision 316: what runs elsewhere under this identity keeps it, and this host is another.
         is_other = taken is not None and (taken.host, taken.engine_id) != (
@@ -195,38 +197,38 @@ class FleetMember:
         )
         if as_new or is_other:
             node = NodeId(secrets.token_hex(8))
-            memory = self._keep(FleetMemory(node=node, cluster=memory.cluster), durable=True)
+            memory = self._keep_memory(FleetMemory(node=node, cluster=memory.cluster), durable=True)
             taken = None
         self.set_state(MembershipState.JOINING)
         self._put_identity(memory, taken, memory.incarnation)
         if self._identity is None:
             raise Refused(f"this host could not rejoin: {self.membership.reason}")
-        self._settle_state(contents)
+        self._update_state(contents)
         return memory.node
 
     def trust_store(self) -> str:
         """Take the store as it is; gives its cluster. Raises `Refused` if it is trusted already."""
-        memory = self._load()
+        memory = self._load_memory()
         if memory.restored_at is None:
             raise Refused("the store of the fleet is trusted already")
-        self._keep(replace(memory, restored_at=None), durable=True)
+        self._keep_memory(replace(memory, restored_at=None), durable=True)
         if self.membership.state is MembershipState.RESTORED:
             self.set_state(MembershipState.MEMBER)
         return memory.cluster
 
     # --- what is kept
 
-    def _load(self) -> FleetMemory:
+    def _load_memory(self) -> FleetMemory:
         """What is remembered. Raises `Malformed`, `WriteFailed`."""
         if self._memory is None:
             memory = load_file(self._store, lambda: secrets.token_hex(8))
-            self._keep(memory, durable=True)
+            self._keep_memory(memory, durable=True)
             if memory.cluster:
                 self._book.expect_store(memory.cluster, Revision(memory.revision))
             return memory
         return self._memory
 
-    def _keep(self, memory: FleetMemory, *, durable: bool) -> FleetMemory:
+    def _keep_memory(self, memory: FleetMemory, *, durable: bool) -> FleetMemory:
         if memory != self._memory:
             save_file(self._store, memory, durable=durable)
         self._memory = memory
@@ -235,7 +237,7 @@ class FleetMember:
     def load_early(self) -> str:
         """Read what is kept, before the store is asked; why that failed, or ""."""
         try:
-            self._load()
+            self._load_memory()
         # Without its own ID this host could not tell its entries from those of others.
         except Ds01Error as error:
             self.set_state(MembershipState.FENCED, str(error))

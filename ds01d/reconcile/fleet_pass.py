@@ -67,10 +67,10 @@ class FleetPass:
         now = self.read_now()
         if isinstance(contents, Unknown):
             self._set_away(contents.reason)
-            report = self._fail(now, contents.reason)
+            report = self._report_failure(now, contents.reason)
         else:
             membership = self.member.observe_store(contents)
-            report = self._reconcile(contents, membership, now, in_flight)
+            report = self._reconcile_entries(contents, membership, now, in_flight)
         self.last_report = report
         return report
 
@@ -79,14 +79,14 @@ class FleetPass:
         if self.member.membership.state is not MembershipState.FENCED:
             self.member.set_state(MembershipState.AWAY, reason)
 
-    def _fail(self, now: Now, reason: str) -> FleetReport:
+    def _report_failure(self, now: Now, reason: str) -> FleetReport:
         """The last word, with why there is no newer one."""
         before = self.last_report or FleetReport(
             at=now.wall, membership=self.member.membership, node=self.member.node
         )
         return replace(before, membership=self.member.membership, failure=reason)
 
-    def _reconcile(
+    def _reconcile_entries(
         self,
         contents: FleetContents,
         membership: Membership,
@@ -120,7 +120,7 @@ class FleetPass:
                 frozen=local.frozen,
             )
             gated = gate_fleet_drifts(differences, self._first_seen, now.boot, gate)
-            drifts = tuple(self._repair(drift) for drift in gated)
+            drifts = tuple(self._repair_drift(drift) for drift in gated)
             self._publisher.publish_if_new(contents, drifts, now, is_idle=not self.in_flight())
         identity = self.member.identity
         findings: tuple[FleetFinding, ...] = ()
@@ -155,7 +155,7 @@ class FleetPass:
 
     # --- repairs of the store
 
-    def _repair(self, gated: GatedFleetDrift) -> GatedFleetDrift:
+    def _repair_drift(self, gated: GatedFleetDrift) -> GatedFleetDrift:
         if gated.outcome is not Outcome.DUE:
             return gated
         drift = gated.drift

@@ -36,25 +36,25 @@ class FleetCalls:
     def __init__(self, ask: AskMember) -> None:
         self._ask = ask
         self.handlers: Final[Mapping[str, Handler]] = {
-            f"{INTERFACE}.FleetRejoin": self._rejoin,
-            f"{INTERFACE}.FleetForget": self._forget,
-            f"{INTERFACE}.FleetThaw": self._thaw,
+            f"{INTERFACE}.FleetRejoin": self._rejoin_fleet,
+            f"{INTERFACE}.FleetForget": self._forget_host,
+            f"{INTERFACE}.FleetThaw": self._thaw_store,
         }
 
     # All of them change what counts for everybody: for operators alone.
 
-    def _rejoin(self, request: PendingCall) -> None:
+    def _rejoin_fleet(self, request: PendingCall) -> None:
         require_operator(request.peer)
         as_new = bool(parse_parameters(request.call, RejoinParameters).as_new)
         self._ask(request, lambda member, book: rejoin_fleet(member, book, as_new=as_new))
 
-    def _forget(self, request: PendingCall) -> None:
+    def _forget_host(self, request: PendingCall) -> None:
         require_operator(request.peer)
         # By name or by ID: two hosts may have one name.
         host = parse_parameters(request.call, ForgetParameters).host
         self._ask(request, lambda member, book: forget_host(member, book, host))
 
-    def _thaw(self, request: PendingCall) -> None:
+    def _thaw_store(self, request: PendingCall) -> None:
         require_operator(request.peer)
         parse_parameters(request.call, Parameters)
         self._ask(request, thaw_store)

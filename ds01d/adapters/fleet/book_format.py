@@ -70,7 +70,7 @@ class _Identity(msgspec.Struct, frozen=True):
 
 def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:
     """`extra`: what the store has beside the fields of this version."""
-    return _encode(
+    return _encode_fields(
         {**extra, **entry.extra},
         phase=entry.phase.value,
         container=entry.container,
@@ -83,7 +83,7 @@ def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:
 
 def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
     """The value of a held key, whose parts these are. Raises Malformed."""
-    raw, fields = _decode(value, _Held)
+    raw, fields = _decode_value(value, _Held)
     slots = fields.slots if isinstance(fields.slots, list) else []
     is_readable = all(isinstance(slot, str) for slot in slots)
     since = fields.since
@@ -105,12 +105,12 @@ def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
 
 
 def encode_name(name: NameEntry) -> bytes:
-    return _encode(name.extra, node=name.node, booking=name.booking)
+    return _encode_fields(name.extra, node=name.node, booking=name.booking)
 
 
 def parse_name(container: str, value: bytes) -> NameEntry:
     """The value of the key of a name. Raises Malformed."""
-    raw, name = _decode(value, _NameValue)
+    raw, name = _decode_value(value, _NameValue)
     return NameEntry(
         container=ContainerName(container),
         node=NodeId(intern(name.node)),
@@ -126,7 +126,7 @@ def make_unknown_name(container: ContainerName) -> NameEntry:
 
 def encode_identity(identity: NodeIdentity, extra: Extra = _NO_EXTRA) -> bytes:
     """`extra`: what the store has beside the fields of this version."""
-    return _encode(
+    return _encode_fields(
         {**extra, **identity.extra},
         host=identity.host,
         incarnation=identity.incarnation,
@@ -141,7 +141,7 @@ def encode_identity(identity: NodeIdentity, extra: Extra = _NO_EXTRA) -> bytes:
 
 def parse_identity(node: str, value: bytes) -> NodeIdentity:
     """The value of the key of a host. Raises Malformed."""
-    raw, fields = _decode(value, _Identity)
+    raw, fields = _decode_value(value, _Identity)
     return NodeIdentity(
         node=NodeId(node),
         host=fields.host,
@@ -158,7 +158,7 @@ def parse_identity(node: str, value: bytes) -> NodeIdentity:
 
 def encode_object(fields: Mapping[str, object]) -> bytes:
     """An object without a form of its own: a summary, or what is alive."""
-    return _encode({}, **fields)
+    return _encode_fields({}, **fields)
 
 
 def parse_object(value: bytes) -> dict[str, object]:
@@ -174,7 +174,7 @@ def parse_object(value: bytes) -> dict[str, object]:
     return raw
 
 
-def _encode(extra: Extra, **fields: object) -> bytes:
+def _encode_fields(extra: Extra, **fields: object) -> bytes:
     # The fields of this version last: what a newer one added may not replace what they mean.
     whole = {**extra, "v": _VERSION, **fields}
     try:
@@ -190,7 +190,7 @@ def _replace_surrogates(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _decode(value: bytes, form: type[T]) -> tuple[dict[str, object], T]:
+def _decode_value(value: bytes, form: type[T]) -> tuple[dict[str, object], T]:
     raw = parse_object(value)
     # In two steps: a typed decoder drops the fields that it does not know.
     try:

@@ -23,7 +23,7 @@ FLEET_KEY: Final = ROOT + b"fleet"
 
 def user_prefix(user: UserName) -> bytes:
     """Of the fence and the entries of a user."""
-    return USERS + _escape(user) + b"/"
+    return USERS + _escape_name(user) + b"/"
 
 
 def fence_key(user: UserName) -> bytes:
@@ -31,24 +31,24 @@ def fence_key(user: UserName) -> bytes:
 
 
 def held_key(entry: FleetEntry) -> bytes:
-    node, booking = _escape(entry.node), _escape(entry.booking)
+    node, booking = _escape_name(entry.node), _escape_name(entry.booking)
     return user_prefix(entry.user) + b"held/" + node + b"/" + booking
 
 
 def name_key(container: ContainerName) -> bytes:
-    return NAMES + _escape(container)
+    return NAMES + _escape_name(container)
 
 
 def identity_key(node: NodeId) -> bytes:
-    return ROOT + b"nodes/" + _escape(node) + b"/identity"
+    return ROOT + b"nodes/" + _escape_name(node) + b"/identity"
 
 
 def alive_key(node: NodeId) -> bytes:
-    return ROOT + b"nodes/" + _escape(node) + b"/alive"
+    return ROOT + b"nodes/" + _escape_name(node) + b"/alive"
 
 
 def summary_key(node: NodeId) -> bytes:
-    return ROOT + b"summary/" + _escape(node)
+    return ROOT + b"summary/" + _escape_name(node)
 
 
 def split_key(key: bytes) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def split_key(key: bytes) -> tuple[str, ...]:
         names = tuple(unquote_to_bytes(part).decode("utf-8", "surrogatepass") for part in parts)
     except UnicodeDecodeError as error:
         raise Malformed(f"key {show_key(key)} is not UTF-8") from error
-    if list(map(_escape, names)) != parts:
+    if list(map(_escape_name, names)) != parts:
         raise Malformed(f"key {show_key(key)} has another spelling than ds01d's")
     return names
 
@@ -78,6 +78,6 @@ def show_key(key: bytes) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _escape(name: str) -> bytes:
+def _escape_name(name: str) -> bytes:
     # Damaged books may have half a surrogate pair in a name, which needs a key all the same.
     return quote_from_bytes(name.encode("utf-8", "surrogatepass"), safe="").encode("ascii")

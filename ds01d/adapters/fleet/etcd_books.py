@@ -50,40 +50,40 @@ class EtcdBooks:
         self._store.expect(cluster, revision)
 
     def read_user(self, user: UserName) -> UserEntries | Unknown:
-        return _answer(lambda: read_user(self._store, user))
+        return _catch_failure(lambda: read_user(self._store, user))
 
     def reserve_entry(self, entry: FleetEntry, fence: Revision) -> Changed | Conflict | Unknown:
-        return self._change(entry, lambda: self._entries.reserve(entry, fence))
+        return self._change_entry(entry, lambda: self._entries.reserve(entry, fence))
 
     def report_entry(self, entry: FleetEntry) -> Changed | Conflict | Unknown:
-        return self._change(entry, lambda: self._entries.report(entry))
+        return self._change_entry(entry, lambda: self._entries.report(entry))
 
     def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
-        return self._change(entry, lambda: self._entries.confirm(entry))
+        return self._change_entry(entry, lambda: self._entries.confirm(entry))
 
     def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
-        return self._change(entry, lambda: self._entries.withdraw(entry))
+        return self._change_entry(entry, lambda: self._entries.withdraw(entry))
 
     def read_contents(self) -> FleetContents | Unknown:
-        return _answer(self._contents.read)
+        return _catch_failure(self._contents.read)
 
     def take_identity(
         self, identity: NodeIdentity, expected: int | None
     ) -> Changed | Conflict | Unknown:
-        answer = _answer(lambda: self._nodes.take_identity(identity, expected))
+        answer = _catch_failure(lambda: self._nodes.take_identity(identity, expected))
         # A copy of another host becomes a node of its own.
         if isinstance(answer, Changed):
             self._node = identity.node
         return answer
 
     def keep_alive(self, seconds: int) -> Unknown | None:
-        return _answer(lambda: self._nodes.keep_alive(seconds))
+        return _catch_failure(lambda: self._nodes.keep_alive(seconds))
 
     def publish_summary(self, summary: dict[str, object]) -> Unknown | None:
-        return _answer(lambda: self._nodes.publish_summary(summary))
+        return _catch_failure(lambda: self._nodes.publish_summary(summary))
 
     def forget_node(self, node: NodeId) -> Changed | Unknown:
-        return _answer(lambda: self._nodes.forget(node))
+        return _catch_failure(lambda: self._nodes.forget(node))
 
     def watch_entries(self, after: Revision) -> Iterator[EntryChange | Unknown]:
         try:
@@ -97,10 +97,10 @@ class EtcdBooks:
         """Break every connection: whatever waits for one gives `Unknown` at once."""
         self._client.close()
 
-    def _change(self, entry: FleetEntry, make: Callable[[], T]) -> T | Conflict | Unknown:
+    def _change_entry(self, entry: FleetEntry, make: Callable[[], T]) -> T | Conflict | Unknown:
         self._check_own(entry.node)
         try:
-            return _answer(make)
+            return _catch_failure(make)
         except IdentityChanged as error:
             return Conflict(
                 kind=ConflictKind.INCARNATION, identity=_parse_identity(self._node, error.value)
@@ -112,7 +112,7 @@ class EtcdBooks:
             raise ValueError(f"node {node} is not this one, {self._node}")
 
 
-def _answer(call: Callable[[], T]) -> T | Unknown:
+def _catch_failure(call: Callable[[], T]) -> T | Unknown:
     try:
         return call()
     # A StoreFailed as well, but of a host that is fenced: it must not look like a store that is

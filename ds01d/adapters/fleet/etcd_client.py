@@ -119,7 +119,7 @@ class EtcdClient:
                     yield result
             except MemberFailed as failure:
                 failures.append(str(failure))
-                self._avoid(endpoint)
+                self._avoid_member(endpoint)
                 # What was seen already is not to be seen twice: whoever watches begins again.
                 if is_created:
                     break
@@ -134,10 +134,10 @@ class EtcdClient:
         endpoints, first = self._settings.endpoints, self._preferred
         return (*endpoints[first:], *endpoints[:first])
 
-    def _prefer(self, endpoint: EtcdEndpoint) -> None:
+    def _prefer_member(self, endpoint: EtcdEndpoint) -> None:
         self._preferred = self._settings.endpoints.index(endpoint)
 
-    def _avoid(self, endpoint: EtcdEndpoint) -> None:
+    def _avoid_member(self, endpoint: EtcdEndpoint) -> None:
         """Begin with the next one, unless another thread has found one that answers."""
         failed = self._settings.endpoints.index(endpoint)
         if self._preferred == failed:
@@ -155,9 +155,9 @@ class EtcdClient:
                     reply = self._call_with_login(endpoint, path, body, form, share)
                 except MemberFailed as failure:
                     failures.append(failure)
-                    self._avoid(endpoint)
+                    self._avoid_member(endpoint)
                 else:
-                    self._prefer(endpoint)
+                    self._prefer_member(endpoint)
                     return reply
             # Members that live and have no leader elect one within a second or two.
             has_time = deadline - time.monotonic() > 2 * _RETRY_PAUSE_S
@@ -219,7 +219,7 @@ class EtcdClient:
                 for line in lines:
                     result = _read_watch_result(endpoint, line)
                     if result.created:
-                        self._prefer(endpoint)
+                        self._prefer_member(endpoint)
                         # The kernel of a frozen member still acknowledges what is sent to it.
                         limits.on_idle = lambda: self._check_member(endpoint, key)
                         limits.idle_s = WATCH_IDLE_S

@@ -61,10 +61,12 @@ class EtcdConnections:
     ) -> T:
         """The answer of this member. Raises MemberFailed, and StoreRefused where etcd refuses."""
         limits = CallLimits(deadline=deadline, bytes_left=MAX_REPLY_BYTES)
-        with self._connect(endpoint, limits) as connection:
+        with self._open_connection(endpoint, limits) as connection:
             # What nobody waits for any more is given up there too.
             left_ms = max(1, int(limits.find_left_s() * 1000))
-            with _send(connection, path, body, token, {"Grpc-Timeout": f"{left_ms}m"}) as response:
+            with _send_request(
+                connection, path, body, token, {"Grpc-Timeout": f"{left_ms}m"}
+            ) as response:
                 answer = response.read()
             if response.status != 200:
                 raise describe_refusal(endpoint, response.status, answer)
@@ -76,7 +78,7 @@ class EtcdConnections:
         Raises MemberFailed.
         """
         limits = CallLimits(deadline=deadline, bytes_left=MAX_REPLY_BYTES)
-        with self._connect(endpoint, limits) as connection:
+        with self._open_connection(endpoint, limits) as connection:
             if not isinstance(connection.sock, ssl.SSLSocket):
                 return None
             end = (connection.sock.getpeercert() or {}).get("notAfter")
@@ -88,8 +90,8 @@ class EtcdConnections:
     ) -> Iterator[Iterator[bytes]]:
         """The lines of an answer that does not end by itself. Raises as `exchange`."""
         with (
-            self._connect(endpoint, limits) as connection,
-            _send(connection, path, body, token, {}) as response,
+            self._open_connection(endpoint, limits) as connection,
+            _send_request(connection, path, body, token, {}) as response,
         ):
             if response.status != 200:
                 raise describe_refusal(endpoint, response.status, response.read())
@@ -106,12 +108,14 @@ class EtcdConnections:
                     handle.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
-    def _connect(self, endpoint: EtcdEndpoint, limits: CallLimits) -> Iterator[LimitedConnection]:
+    def _open_connection(
+        self, endpoint: EtcdEndpoint, limits: CallLimits
+    ) -> Iterator[LimitedConnection]:
         with self._wrap_errors(endpoint):
             tls = self._find_tls() if endpoint.is_tls else None
             plain = self._open_socket(endpoint, limits)
             # A descriptor of its own for `close`: TLS takes the first one over.
-            with plain, plain.dup() as handle, self._registered(handle):
+            with plain, plain.dup() as handle, self._register_handle(handle):
                 connection = LimitedConnection(endpoint.host, endpoint.port, limits)
                 try:
                     connection.attach(plain, tls)
@@ -120,7 +124,7 @@ class EtcdConnections:
                     connection.close()
 
     @contextmanager
-    def _registered(self, handle: socket.socket) -> Iterator[None]:
+    def _register_handle(self, handle: socket.socket) -> Iterator[None]:
         with self._guard:
             # Under the lock: what is opened while `close` runs would be broken by nothing.
             if self._is_closed:
@@ -178,7 +182,7 @@ class EtcdConnections:
             raise MemberFailed(f"{endpoint}: {describe_error(error)}") from error
 
 
-def _send(
+def _send_request(
     connection: LimitedConnection, path: str, body: bytes, token: str, more: dict[str, str]
 ) -> http.client.HTTPResponse:
     """The head of the answer to a POST; closing it closes the connection."""

@@ -105,7 +105,7 @@ class ContentsReader:
         header: ReplyHeader | None = None
         for page in self._store.scan(ROOT, prefix_end(ROOT), is_checked=False):
             header = header or page.header
-            self._take(page.kvs)
+            self._take_keys(page.kvs)
         self._header = header or ReplyHeader()
         self._reads_left = WHOLE_EVERY
 
@@ -121,7 +121,7 @@ class ContentsReader:
                     header, count = page.header, page.count
                     if not self._is_same_store(header):
                         return False
-                self._take(page.kvs)
+                self._take_keys(page.kvs)
             if header is None:
                 return False
             # Nothing tells what was deleted but the number of the keys that are left.
@@ -143,7 +143,7 @@ class ContentsReader:
             and header.raft_term >= last.raft_term
         )
 
-    def _take(self, keys: Iterable[KeyValue]) -> None:
+    def _take_keys(self, keys: Iterable[KeyValue]) -> None:
         for key in keys:
             self._values[key.key] = parse_key(key)
 

@@ -96,7 +96,7 @@ class EtcdEntries:
     def report(self, entry: FleetEntry) -> Changed | Conflict:
         """See `FleetBook.report_entry`."""
         for _ in range(_ATTEMPTS):
-            stored = self._read(entry)
+            stored = self._read_stored(entry)
             # The quota is not asked: what is real is counted, and others are told by the fence.
             compares, changes, holder = _plan_names(entry, stored)
             changes += [put_key(fence_key(entry.user), FENCE), _put_entry(entry, stored)]
@@ -110,7 +110,7 @@ class EtcdEntries:
     def confirm(self, entry: FleetEntry) -> Changed | Absent:
         """See `FleetBook.confirm_entry`."""
         for _ in range(_ATTEMPTS):
-            stored = self._read(entry)
+            stored = self._read_stored(entry)
             if stored.key is None:
                 return Absent()
             compares, changes, _ = _plan_names(entry, stored)
@@ -127,7 +127,7 @@ class EtcdEntries:
     def withdraw(self, entry: FleetEntry) -> Changed | Absent:
         """See `FleetBook.withdraw_entry`."""
         for _ in range(_ATTEMPTS):
-            stored = self._read(entry)
+            stored = self._read_stored(entry)
             compares = [is_unchanged(held_key(entry), _revision_of(stored.key))]
             changes: list[dict[str, Any]] = []
             for container, taken in stored.names.items():
@@ -148,7 +148,7 @@ class EtcdEntries:
                 return Changed(revision=Revision(reply.header.revision))
         raise StoreFailed(_describe_race(entry))
 
-    def _read(self, entry: FleetEntry) -> _Stored:
+    def _read_stored(self, entry: FleetEntry) -> _Stored:
         """The keys of a booking: of its name too, and of the one it had before a rename."""
         keys = [read_key(held_key(entry)), read_key(name_key(entry.container))]
         reply = self._store.commit([], keys)

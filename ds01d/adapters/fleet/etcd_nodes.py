@@ -57,7 +57,7 @@ class EtcdNodes:
         """See `FleetBook.take_identity`."""
         key = identity_key(identity.node)
         for _ in range(_ATTEMPTS):
-            current = self._read(key)
+            current = self._find_key(key)
             stored = None if current is None else _parse_identity(identity.node, current)
             # The answer to an earlier call may have been lost.
             is_own = stored is not None and _is_same(stored, identity)
@@ -66,14 +66,14 @@ class EtcdNodes:
                 return Conflict(kind=ConflictKind.INCARNATION, identity=stored)
             value = encode_identity(identity, {} if stored is None else stored.extra)
             if current is not None and is_own and current.value == value:
-                return self._adopt(identity.node, current.mod_revision)
+                return self._adopt_identity(identity.node, current.mod_revision)
             compare = is_unchanged(key, 0 if current is None else current.mod_revision)
             reply = self._store.commit_unguarded([compare], [put_key(key, value)])
             if reply.succeeded:
-                return self._adopt(identity.node, reply.header.revision)
+                return self._adopt_identity(identity.node, reply.header.revision)
         raise StoreFailed(f"the identity of {identity.host} was changed at each attempt")
 
-    def _adopt(self, node: NodeId, revision: int) -> Changed:
+    def _adopt_identity(self, node: NodeId, revision: int) -> Changed:
         """From now on this host is `node`, as long as that revision is the identity's."""
         # The lease is tied to the key of the former ID: both end, as nothing renews them.
         if node != self._node:
@@ -88,7 +88,7 @@ class EtcdNodes:
         # nothing is withdrawn because one ended.
         if self._lease and self._lease_s == seconds and self._renew_lease():
             # The key may be gone while the lease is not: deleted, or of a store that was restored.
-            current = self._read(key)
+            current = self._find_key(key)
             if current is not None and current.lease == self._lease:
                 return
         else:
@@ -124,12 +124,12 @@ class EtcdNodes:
         raise StoreFailed(f"entries of node {node} appear again: stop ds01d there first")
 
     def _find_entries(self, node: NodeId) -> Iterator[KeyValue]:
-        for key, parts in self._scan(USERS, keys_only=True):
+        for key, parts in self._scan_keys(USERS, keys_only=True):
             if len(parts) == 5 and parts[2:4] == ("held", node):
                 yield key
 
     def _find_names(self, node: NodeId) -> Iterator[KeyValue]:
-        for key, parts in self._scan(NAMES, keys_only=False):
+        for key, parts in self._scan_keys(NAMES, keys_only=False):
             try:
                 name = parse_name(parts[-1], key.value)
             except Malformed:
@@ -137,7 +137,7 @@ class EtcdNodes:
             if name.node == node:
                 yield key
 
-    def _scan(
+    def _scan_keys(
         self, prefix: bytes, *, keys_only: bool
     ) -> Iterator[tuple[KeyValue, tuple[str, ...]]]:
         end = prefix_end(prefix)
@@ -154,7 +154,7 @@ class EtcdNodes:
         reply = self._store.client.call("/lease/keepalive", request, KeepAliveReply)
         return reply.result.ttl_s > 0
 
-    def _read(self, key: bytes) -> KeyValue | None:
+    def _find_key(self, key: bytes) -> KeyValue | None:
         reply = self._store.client.call("/kv/range", range_of(key), RangeReply)
         return reply.kvs[0] if reply.kvs else None
 

@@ -96,7 +96,7 @@ class EtcdStore:
             # The pages that follow are of the same revision, whatever is written meanwhile.
             if cluster < 0:
                 if is_checked:
-                    self._check(reply.header, floor)
+                    self._check_header(reply.header, floor)
                 cluster, revision = reply.header.cluster_id, revision or reply.header.revision
             elif reply.header.cluster_id != cluster:
                 raise StoreFailed("the addresses in fleet.etcd lead to more than one etcd")
@@ -125,7 +125,7 @@ class EtcdStore:
             # Last, so that its place is known whatever the caller reads.
             otherwise = [*otherwise, read_key(identity[0])]
         reply = self.client.call("/kv/txn", txn(compares, then, otherwise), TxnReply)
-        self._check(reply.header, floor)
+        self._check_header(reply.header, floor)
         if identity is not None and not reply.succeeded:
             # Which compare failed etcd does not say.
             current = reply.find_key(len(otherwise) - 1)
@@ -139,7 +139,7 @@ class EtcdStore:
         """A transaction on what is not an entry of this host, in whatever store answers."""
         return self.client.call("/kv/txn", txn(compares, then), TxnReply)
 
-    def _check(self, header: ReplyHeader, floor: int) -> None:
+    def _check_header(self, header: ReplyHeader, floor: int) -> None:
         """Raises StoreFailed unless the answer comes from the store that is expected.
 
         `floor`: what was known when the call began; another thread may know more by now.

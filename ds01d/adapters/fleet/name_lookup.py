@@ -46,12 +46,12 @@ class NameLookup:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            return self._ask(host, port, deadline)
+            return self._ask_resolver(host, port, deadline)
         if address.version == 4:
             return ((socket.AF_INET, (host, port)),)
         return ((socket.AF_INET6, (host, port, 0, 0)),)
 
-    def _ask(self, host: str, port: int, deadline: float) -> Addresses:
+    def _ask_resolver(self, host: str, port: int, deadline: float) -> Addresses:
         with self._guard:
             cached = self._last.get((host, port), ())
             lookup = self._running.get((host, port))
@@ -60,7 +60,7 @@ class NameLookup:
                 words = (host, port, lookup)
                 # A daemon thread: the end of ds01d does not wait for the resolver.
                 threading.Thread(
-                    target=self._run, args=words, name="fleet-lookup", daemon=True
+                    target=self._run_lookup, args=words, name="fleet-lookup", daemon=True
                 ).start()
         left_s = max(0.0, deadline - time.monotonic())
         answered = lookup.done.wait(min(left_s, _PATIENCE_S) if cached else left_s)
@@ -72,7 +72,7 @@ class NameLookup:
             raise lookup.error
         raise TimeoutError(f"no answer to a lookup of {host}")
 
-    def _run(self, host: str, port: int, lookup: _Lookup) -> None:
+    def _run_lookup(self, host: str, port: int, lookup: _Lookup) -> None:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             lookup.addresses = tuple((row[0], tuple(row[4])) for row in rows[:MAX_ADDRESSES])

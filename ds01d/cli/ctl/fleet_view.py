@@ -84,7 +84,7 @@ def hosts_document(hosts: Sequence[FleetHost], now: Wall) -> dict[str, Document]
     """What `fleet status --json` prints. `now`: when ages are as they are in it."""
     return {
         "at": DisplayTime(now),
-        **_summary(hosts),
+        **_summarize_hosts(hosts),
         "hosts": [_host_document(host) for host in hosts],
     }
 
@@ -92,7 +92,7 @@ def hosts_document(hosts: Sequence[FleetHost], now: Wall) -> dict[str, Document]
 def slots_document(hosts: Sequence[FleetHost], profile: str | None) -> dict[str, Document]:
     """What `fleet free --json` prints."""
     return {
-        **_summary(hosts),
+        **_summarize_hosts(hosts),
         "free": [
             {"host": host.name, "slot": slot.id, "type": slot.kind, "uuid": slot.uuid}
             for host in hosts
@@ -106,7 +106,7 @@ def occurrences_document(
 ) -> dict[str, Document]:
     """What `fleet where --json` prints."""
     return {
-        **_summary(hosts),
+        **_summarize_hosts(hosts),
         "found": [
             {
                 "host": place.host.name,
@@ -123,7 +123,7 @@ def occurrences_document(
     }
 
 
-def _summary(hosts: Sequence[FleetHost]) -> dict[str, Document]:
+def _summarize_hosts(hosts: Sequence[FleetHost]) -> dict[str, Document]:
     answered = [host for host in hosts if host.state is HostState.OK]
     return {
         "total": {

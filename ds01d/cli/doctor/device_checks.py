@@ -118,11 +118,11 @@ def _try_containers(
         if not minors:
             continue
         nodes = {name_node(minor): minor for minor in (*sorted(minors), CONTROL_MINOR)}
-        denied = _probe(client, container, [*nodes])
+        denied = _probe_nodes(client, container, [*nodes])
         # Decision 279: runc denies everything for a moment while it changes rules.
         if not isinstance(denied, Unknown) and denied:
             time.sleep(_SECOND_LOOK_S)
-            denied = _probe(client, container, [*nodes])
+            denied = _probe_nodes(client, container, [*nodes])
         if isinstance(denied, Unknown):
             yield name, denied
             continue
@@ -138,7 +138,9 @@ def _try_containers(
         )
 
 
-def _probe(client: HttpClient, container: Container, nodes: list[str]) -> Collection[str] | Unknown:
+def _probe_nodes(
+    client: HttpClient, container: Container, nodes: list[str]
+) -> Collection[str] | Unknown:
     subject = f"/containers/{container.id}/json"
     # Asked now: a container that was started again since the list has another process.
     try:
