@@ -109,6 +109,7 @@ def parse_mail(value: str) -> Path | MailRelay:
 
 
 def parse_mail_domain(value: str) -> str:
+    """`example.org`. Raises ValueError with what would be right."""
     if not _DOMAIN.fullmatch(value):
         shown = config_text.show_value(value)
         raise ValueError(f'invalid domain {shown}: write one like "example.org"')

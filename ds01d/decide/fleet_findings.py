@@ -39,6 +39,7 @@ def find_fleet_findings(
 
 
 def name_hosts(contents: FleetContents) -> dict[NodeId, str]:
+    """The name of each host that takes part, as it gave it; two may have the same."""
     return {node: identity.host for node, identity in contents.identities.items()}
 
 

@@ -162,6 +162,7 @@ def _entry_of_name(holder: NameEntry, user: UserName) -> FleetEntry:
 
 
 def away(reason: str) -> Unknown:
+    """The answer while nothing can be reserved."""
     return Unknown(source=Source.FLEET, reason=reason)
 
 

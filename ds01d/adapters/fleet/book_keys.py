@@ -27,23 +27,28 @@ def user_prefix(user: UserName) -> bytes:
 
 
 def fence_key(user: UserName) -> bytes:
+    """Changed by every reservation of a user: who counted before it has to count again."""
     return user_prefix(user) + b"fence"
 
 
 def held_key(entry: FleetEntry) -> bytes:
+    """Of one booking; the next one of the same container has another."""
     node, booking = _escape_name(entry.node), _escape_name(entry.booking)
     return user_prefix(entry.user) + b"held/" + node + b"/" + booking
 
 
 def name_key(container: ContainerName) -> bytes:
+    """Taken by one booking at most, of whichever host."""
     return NAMES + _escape_name(container)
 
 
 def identity_key(node: NodeId) -> bytes:
+    """What every change of a host compares (decision 305)."""
     return ROOT + b"nodes/" + _escape_name(node) + b"/identity"
 
 
 def alive_key(node: NodeId) -> bytes:
+    """Ends with the lease of the host, and shows no more than that."""
     return ROOT + b"nodes/" + _escape_name(node) + b"/alive"
 
 

@@ -23,6 +23,8 @@ ABSENT: Final = 0
 
 
 class ReplyHeader(msgspec.Struct, frozen=True):
+    """`revision`: of the whole store as it answered; `raft_term`: one more with each election."""
+
     cluster_id: _Number = 0
     member_id: _Number = 0
     revision: _Number = 0
@@ -35,6 +37,8 @@ class ReplyHeader(msgspec.Struct, frozen=True):
 
 
 class KeyValue(msgspec.Struct, frozen=True):
+    """`mod_revision`: when the key was changed last; `lease`: with which it ends, 0: with none."""
+
     key: bytes
     value: bytes = b""
     create_revision: _Number = 0
@@ -44,6 +48,8 @@ class KeyValue(msgspec.Struct, frozen=True):
 
 
 class RangeReply(msgspec.Struct, frozen=True):
+    """`count`: of all keys in the range; `more`: there are further ones behind `kvs`."""
+
     header: ReplyHeader = ReplyHeader()
     kvs: tuple[KeyValue, ...] = ()
     more: bool = False
@@ -71,6 +77,8 @@ class TxnReply(msgspec.Struct, frozen=True):
 
 
 class LeaseReply(msgspec.Struct, frozen=True, rename={"lease_id": "ID", "ttl_s": "TTL"}):
+    """`ttl_s`: how many seconds are left; 0: the lease has ended."""
+
     header: ReplyHeader = ReplyHeader()
     lease_id: int = 0
     ttl_s: int = 0
@@ -105,6 +113,11 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
 
 class WatchResult(msgspec.Struct, frozen=True):
+    """What a watch sends at once. `created`: it stands now.
+
+    `compact_revision`: the oldest that etcd still has, where what was asked for is gone; else 0.
+    """
+
     header: ReplyHeader = ReplyHeader()
     created: bool = False
     canceled: bool = False

@@ -21,6 +21,7 @@ _MOST_NOTICES = 10
 
 
 def personal_blocks(document: PersonalDocument, now: Wall) -> Iterator[Block]:
+    """What `ds01ctl me` shows; a part that is empty is left out."""
     for problem in document.problems:
         yield Sentence(problem, Tone.BAD)
     yield Sentence(_summarize(document), Tone.STRONG)
