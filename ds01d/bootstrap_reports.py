@@ -37,11 +37,14 @@ def read_usage(config: Config, query: ReportQuery) -> UsageReport:
 
 def read_quota(config: Config, user: str) -> QuotaDocument:
     """The quota of a user, by the files: what waits only ds01d knows. Raises `Refused`."""
-    from ds01d.decide.quota_status import find_quota_status  # noqa: PLC0415 - others need none
+    from dataclasses import replace  # noqa: PLC0415 - others need none
+
+    from ds01d.decide.quota_status import find_quota_status  # noqa: PLC0415
     from ds01d.documents.quota import build_quota_document  # noqa: PLC0415
     from ds01d.errors import Refused  # noqa: PLC0415
     from ds01d.model.limits import Limits  # noqa: PLC0415
     from ds01d.model.primitives import UserName  # noqa: PLC0415
+    from ds01d.model.quota import OtherHostsUse  # noqa: PLC0415
     from ds01d.reconcile.transactions import Transactions  # noqa: PLC0415
 
     with open_books(config) as world:
@@ -50,4 +53,8 @@ def read_quota(config: Config, user: str) -> QuotaDocument:
             raise Refused(f"cannot read the limits: {limits.reason}")
         books = Transactions(world).read_books()
         status = find_quota_status(UserName(user), limits, books.state, books.records, {})
+        if config.fleet.etcd:
+            # Decision 345: unknown is said, and never left out as if it were nothing.
+            unknown = OtherHostsUse(problem="only ds01d knows it, and cannot be asked")
+            status = replace(status, other_hosts=unknown)
         return build_quota_document(status)

@@ -62,7 +62,7 @@ BREAKS = (drop_key, rename_key, retype_key, make_optional, add_null, drop_key_be
 
 @pytest.mark.parametrize("change", BREAKS)
 def test_what_breaks_readers_needs_the_first_number(change: Any) -> None:
-    before = schemas.build_schema("quota")
+    before = with_version(schemas.build_schema("quota"), "1.0")
     for version, is_enough in (("1.0", False), ("1.1", False), ("2.0", True)):
         after = with_version(before, version)
         change(after)
@@ -74,7 +74,7 @@ def test_what_breaks_readers_needs_the_first_number(change: Any) -> None:
 
 
 def test_what_is_added_needs_the_second_number() -> None:
-    before = schemas.build_schema("quota")
+    before = with_version(schemas.build_schema("quota"), "1.0")
     for version, is_enough in (("1.0", False), ("1.1", True)):
         after = with_version(before, version)
         after["properties"]["more"] = {"type": "string"}
@@ -98,13 +98,15 @@ def test_a_word_that_is_added_needs_the_second_number_and_one_that_goes_the_firs
 
 
 def test_a_part_may_be_called_something_else() -> None:
-    before = schemas.build_schema("quota")
+    before = with_version(schemas.build_schema("quota"), "1.0")
     text = json.dumps(with_version(before, "1.1")).replace("WaitingRequest", "Request")
     schemas.require_version("quota", before, json.loads(text))
 
 
 def test_a_change_without_a_step_is_not_written(tmp_path: Path) -> None:
-    made: dict[Output, dict[str, Any]] = {"quota": schemas.build_schema("quota")}
+    made: dict[Output, dict[str, Any]] = {
+        "quota": with_version(schemas.build_schema("quota"), "1.0")
+    }
     for path, text in schemas.list_changes(tmp_path, made).items():
         path.write_text(text)
     made["quota"]["properties"]["more"] = {"type": "string"}

@@ -14,13 +14,15 @@ from typing import Final
 from ds01d.config import Config
 from ds01d.daemon.fleet_worker import FleetParts, FleetWorker
 from ds01d.decide.fleet_books import list_own_bookings
+from ds01d.decide.fleet_elsewhere import describe_use_elsewhere
 from ds01d.decide.freezes import EVERYTHING, describe_freeze, is_in_force
 from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Outcome
 from ds01d.model.fleet_drift import MembershipState, OwnBookings
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import Boot, ContainerName, Source, Unknown, Wall
+from ds01d.model.primitives import Boot, ContainerName, Source, Unknown, UserName, Wall
+from ds01d.model.quota import OtherHostsUse, QuotaUnit
 from ds01d.reconcile.fleet_memory import HostFacts
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.report import Report
@@ -211,6 +213,12 @@ class FleetSession:
         last: Wall | None = None if report is None or report.failure else report.at
         reason = "" if ok else membership.reason or f"this host is {membership.state}"
         return SourceStatus(ok=ok, since=membership.since, reason=reason, last_success=last)
+
+    def find_use_elsewhere(self, user: UserName, unit: QuotaUnit) -> OtherHostsUse:
+        """What a user has on the other hosts, as the last pass over the store saw it."""
+        membership, report = self._worker.membership, self._worker.report
+        last_use, at = (None, None) if report is None else (report.elsewhere, report.at)
+        return describe_use_elsewhere(user, unit, last_use, at, membership)
 
     # --- what admins ask for
 

@@ -103,7 +103,8 @@ class Session:
             notice_requests=requests,
             fleet=None if self.fleet is None else self.fleet.bookings,
         )
-        self.quotas = QuotaCalls(booking_world, lambda: read_status(self), waiting)
+        elsewhere = None if self.fleet is None else self.fleet.find_use_elsewhere
+        self.quotas = QuotaCalls(booking_world, lambda: read_status(self), waiting, elsewhere)
         self.reconciles = ReconcileCalls(config, self._clock)
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles

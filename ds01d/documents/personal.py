@@ -152,11 +152,16 @@ def group_free_slots(
     )
 
 
-def has_room(quota: QuotaDocument, slot: SlotStatus) -> bool:
-    """Whether a quota leaves room for a slot, by what is left of it now."""
+def has_room(quota: QuotaDocument, slot: SlotStatus) -> bool | None:
+    """Whether a quota leaves room for a slot, by what is left of it now; None: not known."""
     if quota.left is None:
         return True
     if quota.unit == QuotaUnit.SLOTS.value:
-        return quota.left >= 1
-    # What is left is rounded to four digits, a seventh is not.
-    return Fraction(quota.left) >= weigh_slot(slot, slot.profile) - Fraction(1, 1000)
+        has_left = quota.left >= 1
+    else:
+        # What is left is rounded to four digits, a seventh is not.
+        needed = weigh_slot(slot, slot.profile) - Fraction(1, 1000)
+        has_left = Fraction(quota.left) >= needed
+    # Unknown is not nothing: what they have on other hosts may fill the quota.
+    elsewhere = quota.other_hosts
+    return None if has_left and elsewhere is not None and elsewhere.used is None else has_left

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import msgspec
 
-from ds01d.documents.values import DisplayTime, DocumentPart
-from ds01d.model.quota import QuotaStatus
+from ds01d.documents.values import DisplayTime, DocumentPart, display_time
+from ds01d.model.quota import OtherHostsUse, QuotaStatus
 
 
 class WaitingRequest(DocumentPart, frozen=True):
@@ -25,6 +25,19 @@ class WaitingRequest(DocumentPart, frozen=True):
     reason: str
 
 
+class OtherHosts(DocumentPart, frozen=True):
+    """What the user has on the other hosts of a fleet, as its store had it `at` that time.
+
+    `used`: "held" in documents, in the unit of the quota; None: unknown. `hosts`: where that is.
+    `problem`: why it is unknown, or why there is nothing newer; "": neither.
+    """
+
+    used: float | None = msgspec.field(name="held")
+    hosts: tuple[str, ...]
+    at: DisplayTime | None
+    problem: str
+
+
 class QuotaDocument(DocumentPart, frozen=True):
     """A quota and what counts for it, in `unit`: slots, or GPU-equivalents.
 
@@ -32,7 +45,9 @@ class QuotaDocument(DocumentPart, frozen=True):
     allocated, and no container is there yet. `slots_per_container`: None for any number. `source`:
     the file and the key that give the limit. `waiting`: calls of this user that wait for a slot;
     `ahead`: calls of others that a new one would be served after; None: ds01d was not asked.
-    `requests`: those calls of this user, in their order.
+    `requests`: those calls of this user, in their order. `other_hosts`: None where this host
+    shares no store with others; `left` is without what the user has there, and where that is
+    unknown, it is `left` at most.
     """
 
     user: str
@@ -48,6 +63,7 @@ class QuotaDocument(DocumentPart, frozen=True):
     waiting: int | None = None
     ahead: int | None = None
     requests: tuple[WaitingRequest, ...] = ()
+    other_hosts: OtherHosts | None = None
 
 
 def build_quota_document(
@@ -71,6 +87,15 @@ def build_quota_document(
         waiting=waiting,
         ahead=ahead,
         requests=requests,
+        other_hosts=_build_other_hosts(status.other_hosts),
+    )
+
+
+def _build_other_hosts(use: OtherHostsUse | None) -> OtherHosts | None:
+    if use is None:
+        return None
+    return OtherHosts(
+        used=_to_number(use.used), hosts=use.hosts, at=display_time(use.at), problem=use.problem
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ds01d.model.primitives import UserName, Word
+from ds01d.model.primitives import UserName, Wall, Word
 
 
 class QuotaUnit(Word):
@@ -16,11 +16,24 @@ class QuotaUnit(Word):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherHostsUse:
+    """What a user has on `hosts`, the others of a fleet, as its store had it `at` that time.
+
+    `used`: in the unit of the quota; None: unknown. `problem`: why that is, or why it is old.
+    """
+
+    used: Fraction | None = None
+    hosts: tuple[str, ...] = ()
+    at: Wall | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaStatus:
     """A user's quota, and what counts for it. `limit`, `slots_per_container` None: any amount.
 
     `used`: of containers that exist, or existed; `reserved`: for containers that do not exist yet.
-    `source`: which key of which file gives the limit.
+    `source`: which key of which file gives the limit. `other_hosts`: None without a fleet's store.
     """
 
     user: UserName
@@ -32,9 +45,12 @@ class QuotaStatus:
     reserved: Fraction
     slots_per_container: int | None = None
     source: str = ""
+    other_hosts: OtherHostsUse | None = None
 
     @property
     def left(self) -> Fraction | None:
+        """What is left; at most that, if what the user has on other hosts is unknown."""
         if self.limit is None:
             return None
-        return max(Fraction(0), self.limit - self.used - self.reserved)
+        elsewhere = self.other_hosts.used if self.other_hosts is not None else None
+        return max(Fraction(0), self.limit - self.used - self.reserved - (elsewhere or 0))

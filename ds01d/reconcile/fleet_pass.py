@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from ds01d.decide.fleet_drifts import FleetGate, find_fleet_drifts, gate_fleet_drifts
+from ds01d.decide.fleet_elsewhere import sum_use_elsewhere
 from ds01d.decide.fleet_findings import find_fleet_findings
 from ds01d.model.drift import Outcome
 from ds01d.model.fleet_books import Conflict, ConflictKind, FleetContents, NodeId
@@ -150,6 +151,7 @@ class FleetPass:
             drifts=drifts,
             findings=findings,
             hosts=self._list_hosts(contents),
+            elsewhere=sum_use_elsewhere(contents, node),
             warnings=tuple(warnings),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ds01d.decide.fleet_elsewhere import UseElsewhere
 from ds01d.model.fleet_books import NodeId
 from ds01d.model.fleet_drift import FleetFinding, GatedFleetDrift, Membership, OwnBookings
 from ds01d.model.primitives import BookingId, Boot, Unknown, Wall
@@ -42,7 +43,8 @@ class HostView:
 class FleetReport:
     """What a pass over the store saw and did. `failure`: why the store is unknown; "": it is not.
 
-    `hosts`: all that take part, this one included. `entries`: how many there are.
+    `hosts`: all that take part, this one included. `entries`: how many there are. `elsewhere`:
+    what users have on other hosts; None: the store was never read.
     """
 
     at: Wall
@@ -55,4 +57,5 @@ class FleetReport:
     drifts: tuple[GatedFleetDrift, ...] = ()
     findings: tuple[FleetFinding, ...] = ()
     hosts: tuple[HostView, ...] = ()
+    elsewhere: UseElsewhere | None = None
     warnings: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ from ds01d.documents.quota import WaitingRequest, build_quota_document
 from ds01d.documents.values import DisplayTime
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, Unknown, UserName
+from ds01d.model.quota import OtherHostsUse, QuotaUnit
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.status import Status
@@ -33,12 +35,20 @@ class UserParameters(Parameters, frozen=True):
 
 
 class QuotaCalls:
-    """Serves them for one configuration. `queue`: who waits for a slot."""
+    """Serves them for one configuration. `queue`: who waits for a slot.
+
+    `find_elsewhere`: what a user has on other hosts, from memory; None without a fleet's store.
+    """
 
     def __init__(
-        self, world: World, read_status: Callable[[], Status], queue: WaitingQueue
+        self,
+        world: World,
+        read_status: Callable[[], Status],
+        queue: WaitingQueue,
+        find_elsewhere: Callable[[UserName, QuotaUnit], OtherHostsUse] | None = None,
     ) -> None:
         self._world, self._read_status, self._queue = world, read_status, queue
+        self._find_elsewhere = find_elsewhere
         self._transactions = Transactions(world)
         self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Quota": self._describe_quota}
 
@@ -53,6 +63,8 @@ class QuotaCalls:
         counts_gpus = limits.find_gpu_quota(user) is not None
         states = _list_states(self._read_status())
         status = find_quota_status(user, limits, books.state, books.records, states)
+        if self._find_elsewhere is not None:
+            status = replace(status, other_hosts=self._find_elsewhere(user, status.unit))
         # Or callers who are gone would count as waiting.
         self._queue.drop_closed()
         requests = tuple(

@@ -233,9 +233,10 @@ class TestUsers:
                 "waiting": 0,
                 "ahead": 0,
                 "requests": [],
+                "other_hosts": None,
             }
             shown = json.loads(site.ctl("quota", "daemon", "--json").stdout)
-            assert shown.pop("schema") == "quota/1.0"
+            assert shown.pop("schema") == "quota/1.1"
             assert shown.items() <= quota.items()
             refused = call_as(DAEMON, socket_of(site), "Quota", user="bin")
             assert read_error(refused)[0] == "NotPermitted"

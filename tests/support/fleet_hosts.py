@@ -22,6 +22,7 @@ from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import serve_call
+from ds01d.service.quota_calls import QuotaCalls
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import MethodCall
@@ -108,6 +109,9 @@ class FleetHost:
         self.service = BookingService(
             self.life.config, world, self.read_status, self.queue, fleet=self.session.bookings
         )
+        self.quotas = QuotaCalls(
+            world, self.read_status, self.queue, self.session.find_use_elsewhere
+        )
         self.reservations = self.session._worker.reservations
         self.worker = self.session._worker
 
@@ -165,7 +169,8 @@ class FleetHost:
             peer, call, lambda data, _: asked.replies.append(json.loads(data.rstrip(b"\0")))
         )
         assert asked.request.take()
-        serve_call(asked.request, {**self.service.handlers, **self.session.handlers})
+        handlers = {**self.service.handlers, **self.session.handlers, **self.quotas.handlers}
+        serve_call(asked.request, handlers)
         self.show_changes()
         return asked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -19,6 +20,7 @@ from ds01d.cli.containers.create_options import check_options
 from ds01d.cli.containers.direct import open_commands, print_warning
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.quota_text import format_left, format_other_hosts
 from ds01d.containers.commands import ContainerCommands, CreatedContainer
 from ds01d.containers.order import CreateOptions
 from ds01d.containers.preview import CreationPlan
@@ -48,7 +50,8 @@ def run_create(
         if guided:
             options = _ask_options(invocation, options, commands)
         if options.dry_run:
-            _show_plan(commands.preview_container(options))
+            plan = commands.preview_container(options)
+            _show_plan(plan, _list_quota_rows(invocation, plan))
             return 0
         return _create_container(commands, options)
 
@@ -97,13 +100,32 @@ def _create_container(commands: ContainerCommands, options: CreateOptions) -> in
     return 0
 
 
-def _show_plan(plan: CreationPlan) -> None:
+def _list_quota_rows(invocation: Invocation, plan: CreationPlan) -> list[tuple[str, Cell]]:
+    """What the plan cannot know: what the user has on the other hosts of a fleet's store."""
+    config = invocation.config()
+    # Decision 345: without a store this host alone counts, and nobody is asked.
+    if not plan.gpus or not config.fleet.etcd:
+        return []
+    try:
+        quota = invocation.environment.read_quota(config, plan.user)
+    except (Ds01Error, OSError) as error:
+        return [("on other hosts", f"unknown: {error}")]
+    if quota.other_hosts is None:
+        return []
+    return [
+        ("on other hosts", format_other_hosts(quota, Wall(time.time()))),
+        ("quota left", format_left(quota)),
+    ]
+
+
+def _show_plan(plan: CreationPlan, quota_rows: Sequence[tuple[str, Cell]]) -> None:
     rows: list[tuple[str, Cell]] = [
         ("name", plan.name),
         ("user", plan.user),
         ("framework", plan.framework),
         ("image", f"{plan.image} ({'present' if plan.is_present else 'to be pulled'})"),
         ("GPUs", list(plan.gpus) or "none"),
+        *quota_rows,
         ("command", shlex.join(plan.command) or "the default of the image"),
         ("mounts", list(plan.mounts)),
         ("start", plan.start),

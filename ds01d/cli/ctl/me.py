@@ -6,6 +6,7 @@ import platform
 import time
 
 import click
+from msgspec.structs import replace
 
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
@@ -68,7 +69,12 @@ def me(invocation: Invocation, *, watched: bool, interval: float, as_json: bool)
 
 def _watch(document: PersonalDocument, now: Wall, *, as_json: bool) -> WatchedView:
     # A look is no news: its moment and the ages are left out of what is compared.
-    key = [getattr(document, name) for name in document.__struct_fields__ if name != "at"]
+    quota = document.quota
+    if quota is not None and quota.other_hosts is not None:
+        other_hosts = replace(quota.other_hosts, at=None)
+        quota = replace(quota, other_hosts=other_hosts)
+    compared = replace(document, quota=quota)
+    key = [getattr(compared, name) for name in document.__struct_fields__ if name != "at"]
     if as_json:
         return WatchedView(lines=[format_json("me", document, indent=None)], key=key)
     return WatchedView(blocks=[*personal_blocks(document, now)], key=key)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ds01d.cli.ctl.quota import format_amount
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_view import format_idle, format_memory, state_cell
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
+from ds01d.cli.output.quota_text import format_amount, format_left, format_other_hosts
 from ds01d.documents.notices import OwnNotice, parse_creation
 from ds01d.documents.personal import FreeSlots, OwnSlot, PersonalDocument
 from ds01d.documents.quota import QuotaDocument
@@ -25,6 +25,8 @@ def personal_blocks(document: PersonalDocument, now: Wall) -> Iterator[Block]:
     for problem in document.problems:
         yield Sentence(problem, Tone.BAD)
     yield Sentence(_summarize(document), Tone.STRONG)
+    if document.quota is not None and document.quota.other_hosts is not None:
+        yield _describe_other_hosts(document.quota, now)
     if document.slots:
         yield Table((*_SLOT_COLUMNS, "others"), [_slot_row(slot, now) for slot in document.slots])
         if document.readings_at is not None:
@@ -78,10 +80,17 @@ def _summarize(document: PersonalDocument) -> str:
     if quota.limit is None:
         return f"{text}; any number is allowed"
     amount = f"{quota.used + quota.reserved:g} of {format_amount(quota.limit, quota.unit)}"
-    left = f"{format_amount(quota.left, quota.unit)} left"
+    left = f"{format_left(quota)} left"
     if quota.unit == QuotaUnit.SLOTS.value:
         return f"{document.user} holds {amount}, {left}"
     return f"{text}: {amount}, {left}"
+
+
+def _describe_other_hosts(quota: QuotaDocument, now: Wall) -> Sentence:
+    elsewhere = quota.other_hosts
+    is_sure = elsewhere is not None and not elsewhere.problem
+    text = f"on other hosts: {format_other_hosts(quota, now)}"
+    return Sentence(text, Tone.PLAIN if is_sure else Tone.WARN)
 
 
 def _slot_row(slot: OwnSlot, now: Wall) -> list[Cell]:

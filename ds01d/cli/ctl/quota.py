@@ -12,9 +12,9 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Block, Cell, Facts
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.quota_text import format_amount, format_left, format_other_hosts
 from ds01d.documents.quota import QuotaDocument
 from ds01d.model.primitives import Wall
-from ds01d.model.quota import QuotaUnit
 from ds01d.text import format_count
 
 
@@ -32,11 +32,12 @@ def quota(invocation: Invocation, *, user: str | None, as_json: bool) -> int:
     if as_json:
         show_json("quota", document)
     else:
-        show_blocks(_quota_blocks(document), Wall(time.time()))
+        now = Wall(time.time())
+        show_blocks(_quota_blocks(document, now), now)
     return CONSISTENT
 
 
-def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
+def _quota_blocks(quota: QuotaDocument, now: Wall) -> Iterator[Block]:
     rows: list[tuple[str, Cell]] = [
         ("user", quota.user),
         ("group", quota.group or None),
@@ -44,8 +45,10 @@ def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
         ("limit", format_amount(quota.limit, quota.unit)),
         ("held", format_amount(quota.used, quota.unit)),
         ("reserved", format_amount(quota.reserved, quota.unit)),
-        ("left", format_amount(quota.left, quota.unit)),
     ]
+    if quota.other_hosts is not None:
+        rows.append(("on other hosts", format_other_hosts(quota, now)))
+    rows.append(("left", format_left(quota)))
     if quota.slots_per_container is not None:
         rows.append(("per container", format_count(quota.slots_per_container, "slot")))
     rows.append(("limit from", quota.source or None))
@@ -55,11 +58,3 @@ def _quota_blocks(quota: QuotaDocument) -> Iterator[Block]:
     if quota.waiting:
         rows.append(("waiting", format_count(quota.waiting, "call of this user")))
     yield Facts(rows)
-
-
-def format_amount(amount: float | None, unit: str) -> str:
-    """So many slots or GPU-equivalents; None: any number."""
-    if amount is None:
-        return "unlimited"
-    word = "slot" if unit == QuotaUnit.SLOTS.value else "GPU"
-    return f"{amount:g} {word}{'' if amount == 1 else 's'}"

@@ -17,7 +17,7 @@ from ds01d.cli.ctl.me_sources import PersonalSources
 from ds01d.config import Config, NotifyConfig
 from ds01d.documents.notices import OwnNotice, OwnNoticeRequest, OwnNotices
 from ds01d.documents.personal import has_room
-from ds01d.documents.quota import QuotaDocument, WaitingRequest
+from ds01d.documents.quota import OtherHosts, QuotaDocument, WaitingRequest
 from ds01d.documents.values import DisplayTime
 from ds01d.errors import Refused
 from ds01d.model.books import SlotType
@@ -278,6 +278,30 @@ def test_notices_that_cannot_be_asked_for_are_a_line_and_the_rest_is_shown(desk:
         "the notices are not known: cannot reach ds01d",
         "alice holds 2 slots: 1.1429 of 2 GPUs, 0.8571 GPUs left",
     ]
+
+
+def test_other_hosts_are_a_line_below_and_may_leave_nothing(desk: OwnDesk) -> None:
+    at = DisplayTime(Wall(time.time() - 7200))
+    there = OtherHosts(used=1.0, hosts=("gpu02", f"gpu03{HOSTILE}"), at=at, problem="")
+    desk.quota = quota_of_alice(left=0.0, other_hosts=there)
+    shown = words(desk)
+    assert shown[0] == "alice holds 2 slots: 1.1429 of 2 GPUs, 0 GPUs left"
+    assert re.fullmatch(
+        r"on other hosts: 1 GPU on gpu02, gpu03\\x1b\]0;x\\x07\\n \(2 h.* ago\)", shown[1]
+    )
+    assert r"1g.10gb 2 none left 1.2, a\x1b[31m\nb\u202e" in shown
+    assert desk.json("me")["quota"]["other_hosts"]["held"] == 1.0
+
+
+def test_unknown_hosts_leave_room_at_most_and_promise_none(desk: OwnDesk) -> None:
+    there = OtherHosts(used=None, hosts=(), at=None, problem="cannot reach etcd")
+    desk.quota = quota_of_alice(other_hosts=there)
+    shown = words(desk)
+    assert shown[:2] == [
+        "alice holds 2 slots: 1.1429 of 2 GPUs, at most 0.8571 GPUs left",
+        "on other hosts: unknown: cannot reach etcd",
+    ]
+    assert r"1g.10gb 2 - 1.2, a\x1b[31m\nb\u202e" in shown
 
 
 def test_who_watches_asks_the_service_every_ten_seconds(desk: OwnDesk) -> None:

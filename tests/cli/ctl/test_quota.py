@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from ds01d.cli.ctl.main import main as ds01ctl
-from ds01d.documents.quota import QuotaDocument
+from ds01d.documents.quota import OtherHosts, QuotaDocument
+from ds01d.documents.values import DisplayTime
+from ds01d.model.primitives import Wall
 from tests.support.commands import Desk
 from tests.support.sample_host import a_host
 
@@ -81,6 +86,46 @@ def test_it_is_shown(tmp_path: Path, quota: QuotaDocument, lines: list[str]) -> 
     result = CliRunner().invoke(ds01ctl, ["quota", "bob", "--json"], obj=environment)
     document = json.loads(result.stdout)
     assert document["left"] == quota.left
-    assert document.pop("schema") == "quota/1.0"
+    assert document.pop("schema") == "quota/1.1"
     assert set(document) == set(QuotaDocument.__struct_encode_fields__)
     assert asked == [None, "bob"]
+
+
+@pytest.mark.parametrize(
+    ("other_hosts", "left", "lines"),
+    [
+        (
+            OtherHosts(used=1.0, hosts=("gpu02",), at=DisplayTime(Wall(0.0)), problem=""),
+            0.0,
+            ["on other hosts 1 GPU on gpu02 (1 h ago)", "left 0 GPUs"],
+        ),
+        (
+            OtherHosts(used=0.0, hosts=(), at=DisplayTime(Wall(0.0)), problem="etcd is away\x1b["),
+            0.7143,
+            [r"on other hosts 0 GPUs (1 h ago): etcd is away\x1b[", "left 0.7143 GPUs"],
+        ),
+        (
+            OtherHosts(used=None, hosts=(), at=None, problem="not read yet"),
+            0.7143,
+            ["on other hosts unknown: not read yet", "left at most 0.7143 GPUs"],
+        ),
+        (
+            OtherHosts(used=None, hosts=(), at=None, problem="not read yet"),
+            0.0,
+            ["on other hosts unknown: not read yet", "left 0 GPUs"],
+        ),
+    ],
+)
+def test_other_hosts_have_a_line_with_their_age_and_unknown_is_not_zero(
+    tmp_path: Path, other_hosts: OtherHosts, left: float, lines: list[str]
+) -> None:
+    if other_hosts.at is not None:
+        at = DisplayTime(Wall(time.time() - 3600))
+        other_hosts = msgspec.structs.replace(other_hosts, at=at)
+    quota = msgspec.structs.replace(QUOTA, other_hosts=other_hosts, left=left)
+    desk = Desk(host=a_host(), state_dir=tmp_path)
+    environment = replace(desk.environment(), read_quota=lambda *_: quota)
+    result = CliRunner().invoke(ds01ctl, ["quota"], obj=environment)
+    shown = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    # The command may be slow, and its minutes are not the claim.
+    assert [re.sub(r"1 h \d+ m ago", "1 h ago", line) for line in shown[6:8]] == lines
