@@ -65,6 +65,12 @@ def pytest_report_header() -> str:
         return f"engine: none ({error})"
 
 
+# A shell without job control starts `make test &` with Ctrl-C ignored, and what tests start has
+# inherited that: a command that is to end by it never would.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what may take long, and keep those together that share a machine."""

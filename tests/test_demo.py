@@ -104,6 +104,7 @@ def test_nothing_is_left_of_one_that_was_ended(shelf: Path, signum: signal.Signa
 
 @pytest.mark.proof
 @pytest.mark.machine
+@pytest.mark.engine_neutral
 @pytest.mark.skipif(not PROOFS, reason="a minute of four machines: make proofs")
 def test_the_demonstration_of_several_hosts(shelf: Path, machine_host: None) -> None:
     with _demo(shelf, FLEET_DEMO) as demo:
@@ -115,6 +116,7 @@ def test_the_demonstration_of_several_hosts(shelf: Path, machine_host: None) -> 
 
 @pytest.mark.proof
 @pytest.mark.machine
+@pytest.mark.engine_neutral
 @pytest.mark.skipif(not PROOFS, reason="half a minute of four machines: make proofs")
 def test_nothing_is_left_of_a_lab_that_was_killed(shelf: Path, machine_host: None) -> None:
     with _demo(shelf, FLEET_DEMO) as demo:

@@ -47,5 +47,7 @@ def _was_watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool
         return False
     started = now.boot - (now.wall - container.started)
     # Decision 5: an index means a device only by the inventory at the start; a renumbering before
-    # it was watched would go unnoticed.
-    return max(checkpoint.since, checkpoint.inventory_seen) <= started <= now.boot + CLOCK_SLACK_S
+    # it was watched would go unnoticed. One that started in the moment of the sample, as far as
+    # the clocks tell, may have started before a renumbering that this sample is the first to show.
+    seen = max(checkpoint.since, checkpoint.inventory_seen)
+    return seen < started <= now.boot + CLOCK_SLACK_S

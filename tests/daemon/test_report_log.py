@@ -20,10 +20,8 @@ HOURS = 300  # sweeps, one a minute
 BY_THE_DAEMON = {
     (event, "")
     for event in Event
-    if event.startswith(
-        ("daemon.", "config.", "log.", "library.", "service.", "fleet.", "status.dump")
-    )
-} | {(Event.SOURCE_DOWN, Source.FLEET)}  # a pass does not ask it
+    if event.startswith(("daemon.", "config.", "log.", "library.", "service.", "status.dump"))
+}
 
 
 @pytest.fixture

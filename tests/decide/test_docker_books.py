@@ -71,7 +71,7 @@ DIFFERENT = {
         RUNNING, "1.0"
     ),
     "running: by index, started in the same minute as a layout changed: not known": holds(
-        RUNNING, "1.1"
+        RUNNING, "1.0", "1.1"
     ),
     "running: by index, started while NVML was down: not known": holds(RUNNING, "1.0", "1.1"),
 }

@@ -24,6 +24,7 @@ from ds01d.model.primitives import LOCAL_SOURCES, ContainerName, Digest, SlotId,
 from tests.support.build import (
     ALL,
     LIMITS,
+    config,
     container,
     four_slots,
     mig,
@@ -272,3 +273,13 @@ TestLifeOfAHost = LifeOfAHost.TestCase
 TestLifeOfAHost.settings = settings(
     max_examples=int(settings.get_profile("deciding").max_examples * 0.2), stateful_step_count=30
 )
+
+
+def test_an_index_of_the_moment_before_an_unseen_renumbering_costs_nobody_a_slot() -> None:
+    """Found by the rules above: start, renumbering and the next sample at the same time."""
+    life = LifeOfAHost()
+    life.begin(config(whole_gpus="without-mig", adopt="managed", pace_count=1, pace_fraction=0.0))
+    life.create(form="{}:{}", labelled=False, name=NAMES[1], place="1.0")
+    life.renumber(gpu=1)
+    life.allocate(name=NAMES[1], place="1.0")
+    life.teardown()

@@ -20,14 +20,37 @@ from ds01d.adapters.docker.engine_warnings import (
     warn_stream_lossy,
     warn_stream_refused,
 )
+from ds01d.daemon.fleet_log import FleetLog
 from ds01d.daemon.report_log import ReportLogger
 from ds01d.errors import LockTimeout
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.device_access import DeviceAccess, DeviceRule
-from ds01d.model.drift import FindingKind, Kind
-from ds01d.model.primitives import LOCAL_SOURCES, ContainerId, ContainerName, Digest, Source, Wall
+from ds01d.model.drift import FindingKind, Kind, Outcome
+from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_drift import (
+    FleetAction,
+    FleetDrift,
+    FleetDriftKind,
+    FleetFinding,
+    FleetFindingKind,
+    GatedFleetDrift,
+    Membership,
+    MembershipState,
+)
+from ds01d.model.primitives import (
+    LOCAL_SOURCES,
+    BookingId,
+    Boot,
+    ContainerId,
+    ContainerName,
+    Digest,
+    Source,
+    UserName,
+    Wall,
+)
 from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.fleet_report import FleetReport
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting import logs
@@ -104,6 +127,43 @@ def everything() -> None:
     _what_holds_everything()
     _failures()
     _commands()
+    _fleet()
+
+
+def _fleet() -> None:
+    """What becomes of a host in its fleet, and all that may be wrong there."""
+    log, at = FleetLog(), Wall(1_800_000_000.0)
+    node = NodeId("n-1")
+    entry = FleetEntry(
+        user=UserName("alice"),
+        node=node,
+        booking=BookingId("r-0123456789ab"),
+        container=ContainerName(NAME),
+        phase=EntryPhase.HELD,
+        count=1,
+        sevenths=1,
+        since=at,
+    )
+    drifts = tuple(
+        GatedFleetDrift(
+            drift=FleetDrift(
+                kind=kind, action=FleetAction.WITHDRAW, entry=entry, reason="the books lack it"
+            ),
+            outcome=Outcome.DONE,
+            first_seen=Boot(1.0),
+        )
+        for kind in FleetDriftKind
+    )
+    findings = tuple(
+        FleetFinding(kind=kind, subject="alice", reason="3 of 2 slots") for kind in FleetFindingKind
+    )
+    states = MembershipState
+    for state in (states.MEMBER, states.AWAY, states.MEMBER, states.FENCED, states.RESTORED):
+        membership = Membership(state=state, since=at, reason="no member of etcd answers")
+        report = FleetReport(
+            at=at, membership=membership, node=node, drifts=drifts, findings=findings
+        )
+        log.log_report(report, membership)
 
 
 def _commands() -> None:

@@ -69,7 +69,7 @@ def test_every_command_is_there_and_takes_config(name: str, desk: Desk) -> None:
     result = desk.call(name, "--help")
     assert result.exit_code == 0
     assert "--config FILE" in result.stdout
-    if name not in {"catalogue", "container", "fleet", "freeze", "thaw", "web"}:
+    if name not in {"catalogue", "container", "fleet", "freeze", "thaw", "web", "withdraw"}:
         assert "--json" in result.stdout
 
 

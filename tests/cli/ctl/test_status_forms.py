@@ -130,7 +130,7 @@ def test_names_are_one_a_line_and_doubts_go_to_stderr(desk: Desk) -> None:
 
 def test_json_is_the_same_by_both_options_and_has_the_readings(published_desk: Desk) -> None:
     long = json.loads(published_desk.call("status", "-o", "json").stdout)
-    assert long.pop("schema") == "status/1.0"
+    assert long.pop("schema") == "status/1.1"
     assert long == published_desk.json("status")
     first = long["slots"][0]
     assert (first["utilization"], first["processes"]) == (0, 3)
