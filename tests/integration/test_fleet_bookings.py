@@ -121,6 +121,12 @@ def test_one_quota_over_two_hosts(
         assert isinstance(taken, Rejected)
         assert taken.reason in ("NAME_TAKEN (a._.1001 on gpu01)", refused.reason)
         until(lambda: entries(etcd) == {"a._.1001": "held", "b._.1001": "held"})
+        until(lambda: two.fleet.get("entries") == 2, what=lambda: str(two.fleet))
+        shown = json.loads(two.site.ctl("quota", "alice", "--json").stdout)
+        check_document(shown)
+        there = shown["other_hosts"]
+        assert (there["held"], there["hosts"], shown["left"]) == (1.0, ["gpu01"], 0.0)
+        assert "1 slot on gpu01 (" in two.site.ctl("quota", "alice").stdout
         one.release("a")
         until(lambda: entries(etcd) == {"b._.1001": "held"}, what=lambda: str(one.fleet))
         assert isinstance(two.allocate("c"), Allocated)
