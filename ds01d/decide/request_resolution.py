@@ -49,5 +49,5 @@ def _was_watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool
     # Decision 5: an index means a device only by the inventory at the start; a renumbering before
     # it was watched would go unnoticed. One that started in the moment of the sample, as far as
     # the clocks tell, may have started before a renumbering that this sample is the first to show.
-    seen = max(checkpoint.since, checkpoint.inventory_seen)
-    return seen < started <= now.boot + CLOCK_SLACK_S
+    watched_since = max(checkpoint.since, checkpoint.inventory_seen)
+    return watched_since < started <= now.boot + CLOCK_SLACK_S
