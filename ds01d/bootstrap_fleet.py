@@ -62,10 +62,21 @@ def _find_certificates(value: str, credentials: Path) -> TlsFiles:
     place, prefix = (credentials, "fleet-") if value == CREDENTIALS else (Path(value), "")
     # A lab without client certificates has only the authority.
     authority, certificate, key = (
-        path if (path := place / f"{prefix}{name}.pem").exists() else None
+        path if _may_exist(path := place / f"{prefix}{name}.pem") else None
         for name in ("ca", "cert", "key")
     )
     return TlsFiles(authority=authority, certificate=certificate, key=key)
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether it is there, or in a folder that may not be looked into: each call says so then."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read_password(path: Path) -> str:

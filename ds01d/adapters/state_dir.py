@@ -18,7 +18,7 @@ from ds01d.adapters.files.backups import keep_copy
 from ds01d.adapters.files.file_lock import Lock
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open_file, read_bytes
 from ds01d.adapters.files.write_in_place import append_line
-from ds01d.errors import CheckpointBroken, HistoryFailed, WriteFailed
+from ds01d.errors import CheckpointBroken, HistoryFailed, Malformed, WriteFailed
 from ds01d.folders import make_folder, open_folder, opened_folder
 from ds01d.model.history import HistoryPlace
 
@@ -307,6 +307,16 @@ class StateDirectory:
         """Another file of ours, b"" if it is not to be had."""
         data = read_bytes(self.path / name, _CHECKPOINT_LIMIT)
         return data if isinstance(data, bytes) else b""
+
+    def load_kept(self, name: str) -> bytes | None:
+        """Another file of ours, None if there is none. Raises `Malformed` if it cannot be read."""
+        data = read_bytes(self.path / name, _CHECKPOINT_LIMIT)
+        if isinstance(data, bytes):
+            return data
+        # Whoever keeps who it is there must not take a file that it may not read for none.
+        if data.obstacle is ReadFailure.MISSING:
+            return None
+        raise Malformed(data.reason)
 
     def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""

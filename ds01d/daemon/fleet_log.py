@@ -26,9 +26,17 @@ class FleetLog:
     """For the thread of passes."""
 
     def __init__(self) -> None:
+        self._failure = ""
         self._log = structlog.get_logger()
         self._before = Membership(state=MembershipState.JOINING, since=Wall(0.0))
         self._findings: frozenset[tuple[FleetFindingKind, str]] = frozenset()
+
+    def log_failure(self, error: Exception) -> None:
+        """Log a bug of ours, once for as long as it stays the same: it comes with each pass."""
+        failure = f"{type(error).__name__}: {error}"
+        if failure != self._failure:
+            self._failure = failure
+            log_fleet_failure(error)
 
     def log_report(self, report: FleetReport | None, membership: Membership) -> None:
         self._log_state(membership)

@@ -7,6 +7,7 @@ fleet is configured.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -18,7 +19,14 @@ from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEnt
 from ds01d.model.fleet_drift import MembershipState, OwnBooking
 from ds01d.model.primitives import BookingId, Unknown
 from ds01d.reconcile.fleet_allocation import AllocationPlan
-from ds01d.reconcile.fleet_booking import Answer, Fenced, FleetReserver, Reserved, away
+from ds01d.reconcile.fleet_booking import (
+    Answer,
+    Fenced,
+    FleetReserver,
+    Reserved,
+    Unsettled,
+    away,
+)
 from ds01d.reconcile.fleet_member import FleetMember
 from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.service.fleet_ports import FleetAnswer
@@ -30,13 +38,13 @@ JOIN_PATIENCE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """For the thread of bookings. `is_left`: nothing is to be said in the store.
+    """For the thread of bookings. `is_wanted`: to be reserved, if somebody still waits for it.
 
-    `local` None: what was reserved is given back.
+    `is_left`: nothing is to be said in the store. `local` None: what was reserved is given back.
     """
 
     plan: AllocationPlan
-    is_reserving: bool = False
+    is_wanted: Callable[[], bool] | None = None
     is_left: bool = False
     local: OwnBooking | None = None
 
@@ -68,6 +76,7 @@ class ReservationThread:
         # in the value, so that no other object gets its id meanwhile.
         self._in_flight: dict[int, tuple[AllocationPlan, FleetEntry]] = {}
         self.has_joined = threading.Event()
+        self._joined_by = 0.0
         self._thread = threading.Thread(target=self._serve_jobs, name="ds01d-fleet", daemon=True)
 
     def start(self) -> None:
@@ -94,8 +103,8 @@ class ReservationThread:
             return ""
         return membership.reason or f"this host is {membership.state}"
 
-    def reserve_plan(self, plan: AllocationPlan) -> None:
-        self._jobs.put(_Job(plan, is_reserving=True))
+    def reserve_plan(self, plan: AllocationPlan, is_wanted: Callable[[], bool]) -> None:
+        self._jobs.put(_Job(plan, is_wanted=is_wanted))
 
     def take_answers(self) -> list[FleetAnswer]:
         # As many as there are now: each that comes later wakes the worker again.
@@ -128,9 +137,15 @@ class ReservationThread:
             self._serve_job(job)
 
     def _serve_job(self, job: _Job) -> None:
-        if job.is_reserving:
+        if job.is_wanted is not None:
             try:
-                answer = self._reserve_entry(job.plan)
+                # Decision 344: who calls and hangs up again and again delays nobody behind.
+                wanted = job.is_wanted()
+                answer = (
+                    self._reserve_entry(job.plan)
+                    if wanted
+                    else Unsettled(reason="the caller hung up")
+                )
             except Exception as error:  # noqa: BLE001 - its caller waits for an answer
                 log_fleet_failure(error)
                 answer = away(f"internal error: {error}")
@@ -154,7 +169,9 @@ class ReservationThread:
         self._note_change()
 
     def _reserve_entry(self, plan: AllocationPlan) -> Answer:
-        self.has_joined.wait(JOIN_PATIENCE_S)
+        # From the first call on, not for each: they come one after the other.
+        self._joined_by = self._joined_by or time.monotonic() + JOIN_PATIENCE_S
+        self.has_joined.wait(max(0.0, self._joined_by - time.monotonic()))
         membership = self._member.membership
         if not membership.may_reserve:
             return away(membership.reason or f"this host is {membership.state}")
@@ -172,8 +189,9 @@ class ReservationThread:
         answer = reserver.try_reserve(plan.question, entry)
         if isinstance(answer, Unknown):
             self._set_away(answer.reason)
-        elif isinstance(answer, Fenced):
-            self._member.fence_host(answer.conflict.identity)
+        elif isinstance(answer, Fenced) and not self._member.fence_host(answer.conflict.identity):
+            self._note_change()
+            answer = Unsettled(reason="this host has just renewed its identity there: try again")
         # After `Unknown` it may be reserved: in flight until the worker says what became of it.
         if not isinstance(answer, Reserved | Unknown):
             self._drop_plan(plan)

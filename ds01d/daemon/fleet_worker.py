@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from ds01d.daemon.fleet_log import FleetLog, log_fleet_failure
 from ds01d.daemon.fleet_reservations import ReservationThread
 from ds01d.daemon.fleet_schedule import CHANGED_AFTER_S, plan_next_pass
+from ds01d.decide.fleet_drifts import find_released
 from ds01d.errors import Ds01Error
 from ds01d.model.fleet_books import NodeId
-from ds01d.model.fleet_drift import Membership, MembershipState, OwnBooking, OwnBookings
+from ds01d.model.fleet_drift import Membership, MembershipState, OwnBookings
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, Boot, ContainerName, Now, Source, Unknown
 from ds01d.reconcile.fleet_member import FleetMember
@@ -25,12 +27,13 @@ from ds01d.reconcile.fleet_memory import FleetStore, HostFacts
 from ds01d.reconcile.fleet_pass import FleetPass
 from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.reconcile.fleet_report import FleetReport, OwnView
-from ds01d.service.fleet_calls import AdminJob
+from ds01d.service.fleet_calls import AdminJob, AnswerJob
 
 # Three signs of life for each lease: one that is late does not show the host as gone.
 LEASE_S: Final = 30
 ALIVE_EVERY_S: Final = 10.0
 _JOIN_S: Final = 0.5
+_MOST_RELEASED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class FleetWorker:
         self._changed = threading.Condition()
         self._is_stopping = self._has_changes = False
         self._earliest_pass = 0.0
-        self._admin_jobs: list[tuple[AdminJob, Callable[[str, Ds01Error | None], None]]] = []
+        self._admin_jobs: list[tuple[AdminJob, AnswerJob]] = []
         self._thread = threading.Thread(
             target=self._make_passes, name="ds01d-fleet-pass", daemon=True
         )
@@ -98,10 +101,14 @@ class FleetWorker:
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
+        self._member.is_retired = True
         self.reservations.stop()
         self._parts.close()
         self.reservations.join(_JOIN_S)
         self._thread.join(_JOIN_S)
+        # Or whoever asked would wait for ever.
+        for _, answer in self._take_admin_jobs():
+            answer("", Ds01Error("ds01d stops, or has another configuration: ask again"))
 
     # --- for the worker's thread
 
@@ -132,7 +139,9 @@ class FleetWorker:
         proven = before.released
         if not isinstance(bookings, Unknown):
             if not isinstance(before.bookings, Unknown):
-                proven |= _find_released(before.bookings, bookings, released)
+                new = find_released(before.bookings, bookings, released)
+                # All that a host ever released would be kept; a sweep proves the same, later.
+                proven = proven | new if len(proven) + len(new) <= _MOST_RELEASED else new or proven
             # Booked again under the same ID: its end is not proven any more.
             proven -= set(bookings)
         sweep_began = before.sweep_began if sweep_began is None else sweep_began
@@ -141,7 +150,7 @@ class FleetWorker:
         if local != before:
             self._note_change()
 
-    def ask_admin_job(self, job: AdminJob, answer: Callable[[str, Ds01Error | None], None]) -> None:
+    def ask_admin_job(self, job: AdminJob, answer: AnswerJob) -> None:
         """Do what an admin asks for, some time, and call `answer` in the thread that did it."""
         with self._changed:
             self._admin_jobs.append((job, answer))
@@ -169,7 +178,7 @@ class FleetWorker:
     # --- the thread of passes
 
     def _make_passes(self) -> None:
-        self._member.load_early()
+        self._try_step(self._member.load_early)
         next_alive = next_pass = 0.0
         while not self._is_stopping:
             self._serve_admin_jobs()
@@ -187,9 +196,15 @@ class FleetWorker:
             # For display alone: nothing follows from a lease that has run out.
             if time.monotonic() >= next_alive and self._member.membership.may_report:
                 next_alive = time.monotonic() + ALIVE_EVERY_S
-                self._parts.book.keep_alive(LEASE_S)
+                self._try_step(partial(self._parts.book.keep_alive, LEASE_S))
             if self._wait_for_changes(min(next_pass, max(next_alive, now + CHANGED_AFTER_S))):
                 next_pass = min(next_pass, self._earliest_pass)
+
+    def _try_step(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - passes go on
+            self._log.log_failure(error)
 
     def _wait_for_changes(self, until: float) -> bool:
         """Wait until then, or until there is something to do; whether something has changed."""
@@ -209,15 +224,20 @@ class FleetWorker:
         try:
             return self._pass.run()
         except Exception as error:  # noqa: BLE001 - bookings and repairs of this host go on
-            log_fleet_failure(error)
+            # A file that is damaged, or a full disk, is news once: the state says it all the time.
+            if not isinstance(error, Ds01Error):
+                self._log.log_failure(error)
             self._set_away(f"a pass over the fleet failed: {error}")
             return None
 
-    def _serve_admin_jobs(self) -> None:
-        # In this thread alone: who rejoins changes what a pass goes by.
+    def _take_admin_jobs(self) -> list[tuple[AdminJob, AnswerJob]]:
         with self._changed:
             jobs, self._admin_jobs = self._admin_jobs, []
-        for job, answer in jobs:
+        return jobs
+
+    def _serve_admin_jobs(self) -> None:
+        # In this thread alone: who rejoins changes what a pass goes by.
+        for job, answer in self._take_admin_jobs():
             try:
                 done = job(self._member, self._parts.book)
             except Ds01Error as error:
@@ -228,12 +248,3 @@ class FleetWorker:
             else:
                 answer(done, None)
             self._note_change()
-
-
-def _find_released(
-    before: OwnBookings, after: Mapping[BookingId, OwnBooking], names: frozenset[ContainerName]
-) -> frozenset[BookingId]:
-    """The bookings that were there and are not any more, of containers that ds01d released."""
-    return frozenset(
-        key for key, local in before.items() if key not in after and local.container in names
-    )

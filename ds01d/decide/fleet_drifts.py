@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ds01d.decide.fleet_books import make_entry
 from ds01d.model.drift import Outcome, WaitReason
@@ -24,6 +25,7 @@ from ds01d.model.fleet_drift import (
 from ds01d.model.primitives import BookingId, Boot, ContainerName, UserName, Wall
 
 Names = Mapping[ContainerName, NameEntry]
+_MOST_SHOWN: Final = 200  # characters of one difference
 
 
 def find_fleet_drifts(
@@ -106,7 +108,8 @@ def _compare_entry(
             kind=FleetDriftKind.WRONG_ENTRY,
             action=action,
             entry=wanted,
-            reason="; ".join(differences),
+            # Whoever may write to the store may have listed slots without end.
+            reason="; ".join(text[:_MOST_SHOWN] for text in differences),
         )
 
 
@@ -196,3 +199,12 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
                 WaitReason.PROOF, "until a sweep of this host has not found the booking"
             )
     return GatedFleetDrift(drift=drift, outcome=Outcome.DUE, first_seen=first_seen)
+
+
+def find_released(
+    before: OwnBookings, after: OwnBookings, names: frozenset[ContainerName]
+) -> frozenset[BookingId]:
+    """The bookings that were there and are not any more, of containers that ds01d released."""
+    return frozenset(
+        key for key, local in before.items() if key not in after and local.container in names
+    )

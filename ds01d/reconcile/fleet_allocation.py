@@ -50,17 +50,17 @@ class AllocationPlanner(Allocator):
         count, sevenths = _measure_use(wish, after)
         # What the container has counts by its own entry already: what is added is reserved.
         before_count, before_sevenths = _measure_use(wish, local)
-        booking = choose_booking_id(wish.container, books.records)
         is_part = before_count > 0
+        # Decision 317: its name is taken by the entry that it has; what is added is reserved under
+        # a name and an ID of its own, and joined to that entry afterwards.
+        name = reserve_name(None) if is_part else wish.container
         self.plan = AllocationPlan(
             question=QuotaQuestion(request=wish, sevenths=sevenths - before_sevenths, local=local),
             entry=FleetEntry(
                 user=wish.user,
                 node=NodeId(""),
-                booking=booking,
-                # Decision 317: its name is taken by the entry that it has; what is added is
-                # reserved under a name of its own, and joined to that entry afterwards.
-                container=reserve_name(None) if is_part else wish.container,
+                booking=choose_booking_id(name, books.records),
+                container=name,
                 phase=EntryPhase.RESERVED,
                 count=count - before_count,
                 sevenths=sevenths - before_sevenths,

@@ -5,8 +5,10 @@ For a thread of its own: each call to the store may take as long as its deadline
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ds01d.decide.fleet_books import QuotaQuestion, check_fleet_quota, index_hosts, measure_use
 from ds01d.decide.user_quota import make_rejection
@@ -27,6 +29,9 @@ from ds01d.reconcile.fleet_ports import FleetBook
 # Each attempt that is lost is a reservation of another host for the same user: one that needs more
 # than sixteen has no luck to wait for.
 _ATTEMPTS = 16
+_MOST_LEFT = 16
+PATIENCE_S = 4.0
+"""After which no further attempt begins: others wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,11 @@ class FleetReserver:
 
     def try_reserve(self, question: QuotaQuestion, entry: FleetEntry) -> Answer:
         """Reserve, unless the user has as much as the limits give, or the name is taken."""
-        for _ in range(_ATTEMPTS):
+        until = time.monotonic() + PATIENCE_S
+        for attempt in range(_ATTEMPTS):
+            # Decision 344: each call has its deadline, and a slow store answers within each.
+            if attempt and time.monotonic() > until:
+                break
             entries = self.book.read_user(entry.user)
             if isinstance(entries, Unknown):
                 return entries
@@ -78,7 +87,7 @@ class FleetReserver:
                 return Unsettled(reason=f"an entry of {entry.user} is malformed: {key}: {why}")
             # In each round: another call of this host may have ended meanwhile.
             others = [other for other in self.in_flight() if other.booking != entry.booking]
-            left = self._withdraw_left(question, entries, others)
+            left = self._withdraw_left(question, entries, others, until)
             if left is not None:
                 return left
             use = measure_use(
@@ -101,14 +110,24 @@ class FleetReserver:
         )
 
     def _withdraw_left(
-        self, question: QuotaQuestion, entries: UserEntries, others: Collection[FleetEntry]
+        self,
+        question: QuotaQuestion,
+        entries: UserEntries,
+        others: Collection[FleetEntry],
+        until: float,
     ) -> Unknown | Fenced | None:
         """Withdraw what the user has of this host there and not in its books any more."""
         # Decision 312: or a user who gave a slot back would be over the quota in the store with the
         # next one. The books were read under their lock when `question` was asked.
         expected = self._list_expected(question, others)
-        for left in entries.entries:
-            if left.node == self.node and left.booking not in expected:
+        unexpected = (
+            entry
+            for entry in entries.entries
+            if entry.node == self.node and entry.booking not in expected
+        )
+        # Not without end, whatever was written there: a pass withdraws the others.
+        for left in islice(unexpected, _MOST_LEFT):
+            if time.monotonic() <= until:
                 answer = self.book.withdraw_entry(left)
                 if isinstance(answer, Unknown):
                     return answer

@@ -16,9 +16,8 @@ from ds01d.errors import Ds01Error, Refused
 from ds01d.model.fleet_books import Conflict, FleetContents, NodeId, NodeIdentity, Revision
 from ds01d.model.fleet_drift import Membership, MembershipState
 from ds01d.model.primitives import Unknown, Wall
-from ds01d.reconcile.fleet_memory import FleetMemory, FleetStore, HostFacts
-from ds01d.reconcile.fleet_memory import load_memory as load_file
-from ds01d.reconcile.fleet_memory import save_memory as save_file
+from ds01d.reconcile import fleet_memory
+from ds01d.reconcile.fleet_memory import FleetMemory, FleetStore, HostFacts, clean_nodes
 from ds01d.reconcile.fleet_ports import FleetBook
 
 
@@ -38,6 +37,7 @@ class FleetMember:
         self._book, self._store = book, store
         self._read_facts, self._read_wall = read_facts, read_wall
         self._memory: FleetMemory | None = None
+        self.is_retired = False  # another member of this host follows
         self._identity: NodeIdentity | None = None
         self.membership = Membership(state=MembershipState.JOINING, since=read_wall())
 
@@ -58,10 +58,14 @@ class FleetMember:
             since = self._read_wall() if is_new else self.membership.since
             self.membership = Membership(state=state, since=since, reason=reason)
 
-    def fence_host(self, taken: NodeIdentity | None) -> None:
-        """The store does not have this host as it was left."""
-        self._identity = None
+    def fence_host(self, taken: NodeIdentity | None) -> bool:
+        """The store does not have this host as it was left; False if it has. For any thread."""
+        self._identity = None  # the next pass looks who has it
+        # Decision 343: written by this host itself. A copy makes up another nonce first.
+        if taken is not None and self._memory and taken.nonce == self._memory.nonce != "":
+            return False
         self.set_state(MembershipState.FENCED, describe_fence(taken))
+        return True
 
     # --- each pass
 
@@ -119,6 +123,7 @@ class FleetMember:
         )
         answer = self._book.take_identity(identity, None if taken is None else taken.incarnation)
         if isinstance(answer, Unknown):
+            self._identity = None  # it may have been written: the next pass looks
             self.set_state(MembershipState.AWAY, answer.reason)
         elif isinstance(answer, Conflict):
             self.fence_host(answer.identity)
@@ -162,7 +167,7 @@ class FleetMember:
 
     def _remember_store(self, contents: FleetContents, *, restored_at: int | None) -> None:
         memory = self._load_memory()
-        nodes = name_hosts(contents)
+        nodes = clean_nodes(name_hosts(contents))
         is_new = (memory.nodes, memory.cluster, memory.restored_at) != (
             nodes,
             contents.cluster,
@@ -221,7 +226,7 @@ class FleetMember:
     def _load_memory(self) -> FleetMemory:
         """What is remembered. Raises `Malformed`, `WriteFailed`."""
         if self._memory is None:
-            memory = load_file(self._store, lambda: secrets.token_hex(8))
+            memory = fleet_memory.load_memory(self._store, lambda: secrets.token_hex(8))
             self._keep_memory(memory, durable=True)
             if memory.cluster:
                 self._book.expect_store(memory.cluster, Revision(memory.revision))
@@ -229,17 +234,17 @@ class FleetMember:
         return self._memory
 
     def _keep_memory(self, memory: FleetMemory, *, durable: bool) -> FleetMemory:
+        if self.is_retired:
+            raise Refused("another member of this host keeps its file by now")
         if memory != self._memory:
-            save_file(self._store, memory, durable=durable)
+            fleet_memory.save_memory(self._store, memory, durable=durable)
         self._memory = memory
         return memory
 
-    def load_early(self) -> str:
-        """Read what is kept, before the store is asked; why that failed, or ""."""
+    def load_early(self) -> None:
+        """Read what is kept, before the store is asked; a host that cannot is fenced."""
         try:
             self._load_memory()
         # Without its own ID this host could not tell its entries from those of others.
         except Ds01Error as error:
             self.set_state(MembershipState.FENCED, str(error))
-            return str(error)
-        return ""

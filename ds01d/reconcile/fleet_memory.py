@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from json import dumps, loads
 from typing import Any, Final, Protocol
 
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.fleet_books import FleetContents, NodeId
+from ds01d.text import make_printable
 
 FILE: Final = "fleet.json"
 _VERSION: Final = 1
+_MAX_NODE: Final = 64  # characters
+_MAX_NAME: Final = 253
+_MOST_NODES: Final = 4096
 
 
 class FleetStore(Protocol):
     """ds01d's own directory."""
 
-    def load(self, name: str) -> bytes:
-        """A file, b"" without one."""
+    def load_kept(self, name: str) -> bytes | None:
+        """A file, None without one. Raises `Malformed` for one that cannot be read."""
 
     def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Replace a file. Raises `WriteFailed`."""
@@ -68,26 +73,43 @@ class HostFacts:
 def load_memory(store: FleetStore, make_id: Callable[[], str]) -> FleetMemory:
     """What is kept; of a host that never took part, with an ID that is made up now.
 
-    Raises `Malformed` for a file that cannot be understood.
+    Raises `Malformed` for a file that cannot be read or understood.
     """
-    data = store.load(FILE)
+    data = store.load_kept(FILE)
     # Also after a new installation: then the admin forgets the former entry.
-    if not data:
+    if data is None:
         return FleetMemory(node=NodeId(make_id()))
     try:
         return _parse_memory(loads(data))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Malformed(
             f"{FILE} in the state directory is damaged ({type(error).__name__}): remove it, and run"
             " ds01ctl fleet forget for the former entry of this host"
         ) from error
 
 
+def clean_nodes(names: Mapping[NodeId, str]) -> dict[NodeId, str]:
+    """Hosts by their IDs as they may be kept, whatever the store has of them.
+
+    An ID that no ds01d can have made up is left out: nothing is waited for that it does not report.
+    """
+    # Decision 341: a file that the store can make unreadable would fence this host.
+    short_names = {
+        node: make_printable(name)[:_MAX_NAME]
+        for node, name in names.items()
+        if len(node) <= _MAX_NODE and node.isprintable()
+    }
+    return dict(islice(sorted(short_names.items()), _MOST_NODES))
+
+
 def find_node(store: FleetStore, make_id: Callable[[], str]) -> NodeId:
     """The ID of this host in the store, kept from now on; one for nothing if it cannot be kept."""
     try:
+        is_new = store.load_kept(FILE) is None
         memory = load_memory(store, make_id)
-        save_memory(store, memory, durable=True)
+        # At a reload the former member may be writing it: what it has kept is newer than this.
+        if is_new:
+            save_memory(store, memory, durable=True)
     except Ds01Error:
         return NodeId(make_id())  # the member finds the same problem, and fences this host
     return memory.node
@@ -101,10 +123,13 @@ def save_memory(store: FleetStore, memory: FleetMemory, *, durable: bool) -> Non
 def _parse_memory(raw: Any) -> FleetMemory:  # noqa: ANN401 - any JSON
     expected = {entry.name for entry in fields(FleetMemory)}
     # Without the keys of a newer version: after a downgrade the others still count.
-    memory = FleetMemory(**{key: value for key, value in raw.items() if key in expected})
+    values = {key: value for key, value in raw.items() if key in expected}
+    # An earlier ds01d kept the names of other hosts as the store had them.
+    values["nodes"] = clean_nodes(values.get("nodes", {}))
+    memory = FleetMemory(**values)
     # The file may have been edited by hand: a number that is none would raise in a pass.
     numbers = (memory.incarnation, memory.revision, memory.restored_at or 0)
-    texts = (memory.node, memory.nonce, memory.cluster, *memory.nodes, *memory.nodes.values())
+    texts = (memory.node, memory.nonce, memory.cluster)
     if not memory.node or any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError
     if any(type(text) is not str or not text.isprintable() for text in texts):

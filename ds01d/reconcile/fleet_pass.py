@@ -172,8 +172,9 @@ class FleetPass:
             self._set_away(answer.reason)
             return replace(gated, outcome=Outcome.FAILED, reason=answer.reason)
         if isinstance(answer, Conflict) and answer.kind is ConflictKind.INCARNATION:
-            self.member.fence_host(answer.identity)
-            return replace(gated, outcome=Outcome.FAILED, reason=self.member.membership.reason)
+            is_fenced = self.member.fence_host(answer.identity)
+            why = self.member.membership.reason if is_fenced else "the identity was just renewed"
+            return replace(gated, outcome=Outcome.FAILED, reason=why)
         # A conflict of names is a finding of its own; an absent entry is seen by the next pass.
         return replace(gated, outcome=Outcome.DONE, reason="")
 

@@ -39,16 +39,13 @@ from ds01d.service.notice_requests import NoticeRequests
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import VarlinkError, invalid_parameter, parse_parameters
-from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
+from ds01d.service.waiting import RETRY_EVERY_S, WORTH_WAITING, Waiter, WaitingQueue
 
 if TYPE_CHECKING:  # off unless configured, and then not imported
     from ds01d.reconcile.fleet_allocation import AllocationPlan
     from ds01d.service.fleet_bookings import FleetBookings
     from ds01d.service.fleet_ports import PendingBooking
 
-RETRY_EVERY_S: Final = 1.0
-FLEET_RETRY_EVERY_S: Final = 5.0
-"""Nothing shows that another host has given back what somebody waits for here."""
 ReadStatus = Callable[[], Status]
 """The status document as it is now."""
 
@@ -101,8 +98,8 @@ class BookingService:
     def note_change(self) -> None:
         """Something has changed that may have freed a slot: serve those who wait, soon."""
         # Each attempt samples NVML, and a busy host has several passes in a second.
-        if self._retry_at == math.inf:
-            self._retry_at = max(time.monotonic(), self._tried_at + RETRY_EVERY_S)
+        earliest = max(time.monotonic(), self._tried_at + RETRY_EVERY_S)
+        self._retry_at = min(self._retry_at, earliest)
 
     def serve_waiting_if_due(self) -> None:
         """Serve those who wait, in their order, if something has changed."""
@@ -116,6 +113,9 @@ class BookingService:
             return
         without_slot: dict[str | None, str] = {}  # by the profile that is asked for; None: any
         for waiter in self._queue:
+            if waiter.rests_until > self._tried_at:
+                continue
+            waiter.rests_until = 0.0
             if waiter.is_reserving:
                 # Whoever comes after it gets what it leaves: the store answers in order.
                 without_slot.setdefault(waiter.profile, waiter.reason or _RESERVING)
@@ -135,6 +135,7 @@ class BookingService:
             elif waiter.has_failed:
                 break  # the source that failed would cost each of the others its timeout, too
         if self._queue:
+            self._retry_at = min(self._retry_at, self._queue.find_rest_end())
             self._queue.send_places(self._find_next_hold_end())
 
     def take_changed_names(self) -> frozenset[ContainerName]:
@@ -298,7 +299,6 @@ class BookingService:
         waiter, limits = pending.waiter, self._world.limits.read()
         if pending.log_refusal and self._note_answer is not None:
             self._note_answer(answer, has_waited=False)
-        self._retry_at = min(self._retry_at, time.monotonic() + FLEET_RETRY_EVERY_S)
         is_waiting = pending.is_waiting
         self._keep_waiting(waiter, answer, limits, waiter.priority, is_waiting=is_waiting)
 

@@ -6,6 +6,7 @@ between two passes. Imported only where a fleet is configured.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Final, Literal
 
@@ -72,13 +73,25 @@ class FleetBookings:
         if away := self.reservations.away:
             raise refuse_away(away)
         plan = allocator.plan
+        self._require_alone(plan)
         # Its place is kept meanwhile: nobody behind it is tried before it.
-        waiter.is_reserving = True
+        waiter.is_reserving, waiter.reserving_since = True, time.monotonic()
         self._pending[plan.entry.booking] = PendingBooking(
             plan=plan, waiter=waiter, is_waiting=is_waiting, log_refusal=log_refusal
         )
-        self.reservations.reserve_plan(plan)
+        request = waiter.request
+        self.reservations.reserve_plan(plan, lambda: request.is_open)
         return True
+
+    def _require_alone(self, plan: AllocationPlan) -> None:
+        """Raise `VarlinkError` while another call has the same booking reserved."""
+        # Two with one ID would be one entry: what one of them gives back is the other's.
+        for other in self._pending.values():
+            if plan.entry.booking == other.plan.entry.booking or (
+                plan.entry.container == other.plan.entry.container
+            ):
+                name = plan.question.request.container
+                raise unavailable(f"another call is booking for {name} right now: try again")
 
     def serve_answers(self, service: BookingSteps, queue: WaitingQueue) -> bool:
         """Book what was reserved; False if no answer has come."""
@@ -108,8 +121,12 @@ class FleetBookings:
             answer_call(waiter.request, lambda _: attempt())
         if is_queued and not waiter.request.is_open:
             queue.remove_waiter(waiter)
-        elif not is_queued and waiter.request.is_open and not waiter.is_reserving:
-            service.add_waiter(waiter)
+        elif waiter.request.is_open and not waiter.is_reserving:
+            if not is_queued:
+                service.add_waiter(waiter)
+            # What this host refuses keeps its place, as without a store.
+            if not isinstance(answer, Reserved):
+                queue.rest_waiter(waiter)
 
     def book_reserved(
         self, service: BookingSteps, pending: PendingBooking, answer: Answer

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from ds01d.errors import Ds01Error
 from ds01d.reconcile.fleet_admin import forget_host, rejoin_fleet, thaw_store
 from ds01d.reconcile.fleet_member import FleetMember
 from ds01d.reconcile.fleet_ports import FleetBook
@@ -17,6 +18,8 @@ from ds01d.service.rules import require_operator
 from ds01d.service.varlink import Parameters, parse_parameters
 
 AdminJob = Callable[[FleetMember, FleetBook], str]
+AnswerJob = Callable[[str, Ds01Error | None], None]
+"""Gets what was done, or why it was not."""
 AskMember = Callable[[PendingCall, AdminJob], None]
 """Has something done for a call, which is answered with it later."""
 _Text = Annotated[str, msgspec.Meta(max_length=256)]

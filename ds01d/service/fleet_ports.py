@@ -30,8 +30,11 @@ class FleetReservations(Protocol):
     def away(self) -> str:
         """Why nothing can be reserved now; "" if it can be tried."""
 
-    def reserve_plan(self, plan: AllocationPlan) -> None:
-        """Reserve some time; the answer is among those of `take_answers`."""
+    def reserve_plan(self, plan: AllocationPlan, is_wanted: Callable[[], bool]) -> None:
+        """Reserve some time; the answer is among those of `take_answers`.
+
+        `is_wanted`: somebody still waits for it when its turn comes; for any thread.
+        """
 
     def take_answers(self) -> list[FleetAnswer]:
         """The answers since the last call, in the order in which the plans came."""

@@ -6,6 +6,7 @@ asks again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,12 +32,19 @@ WORTH_WAITING: Final = frozenset(
 """Refusals that end by themselves, when others give something back."""
 
 
+FLEET_RETRY_EVERY_S: Final = 5.0
+"""Nothing shows that another host has given back what somebody waits for here."""
+RETRY_EVERY_S: Final = 1.0
+_LONGEST_REST_S: Final = 60.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Waiter:
     """A call for a slot, which may have to wait. `reason`: why it has none yet.
 
     `has_failed`: the last attempt found out nothing. `is_reserving`: one is being made, in the
-    store of a fleet; `attempts`: how often that has to begin anew.
+    store of a fleet, since `reserving_since`; `attempts`: how often that has to begin anew.
+    `rests_until`: the store gave it nothing, so it stands in nobody's way (monotonic seconds).
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
     `reason_given`: the caller's, for the history. `process`: for which the slots are reserved.
@@ -60,6 +68,8 @@ class Waiter:
     has_failed: bool = False
     is_reserving: bool = False
     attempts: int = 0
+    reserving_since: float = 0.0
+    rests_until: float = 0.0
     since: Wall = field(default_factory=lambda: Wall(time.time()))
     sent_place: object = field(default=None, repr=False)
 
@@ -85,6 +95,21 @@ class WaitingQueue:
 
     def remove_waiter(self, waiter: Waiter) -> None:
         self._waiters.remove(waiter)
+
+    def rest_waiter(self, waiter: Waiter) -> None:
+        """Pass it over for a while, after an answer of the store that gave it nothing."""
+        # Decision 342: so long that everybody behind it gets an attempt before its next one.
+        now = time.monotonic()
+        turn_s = max(RETRY_EVERY_S, now - waiter.reserving_since)
+        rest_s = max(FLEET_RETRY_EVERY_S, turn_s * len(self._waiters))
+        waiter.rests_until = now + min(rest_s, _LONGEST_REST_S)
+
+    def find_rest_end(self) -> float:
+        """When the first of those who rest is to be tried again; inf without one."""
+        return min(
+            (waiter.rests_until for waiter in self._waiters if waiter.rests_until),
+            default=math.inf,
+        )
 
     def drop_closed(self) -> None:
         """Forget the calls whose peer is gone."""

@@ -9,8 +9,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
+from ds01d.errors import Refused
+from ds01d.model.fleet_books import EntryPhase, FleetContents, FleetEntry, NodeId, NodeIdentity
+from ds01d.model.fleet_drift import OwnBooking
 from ds01d.model.primitives import BookingId, ContainerName, Source, UserName, Wall
 from tests.support.fleet_hosts import FilesInMemory, FleetHost, refusal
 from tests.support.fleet_memory_store import StoreInMemory, StoreView
@@ -284,6 +287,109 @@ def test_a_host_that_will_never_report_is_not_waited_for_after_a_thaw(
     assert one.session.find_status().state == "member"
     assert "trusted already" in refusal(call_admin(one, "FleetThaw"))
     assert "booking" in one.allocate("c._.1001")["parameters"]
+
+
+@pytest.mark.parametrize("name", ["gpu\n09\x1b[2J", "x" * 1000])
+def test_no_host_in_the_store_damages_the_file_of_another(store: StoreInMemory, name: str) -> None:
+    host = start(store, "gpu01")
+    odd = NodeIdentity(
+        node=NodeId("n" * 300 if len(name) > 300 else "n9"),
+        host=name,
+        incarnation=1,
+        boot_id="",
+        engine_id="",
+        version="1",
+        protocols=(1,),
+    )
+    store.identities[odd.node] = (odd, store.raise_revision().revision)
+    host.sync()
+    assert len(host.files.files["fleet.json"]) < 1000
+    again = restart(host)
+    assert again.session.find_status().state == "member"
+    assert again.worker.node == host.worker.node
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_a_host_shows_may_change_while_answers_are_lost(
+    store: StoreInMemory, when: str
+) -> None:
+    host = start(store, "gpu01")
+    host.session._engine_id = "another"
+    assert isinstance(host.book, StoreView)
+    host.book.failures = [when]
+    host.sync()
+    assert host.session.find_status().state == "away"
+    host.sync()
+    assert host.session.find_status().state == "member"
+    assert "booking" in host.allocate(A)["parameters"]
+
+
+def test_its_own_identity_fences_no_host(store: StoreInMemory) -> None:
+    """A booking may meet the moment at which the thread of passes writes it anew."""
+    host = start(store, "gpu01")
+    identity, _ = store.identities[host.worker.node]
+    store.identities[host.worker.node] = (identity, store.raise_revision().revision)
+    assert "try again" in refusal(host.allocate(A))
+    assert host.session.find_status().state == "member"
+    host.sync()
+    assert "booking" in host.allocate(A)["parameters"]
+
+
+def test_a_host_remembers_no_more_than_the_last_releases(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    for number in range(700):
+        name = ContainerName(f"c{number}")
+        ids = {BookingId(f"d-{number}-{part}"): part for part in range(3)}
+        booked = {
+            key: OwnBooking(
+                booking=key,
+                user=UserName("alice"),
+                container=name,
+                slots=(),
+                sevenths=0,
+                since=Wall(0.0),
+            )
+            for key in ids
+        }
+        host.worker.set_own(booked)
+        host.worker.set_own({}, released=frozenset({name}))
+        assert set(booked) <= host.worker._local.released
+    assert len(host.worker._local.released) <= 1000
+
+
+def test_a_file_that_stays_damaged_is_logged_once(store: StoreInMemory) -> None:
+    files = FilesInMemory()
+    files.files["fleet.json"] = b'{"node": 7}'
+    host = FleetHost("gpu01", StoreView(store), files=files)
+    host.worker._member.load_early()
+    with capture_logs() as logged:
+        for _ in range(3):
+            report = host.worker._try_pass()
+            host.worker._log.log_report(report, host.worker.membership)
+    assert [line["log_level"] for line in logged] == ["warning"]
+    assert host.session.find_status().state == "fenced"
+
+
+def test_an_admin_is_answered_also_where_nothing_is_done_any_more(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    worker = host.worker
+    answers: list[str] = []
+    worker._is_stopping = True
+    worker.start()
+    worker._thread.join()
+    worker.ask_admin_job(lambda *_: "done", lambda done, error: answers.append(f"{done}{error}"))
+    worker.close()
+    assert answers == ["ds01d stops, or has another configuration: ask again"]
+    before = dict(host.files.files)
+    with pytest.raises(Refused):
+        worker._member.take_again(store_contents(host), as_new=True)
+    assert host.files.files == before
+
+
+def store_contents(host: FleetHost) -> FleetContents:
+    contents = host.book.read_contents()
+    assert isinstance(contents, FleetContents)
+    return contents
 
 
 def test_a_damaged_file_fences_and_is_not_made_up_again(store: StoreInMemory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from ds01d.errors import BooksUnreadable
-from ds01d.model.fleet_books import EntryPhase
+from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase
 from ds01d.model.limits import GpuQuota
 from tests.support.build import Life, books, gpu, inventory, mig, slot
 from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal
@@ -225,11 +227,119 @@ def test_who_waits_gets_what_another_host_gives_back(
     assert 0 < two.service.wait_s() <= 5
     one.release(A)
     one.sync()
+    end_rests(two)
     two.service._serve_waiting()
     two.serve_jobs()
     assert waiting.last["parameters"]["booking"]["slot"] == "0"
     assert phases(store) == {B: EntryPhase.HELD}
     assert len(two.queue) == 0
+
+
+def end_rests(host: FleetHost) -> None:
+    for waiter in host.queue:
+        waiter.rests_until = 0.0
+
+
+@pytest.mark.parametrize("obstacle", ["quota", "malformed"])
+def test_who_gets_nothing_from_the_store_stands_in_nobodys_way(
+    one: FleetHost, store: StoreInMemory, obstacle: str
+) -> None:
+    if obstacle == "quota":
+        one.allocate(A)
+        one.allocate(C)
+    two = make_host(store, "gpu02", slots=1)
+    two.allocate("x._.1002", by="bob")
+    first = two.begin("Allocate", more=True, container=B, wait=True)
+    second = two.begin("Allocate", more=True, by="bob", container="y._.1002", wait=True)
+    if obstacle == "malformed":
+        store.malformed["/ds01/v1/users/alice/held/n9/b9"] = "spoilt"
+    two.release("x._.1002", by="bob")
+    for _ in range(3):
+        two.service._serve_waiting()
+        two.serve_jobs()
+    assert first.last["parameters"]["booking"] is None
+    assert second.last["parameters"]["booking"]["slot"] == "0"
+    # And it has another turn by itself.
+    two.service._serve_waiting()
+    assert 0 < two.service.wait_s() <= 5
+
+
+def test_who_hangs_up_costs_nobody_the_time_of_the_store(one: FleetHost) -> None:
+    book = one.book
+    assert isinstance(book, StoreView)
+    for number in range(20):
+        asked = one.begin("Allocate", container=f"x{number}._.1001")
+        assert asked.request is not None
+        asked.request.withdraw()
+    book.calls.clear()
+    asked = one.begin("Allocate", container=B)
+    one.serve_jobs()
+    assert book.calls == ["read_user", "reserve", "confirm"]
+    assert asked.last["parameters"]["booking"]["slot"] == "0"
+    assert one.reservations.list_in_flight() == []
+
+
+@pytest.mark.parametrize("name", [A, "r-0123456789ab._.1001"])
+def test_two_calls_for_one_booking_do_not_end_each_other(
+    one: FleetHost, store: StoreInMemory, name: str
+) -> None:
+    first, second = (one.begin("Allocate", container=name) for _ in range(2))
+    one.serve_jobs()
+    assert first.last["parameters"]["booking"]["slot"] == "0"
+    assert "right now: try again" in refusal(second.last)
+    assert phases(store) == {name: EntryPhase.HELD}
+    assert (one.reservations.list_in_flight(), one.session.bookings._pending) == ([], {})
+    assert one.allocate(name)["parameters"]["booking"]["already"]
+
+
+def test_a_further_slot_of_a_reserved_name_is_counted_by_the_fence(
+    one: FleetHost, store: StoreInMemory
+) -> None:
+    """Its name has the ID of the entry that is there: that one must not pass for it."""
+    name = "r-0123456789ab._.1001"
+    one.allocate(name)
+    one.allocate(name, another=True)
+    assert [what for what, _ in store.changes].count("reserve") == 2
+    (entry,) = store.entries.values()
+    assert (entry.container, entry.count) == (name, 2)
+
+
+def test_a_store_that_is_slow_holds_up_the_others_for_a_while_only(
+    one: FleetHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = one.book
+    assert isinstance(book, StoreView)
+    monkeypatch.setattr("ds01d.reconcile.fleet_booking.PATIENCE_S", -1.0)
+    monkeypatch.setattr(book, "reserve_entry", lambda *_: Conflict(kind=ConflictKind.FENCE))
+    book.calls.clear()
+    assert "try again" in refusal(one.allocate(A))
+    assert book.calls == ["read_user"]
+
+
+class _NeverSet(threading.Event):
+    """Time passes at once; `waits`: how long each call would have waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        time.sleep(0.01)
+        return False
+
+
+def test_calls_do_not_wait_one_after_the_other_until_the_host_has_joined(
+    store: StoreInMemory,
+) -> None:
+    host = FleetHost("gpu01", StoreView(store))
+    host.sweep()
+    host.reservations.has_joined = joined = _NeverSet()
+    host.allocate(A)
+    host.allocate(B)
+    assert host.booked == {(A, "0"), (B, "1")}
+    first, second = joined.waits
+    assert 0 <= second < first <= 2
 
 
 def test_who_is_gone_gets_nothing(one: FleetHost, store: StoreInMemory) -> None:

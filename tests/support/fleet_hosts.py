@@ -41,8 +41,8 @@ class FilesInMemory:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
 
-    def load(self, name: str) -> bytes:
-        return self.files.get(name, b"")
+    def load_kept(self, name: str) -> bytes | None:
+        return self.files.get(name)
 
     def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
         assert durable in (True, False)

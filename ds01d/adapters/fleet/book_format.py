@@ -35,7 +35,9 @@ _NO_EXTRA: Final[Extra] = MappingProxyType({})
 _LATEST: Final = 1e11  # the year 5138: what lies further away breaks whatever counts with it
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+_Text = Annotated[str, msgspec.Meta(max_length=256)]  # it is shown in each status
 _Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+_Protocol = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -60,12 +62,12 @@ class _Identity(msgspec.Struct, frozen=True):
     host: _Name
     # Other readers of JSON have exact numbers up to 2**53 only.
     incarnation: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-    boot_id: str = ""
-    engine_id: str = ""
-    version: str = ""
-    protocols: tuple[int, ...] = ()
-    limits_digest: str = ""
-    nonce: str = ""
+    boot_id: _Text = ""
+    engine_id: _Text = ""
+    version: _Text = ""
+    protocols: Annotated[tuple[_Protocol, ...], msgspec.Meta(max_length=64)] = ()
+    limits_digest: _Text = ""
+    nonce: _Text = ""
 
 
 def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:

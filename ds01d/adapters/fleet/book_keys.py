@@ -17,6 +17,7 @@ from ds01d.model.primitives import ContainerName, UserName
 ROOT: Final = b"/ds01/v1/"
 USERS: Final = ROOT + b"users/"
 NAMES: Final = ROOT + b"names/"
+MAX_PART: Final = 1024  # characters of a name in a key; etcd takes keys of 1.5 MB
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.~/-]*")  # nothing in it is ever encoded
 FLEET_KEY: Final = ROOT + b"fleet"
 
@@ -65,15 +66,19 @@ def split_key(key: bytes) -> tuple[str, ...]:
         raise Malformed(f"key {show_key(key)} is not below {ROOT.decode()}")
     rest = key[len(ROOT) :]
     # Nearly every key, and a whole read has 100,000 of them: nothing in these needs decoding.
-    if _PLAIN.fullmatch(rest):
+    if len(rest) <= MAX_PART and _PLAIN.fullmatch(rest):
         return tuple(rest.decode("ascii").split("/"))
     parts = rest.split(b"/")
     try:
-        names = tuple(unquote_to_bytes(part).decode("utf-8", "surrogatepass") for part in parts)
+        # Decision 340: no half of a surrogate pair either, which no reply and no status can hold.
+        names = tuple(unquote_to_bytes(part).decode() for part in parts)
     except UnicodeDecodeError as error:
         raise Malformed(f"key {show_key(key)} is not UTF-8") from error
     if list(map(_escape_name, names)) != parts:
         raise Malformed(f"key {show_key(key)} has another spelling than ds01d's")
+    # Names of hosts and users are shown in the status and in refusals, each time anew.
+    if any(len(name) > MAX_PART for name in names):
+        raise Malformed(f"key {show_key(key)} has a name of more than {MAX_PART} characters")
     return names
 
 

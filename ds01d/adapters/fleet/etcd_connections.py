@@ -140,10 +140,11 @@ class EtcdConnections:
         # A name may have an address of IPv6 that nothing leads to.
         last: OSError = OSError(f"no address of {endpoint.host}")
         addresses = self._lookup.find_addresses(endpoint.host, endpoint.port, limits.deadline)
-        for family, address in addresses:
+        for position, (family, address) in enumerate(addresses):
             connection = LimitedSocket(family, socket.SOCK_STREAM)
             try:
-                connection.settimeout(limits.find_left_s())
+                # A share each: one that swallows everything would leave nothing for the next.
+                connection.settimeout(limits.find_left_s() / (len(addresses) - position))
                 connection.connect(address)
             except OSError as error:
                 connection.close()
@@ -174,8 +175,9 @@ class EtcdConnections:
             raise
         except Malformed as error:
             raise MemberFailed(f"{endpoint}: {shorten(str(error))}") from error
-        except OverflowError as error:
-            raise ReplyTooLarge(f"{endpoint}: {error}") from error
+        except (OverflowError, MemoryError) as error:
+            # http.client makes room for all that a server announces.
+            raise ReplyTooLarge(f"{endpoint}: {str(error) or 'the answer is too large'}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             if self._is_closed:
                 raise MemberFailed(f"{endpoint}: closed by ds01d") from error

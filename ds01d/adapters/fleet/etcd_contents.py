@@ -30,6 +30,8 @@ from ds01d.model.fleet_books import (
 )
 from ds01d.model.primitives import ContainerName, UserName
 
+USER_S: Final = 4.0
+"""For what one user has: others wait for their turn behind whoever asked."""
 WHOLE_EVERY: Final = 20
 """After so many reads of what changed, everything is read: a store that was restored, and has the
 revisions again that it had before, could not be told from one that went on."""
@@ -68,7 +70,7 @@ def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     prefix, fence = user_prefix(user), 0
     values: dict[bytes, _Value] = {}
     # In one range: an entry that came after the fence was read would not be counted.
-    for page in store.scan(prefix, prefix_end(prefix)):
+    for page in store.scan(prefix, prefix_end(prefix), within_s=USER_S):
         for key in page.kvs:
             values[key.key] = parse_key(key)
             # What the key holds does not matter: its revision is the fence.

@@ -8,6 +8,7 @@ noticed here, before anything is made of an answer. What keys mean is not its co
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,9 @@ PAGE: Final = 10_000
 """4 MB of entries. For each page etcd counts all keys that follow, so many pages cost it much."""
 # Ten times the entries that were measured (decision 308): a bound for memory, whoever answers.
 MAX_KEYS: Final = 1_000_000
+MAX_BYTES: Final = 128 << 20
+"""Of all keys and values of a scan: ten times a fleet of 100,000 entries."""
+SCAN_S: Final = 120.0
 
 
 class IdentityChanged(StoreFailed):
@@ -67,12 +71,15 @@ class EtcdStore:
         keys_only: bool = False,
         revision: int = 0,
         changed_since: int = 0,
+        within_s: float = SCAN_S,
     ) -> Iterator[RangeReply]:
         """All keys from `key` up to `end`, page by page, as of `revision` (0: of the first page).
 
+        Fails where the pages take longer than `within_s`, whatever each of them takes.
         `count` of the first page is of all keys; `changed_since`: as `range_of` has it.
         """
-        limit, count, cluster = PAGE, 0, -1
+        limit, count, size, cluster = PAGE, 0, 0, -1
+        until = time.monotonic() + within_s
         while True:
             floor = self._revision
             request = range_of(
@@ -102,8 +109,11 @@ class EtcdStore:
                 raise StoreFailed("the addresses in fleet.etcd lead to more than one etcd")
             yield reply
             count += len(reply.kvs)
+            size += sum(len(kv.key) + len(kv.value) for kv in reply.kvs)
             if not reply.more:
                 return
+            if size > MAX_BYTES or time.monotonic() > until:
+                raise StoreFailed(f"too much in etcd: {count} keys, {size} bytes, and no end")
             # A server that goes round in circles, or has more than a fleet could.
             if not reply.kvs or reply.kvs[-1].key < key or count > MAX_KEYS:
                 raise StoreFailed(f"invalid answer of etcd: no end after {count} keys")

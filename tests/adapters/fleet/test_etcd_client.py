@@ -417,6 +417,10 @@ REFUSED = b'{"error":"\\u001b[31mno","code":7,"message":"\\u001b[31mno"}'
     [
         (drip, "timed out"),
         (flood, "too large"),
+        (
+            answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000000000\r\n\r\n"),
+            "too large|Incomplete",
+        ),
         (reset, "reset"),
         (hang_up, "closed|reset|Remote"),
         (answer_with(b"\x16\x03\x01\x02garbage\r\n\r\n"), "garbage"),

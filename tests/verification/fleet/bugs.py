@@ -181,8 +181,8 @@ BUGS: Final = (
             # In the thread that serves the releases.
             _edit(
                 "ds01d/daemon/fleet_reservations.py",
-                "        self._jobs.put(_Job(plan, is_reserving=True))\n",
-                "        self._serve_job(_Job(plan, is_reserving=True))\n",
+                "        self._jobs.put(_Job(plan, is_wanted=is_wanted))\n",
+                "        self._serve_job(_Job(plan, is_wanted=is_wanted))\n",
             ),
         ),
     ),

@@ -1,0 +1,115 @@
+"""What anybody who may write to a fleet's store can put there, before it reaches anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ds01d import config as configuration
+from ds01d.adapters.fleet.book_format import parse_identity
+from ds01d.adapters.fleet.book_keys import split_key
+from ds01d.adapters.fleet.etcd_contents import parse_key
+from ds01d.adapters.fleet.etcd_messages import KeyValue, RangeReply
+from ds01d.adapters.fleet.etcd_store import EtcdStore
+from ds01d.adapters.state_dir import StateDirectory
+from ds01d.bootstrap_fleet import make_settings
+from ds01d.errors import Malformed, StoreFailed
+from ds01d.reconcile.fleet_memory import find_node
+
+HELD = b'{"v":1,"phase":"held","container":"c","count":2,"sevenths":14}'
+IDENTITY: dict[str, object] = {"v": 1, "host": "gpu02", "incarnation": 1}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        # Half a surrogate pair: no JSON can hold it, so no reply and no status could be sent.
+        b"users/alice/held/%ED%A0%80/b1",
+        b"users/%ED%B0%80/held/n2/b1",
+        b"names/%ED%A0%80",
+        b"users/alice/held/" + b"n" * 5000 + b"/b1",
+        b"users/" + b"%C3%A4" * 2000 + b"/held/n2/b1",
+    ],
+)
+def test_a_name_that_could_not_be_shown_is_malformed(key: bytes) -> None:
+    value = parse_key(KeyValue(key=b"/ds01/v1/" + key, value=HELD))
+    assert type(value).__name__ == "_Spoilt"
+    with pytest.raises(Malformed) as problem:
+        split_key(b"/ds01/v1/" + key)
+    text = str(problem.value)
+    assert len(text) < 400
+    msgspec.json.encode(text)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"version": "9" * 60_000},
+        {"engine_id": "e" * 60_000},
+        {"protocols": list(range(10_000))},
+        {"protocols": [10**30]},
+        {"host": ""},
+    ],
+)
+def test_an_identity_that_would_swell_each_status_is_malformed(field: dict[str, object]) -> None:
+    assert parse_identity("n2", msgspec.json.encode(IDENTITY)).host == "gpu02"
+    with pytest.raises(Malformed):
+        parse_identity("n2", msgspec.json.encode(IDENTITY | field))
+
+
+class _Endless:
+    """A server that has one more key with each answer."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call(self, *_: Any) -> RangeReply:
+        self.calls += 1
+        key = KeyValue(key=b"/ds01/v1/users/%09d" % self.calls, value=b"x" * 1000)
+        return RangeReply(kvs=(key,), more=True)
+
+
+def test_pages_without_end_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _Endless()
+    store = EtcdStore(client)  # type: ignore[arg-type]
+    with pytest.raises(StoreFailed, match="too much in etcd"):
+        list(store.scan(b"/ds01/v1/", b"/ds01/v10", within_s=0.0))
+    assert client.calls == 1
+    monkeypatch.setattr("ds01d.adapters.fleet.etcd_store.MAX_BYTES", 10_000)
+    with pytest.raises(StoreFailed, match="too much in etcd"):
+        list(store.scan(b"/ds01/v1/", b"/ds01/v10"))
+    assert client.calls < 20
+
+
+# --- what a host keeps of itself
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{", b'{"nodes": 7}', b'{"node": ""}'])
+def test_a_damaged_file_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "fleet.json"
+    file.write_bytes(content)
+    assert find_node(StateDirectory(tmp_path, 1.0), lambda: "made-up") == "made-up"
+    assert file.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_is_not_none(tmp_path: Path) -> None:
+    """Or this host would take part as another one, and count twice."""
+    store = StateDirectory(tmp_path, 1.0)
+    assert find_node(store, lambda: "first") == "first"
+    (tmp_path / "fleet.json").rename(tmp_path / "elsewhere.json")
+    (tmp_path / "fleet.json").symlink_to("elsewhere.json")
+    before = (tmp_path / "elsewhere.json").read_bytes()
+    assert find_node(store, lambda: "second") == "second"
+    assert (tmp_path / "fleet.json").is_symlink()
+    assert (tmp_path / "elsewhere.json").read_bytes() == before
+    with pytest.raises(Malformed, match="symbolic link"):
+        store.load_kept("fleet.json")
+
+
+def test_certificates_that_cannot_be_looked_at_end_no_daemon() -> None:
+    """It is opened at each reload: whoever is asked then says what is wrong."""
+    fleet = configuration.FleetConfig(etcd=("https://127.0.0.1:1",), certificates="/" + "x" * 300)
+    assert make_settings(fleet, {}).tls.authority is not None
