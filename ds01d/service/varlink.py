@@ -6,6 +6,7 @@ and whatever is invalid becomes the standard's own error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -97,12 +98,30 @@ def encode_reply(parameters: object, *, continues: bool = False) -> bytes:
     reply: dict[str, object] = {"parameters": parameters}
     if continues:
         reply["continues"] = True
-    return _ENCODER.encode(reply) + END
+    return _encode_message(reply)
 
 
 def encode_error(error: VarlinkError) -> bytes:
     """An error reply with its NUL byte."""
-    return _ENCODER.encode({"error": error.error, "parameters": error.parameters}) + END
+    return _encode_message({"error": error.error, "parameters": error.parameters})
+
+
+def _encode_message(message: Mapping[str, object]) -> bytes:
+    try:
+        return _ENCODER.encode(message) + END
+    # Half a surrogate pair: file names and foreign values may have one, and what cannot be encoded
+    # would end the thread that answers.
+    except UnicodeEncodeError:
+        return _ENCODER.encode(_escape_text(msgspec.to_builtins(message))) + END
+
+
+def _escape_text(value: object) -> object:
+    """The same value, all of whose text can be encoded."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_escape_text(key): _escape_text(item) for key, item in value.items()}
+    return [_escape_text(item) for item in value] if isinstance(value, list) else value
 
 
 def _find_parameter(problem: str) -> str:

@@ -110,3 +110,11 @@ def test_replies_are_json_and_a_nul_byte() -> None:
         "error": "org.varlink.service.InvalidParameter",
         "parameters": {"parameter": "x"},
     }
+
+
+def test_a_reply_with_half_a_surrogate_pair_is_a_reply_all_the_same() -> None:
+    odd = "job\udc80"
+    reply = json.loads(encode_reply({odd: [odd, 1, None, {"name": odd}]})[:-1])
+    assert reply["parameters"] == {"job\\udc80": ["job\\udc80", 1, None, {"name": "job\\udc80"}]}
+    error = VarlinkError("io.example.Odd", reason=odd)
+    assert json.loads(encode_error(error)[:-1])["parameters"] == {"reason": "job\\udc80"}
