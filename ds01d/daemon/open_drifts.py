@@ -29,11 +29,13 @@ class OpenDrifts:
         by_key = {
             key: gated for key, gated in self.by_key.items() if not report.covers(key.container)
         }
+        # One by one: a slot that moves away and the new one at its place have the same key.
         for gated in report.drifts:
-            by_key[gated.drift.key] = gated
+            if gated.outcome is Outcome.DONE:
+                by_key.pop(gated.drift.key, None)
+            else:
+                by_key[gated.drift.key] = gated
         repaired = tuple(gated for gated in report.drifts if gated.outcome is Outcome.DONE)
-        for gated in repaired:
-            del by_key[gated.drift.key]
         now, sightings = report.decision.snapshot.now.boot, report.checkpoint.sightings
         first_seen = {}
         for key in by_key:

@@ -9,7 +9,7 @@ from ds01d.model.drift import Outcome
 from ds01d.model.primitives import ContainerName
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
-from tests.support.build import NAME, OTHER, Life, config, four_slots
+from tests.support.build import NAME, OTHER, Life, books, config, four_slots, slot
 
 
 @pytest.fixture
@@ -61,3 +61,16 @@ def test_it_is_known_since_when_a_drift_is_open(life: Life) -> None:
     life.host.pass_time(30.0)
     for later in (drifts.merge(run_pass(life)), OpenDrifts().merge(run_pass(life))):
         assert set(later.first_seen.values()) == {began}, "from the checkpoint after a restart"
+
+
+def test_a_slot_that_moves_and_one_that_is_new_in_its_place_are_repaired_in_one_pass() -> None:
+    """A GPU comes back before the others: all slots move, and the first places get new ones."""
+    life = Life(config())
+    life.host.state = books(*(slot(f"0.{part}", uuid=f"MIG-1-{part}") for part in (0, 1)))
+    drifts, repaired = OpenDrifts(), []
+    for _ in range(4):
+        drifts = drifts.merge(run_pass(life))
+        repaired += [gated.drift.slot for gated in drifts.repaired]
+        life.host.pass_time(130.0)
+    assert sorted(repaired, key=str) == ["0.0", "0.0", "0.1", "0.1"]
+    assert not drifts.by_key
