@@ -54,7 +54,7 @@ def read_quota(config: Config, user: str) -> QuotaDocument:
         books = Transactions(world).read_books()
         status = find_quota_status(UserName(user), limits, books.state, books.records, {})
         if config.fleet.etcd:
-            # Decision 345: unknown is said, and never left out as if it were nothing.
+            # Decision 345: unknown is shown, and never left out as if it were nothing.
             unknown = OtherHostsUse(problem="only ds01d knows it, and cannot be asked")
             status = replace(status, other_hosts=unknown)
         return build_quota_document(status)

@@ -313,7 +313,7 @@ class StateDirectory:
         data = read_bytes(self.path / name, _CHECKPOINT_LIMIT)
         if isinstance(data, bytes):
             return data
-        # Whoever keeps who it is there must not take a file that it may not read for none.
+        # Who keeps who it is there must not take a file that it may not read for none.
         if data.obstacle is ReadFailure.MISSING:
             return None
         raise Malformed(data.reason)

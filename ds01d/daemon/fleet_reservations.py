@@ -40,7 +40,7 @@ JOIN_PATIENCE_S: Final = 2.0
 class _Job:
     """For the thread of bookings. `is_wanted`: to be reserved, if somebody still waits for it.
 
-    `is_left`: nothing is to be said in the store. `local` None: what was reserved is given back.
+    `is_left`: nothing is to be written to the store. `local` None: what was reserved is given back.
     """
 
     plan: AllocationPlan
@@ -160,7 +160,7 @@ class ReservationThread:
         except Exception as error:  # noqa: BLE001 - the next bookings need this thread
             log_fleet_failure(error)
         finally:
-            # What could not be said now is seen by the next pass.
+            # What could not be written now is seen by the next pass.
             self._drop_plan(job.plan)
 
     def _drop_plan(self, plan: AllocationPlan) -> None:

@@ -106,7 +106,7 @@ class FleetWorker:
         self._parts.close()
         self.reservations.join(_JOIN_S)
         self._thread.join(_JOIN_S)
-        # Or whoever asked would wait for ever.
+        # Or who asked would wait for ever.
         for _, answer in self._take_admin_jobs():
             answer("", Ds01Error("ds01d stops, or has another configuration: ask again"))
 

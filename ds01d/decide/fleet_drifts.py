@@ -49,7 +49,7 @@ def _find_drifts(
     reported: set[BookingId] = set()
     for entry in entries:
         booking = local.get(entry.booking)
-        # Whoever makes it confirms or withdraws it; a pass that came in between would be wrong.
+        # Who makes it confirms or withdraws it; a pass that came in between would be wrong.
         if entry.booking in in_flight:
             reported.add(entry.booking)
         elif booking is None or booking.user != entry.user:
@@ -108,7 +108,7 @@ def _compare_entry(
             kind=FleetDriftKind.WRONG_ENTRY,
             action=action,
             entry=wanted,
-            # Whoever may write to the store may have listed slots without end.
+            # Who may write to the store may have listed slots without end.
             reason="; ".join(text[:_MOST_SHOWN] for text in differences),
         )
 
@@ -185,7 +185,7 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
     # Others may count by entries that were put back, and reserve before this host has reported.
     if withdraws and membership.state is MembershipState.RESTORED:
         return make_waiting(WaitReason.BLOCKED, membership.reason)
-    # Whoever froze the host looks into what its books say: nothing is changed by them meanwhile.
+    # Who froze the host looks into what its books say: nothing is changed by them meanwhile.
     if gate.frozen:
         return make_waiting(WaitReason.FREEZE, gate.frozen)
     # What this ds01d released itself is proven: neither time nor a sweep would show more.

@@ -1,4 +1,4 @@
-"""What users have on the other hosts of a fleet, for whoever looks at a quota. Pure.
+"""What users have on the other hosts of a fleet, for views of a quota. Pure.
 
 For display: whether a booking is allowed is decided by a new read of the store
 (`reconcile/fleet_booking.py`).

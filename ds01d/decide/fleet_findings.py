@@ -15,7 +15,7 @@ from ds01d.text import describe_moment
 
 PROTOCOL: Final = 1
 """The version of the keys and their values that this ds01d speaks."""
-# Whoever may write to the store can make any number of them.
+# Who may write to the store can make any number of them.
 _MOST_MALFORMED: Final = 20
 
 

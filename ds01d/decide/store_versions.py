@@ -79,6 +79,6 @@ def is_too_old(version: EtcdVersion) -> bool:
 def find_flaws(version: EtcdVersion) -> tuple[str, ...]:
     """Why users and roles of this etcd protect nothing: `CVE-…: effect`, each.
 
-    By the number: a distribution may have mended its own without changing it.
+    By the number: a distribution may have fixed its own without changing it.
     """
     return tuple(f"{flaw.name}: {flaw.effect}" for flaw in _FLAWS if flaw.concerns(version))

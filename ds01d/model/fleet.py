@@ -1,7 +1,7 @@
 """What is known of the hosts of a fleet: what each published, or why that is not known.
 
-Values only. A host that cannot be asked is unknown, which is neither free nor empty; what it said
-last is kept beside that, for people.
+Values only. A host that cannot be asked is unknown, which is neither free nor empty; its last
+report is kept beside that, for people.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class FleetEntry:
 class UserEntries:
     """All entries of a user, read at once. `fence`: when the last one was reserved; 0: never.
 
-    `malformed`: keys of theirs whose values make no sense, with why. While there are some, nobody
+    `malformed`: keys of theirs whose values cannot be understood, with why. While there are some, nobody
     knows how much the user has.
     """
 
@@ -96,7 +96,7 @@ class NodeIdentity:
 class FleetContents:
     """Everything in the store at one revision. `alive`: whose lease had not run out then.
 
-    `malformed`: keys whose values make no sense, with why; they count for nothing but that.
+    `malformed`: keys whose values cannot be understood, with why; they count for nothing but that.
     """
 
     cluster: str

@@ -116,7 +116,7 @@ class PermittedAllocator(Allocator):
 
 
 class OverPermit(Ds01Error):
-    """What is free now counts more than what was reserved: it has to be reserved anew."""
+    """What is free now counts more than what was reserved: it has to be reserved again."""
 
     def __init__(self, asked: tuple[int, int], reserved: tuple[int, int]) -> None:
         super().__init__(

@@ -77,7 +77,7 @@ def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, whoever it belongs to."""
+    """Whether there is such a process, of any user."""
     try:
         # Signal 0 asks only whether the process exists.
         os.kill(pid, 0)

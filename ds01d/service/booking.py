@@ -117,7 +117,7 @@ class BookingService:
                 continue
             waiter.rests_until = 0.0
             if waiter.is_reserving:
-                # Whoever comes after it gets what it leaves: the store answers in order.
+                # Who comes after it gets what it leaves: the store answers in order.
                 without_slot.setdefault(waiter.profile, waiter.reason or _RESERVING)
                 continue
             # Who would take any slot gets none if somebody before them just got none, or too few:

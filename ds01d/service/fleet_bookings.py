@@ -32,7 +32,7 @@ from ds01d.service.varlink import VarlinkError
 from ds01d.service.waiting import Waiter, WaitingQueue
 
 MOST_ATTEMPTS: Final = 4
-"""How often a booking is reserved anew because other slots are free by then."""
+"""How often a booking is reserved again because other slots are free by then."""
 
 
 class FleetBookings:

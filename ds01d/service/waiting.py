@@ -43,7 +43,7 @@ class Waiter:
     """A call for a slot, which may have to wait. `reason`: why it has none yet.
 
     `has_failed`: the last attempt found out nothing. `is_reserving`: one is being made, in the
-    store of a fleet, since `reserving_since`; `attempts`: how often that has to begin anew.
+    store of a fleet, since `reserving_since`; `attempts`: how often that has to begin again.
     `rests_until`: the store gave it nothing, so it stands in nobody's way (monotonic seconds).
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.

@@ -1,7 +1,7 @@
 """Values of the fleet's store: written here, read here, and nowhere else. Pure.
 
 JSON objects with `v`; fields that this version does not know are kept and written back. Nothing
-that is read is trusted: whoever may write to the store may have written anything.
+that is read is trusted: who may write to the store may have written anything.
 """
 
 from __future__ import annotations

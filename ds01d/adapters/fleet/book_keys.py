@@ -1,6 +1,6 @@
 """Keys of the fleet's store, all below `/ds01/v1/`: made here, taken apart here. Pure.
 
-Names are percent-encoded, so that none has a slash. Whoever may write to the store may have made
+Names are percent-encoded, so that none has a slash. Who may write to the store may have made
 any key.
 """
 
@@ -76,7 +76,7 @@ def split_key(key: bytes) -> tuple[str, ...]:
         raise Malformed(f"key {show_key(key)} is not UTF-8") from error
     if list(map(_escape_name, names)) != parts:
         raise Malformed(f"key {show_key(key)} has another spelling than ds01d's")
-    # Names of hosts and users are shown in the status and in refusals, each time anew.
+    # Names of hosts and users are shown in the status and in refusals, each time again.
     if any(len(name) > MAX_PART for name in names):
         raise Malformed(f"key {show_key(key)} has a name of more than {MAX_PART} characters")
     return names

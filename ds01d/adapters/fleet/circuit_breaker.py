@@ -31,7 +31,7 @@ class CircuitBreaker:
     def allows_call(self) -> bool:
         """Whether a call may be made now. After a pause this is true once, for the one that tries.
 
-        Whoever gets true has to report back with `record_success` or `record_failure`; if that
+        Who gets true has to report back with `record_success` or `record_failure`; if that
         never comes, another call may try after the same pause.
         """
         with self._guard:

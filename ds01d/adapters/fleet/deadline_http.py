@@ -140,7 +140,7 @@ def make_tls_context(
     """A context for clients that always verifies the server. Arguments are paths of PEM files.
 
     `authority` None: those that the system trusts. Raises OSError (ssl.SSLError is one) where a
-    file cannot be read or makes no sense.
+    file cannot be read or is malformed.
     """
     context = ssl.create_default_context(cafile=authority)
     context.sslsocket_class = LimitedTlsSocket

@@ -2,7 +2,7 @@
 
 It moves requests and answers; what keys and values mean is not its concern. After a call that
 failed nobody knows whether what it asked for was done, or still will be: a member that was frozen
-carries out what it was sent as soon as it goes on. So whoever asks for a change has to ask in such
+carries out what it was sent as soon as it goes on. So who asks for a change has to ask in such
 a way that doing it twice, or late, does no harm.
 """
 
@@ -77,7 +77,7 @@ class EtcdClient:
         except StoreFailed as error:
             self.breaker.record_failure(str(error))
             raise
-        # Whoever was let through has to report back.
+        # Who was let through has to report back.
         except BaseException:
             self.breaker.record_failure("interrupted")
             raise
@@ -120,7 +120,7 @@ class EtcdClient:
             except MemberFailed as failure:
                 failures.append(str(failure))
                 self._avoid_member(endpoint)
-                # What was seen already is not to be seen twice: whoever watches begins again.
+                # What was seen already is not to be seen twice: who watches begins again.
                 if is_created:
                     break
         raise StoreFailed("; ".join(failures))

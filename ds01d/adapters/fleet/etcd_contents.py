@@ -31,7 +31,7 @@ from ds01d.model.fleet_books import (
 from ds01d.model.primitives import ContainerName, UserName
 
 USER_S: Final = 4.0
-"""For what one user has: others wait for their turn behind whoever asked."""
+"""For what one user has: others wait for their turn behind the one who asked."""
 WHOLE_EVERY: Final = 20
 """After so many reads of what changed, everything is read: a store that was restored, and has the
 revisions again that it had before, could not be told from one that went on."""
@@ -205,7 +205,7 @@ def _find_spoilt(values: dict[bytes, _Value]) -> dict[str, str]:
 
 
 def parse_key(key: KeyValue) -> _Value:
-    """What a key has, whoever wrote it. Raises nothing."""
+    """What a key has, by any writer. Raises nothing."""
     try:
         parts = split_key(key.key)
     except Malformed as error:

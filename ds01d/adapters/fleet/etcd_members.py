@@ -25,7 +25,7 @@ def _look_at(client: EtcdClient, endpoint: EtcdEndpoint) -> MemberState:
         end = client.find_certificate_end(endpoint)
     except StoreFailed as error:
         return MemberState(endpoint=str(endpoint), problem=str(error))
-    # Whoever listens there may answer anything: it is shown to people.
+    # Who listens there may answer anything: it is shown to people.
     return MemberState(
         endpoint=str(endpoint),
         version=make_printable(status.version)[:64],

@@ -27,7 +27,7 @@ from ds01d.errors import StoreFailed
 
 PAGE: Final = 10_000
 """4 MB of entries. For each page etcd counts all keys that follow, so many pages cost it much."""
-# Ten times the entries that were measured (decision 308): a bound for memory, whoever answers.
+# Ten times the entries that were measured (decision 308): memory is bounded, by any answer.
 MAX_KEYS: Final = 1_000_000
 MAX_BYTES: Final = 128 << 20
 """Of all keys and values of a scan: ten times a fleet of 100,000 entries."""

@@ -1,7 +1,7 @@
 """Addresses of hosts by name, within a deadline, though the host's resolver knows none.
 
 getaddrinfo(3) cannot be interrupted and waits for as long as resolv.conf(5) says: 10 s and more. So
-it runs in a thread that whoever asked does not wait for beyond the deadline; and what was found
+it runs in a thread that the caller does not wait for beyond the deadline; and what was found
 last serves while the resolver is silent.
 """
 

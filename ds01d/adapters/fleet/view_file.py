@@ -41,7 +41,7 @@ def write_view(path: Path, view: FleetView) -> None:
     """Replace the file, readable by everybody. Raises `WriteFailed`."""
     hosts = tuple(_fit_hosts(view.hosts))
     raw = _View(viewed_at=view.viewed_at, every_s=view.every_s, hosts=hosts)
-    # Not synced: after a crash of the host it is written anew within seconds.
+    # Not synced: after a crash of the host it is written again within seconds.
     replace_file(path, msgspec.json.encode(raw), durable=False)
 
 

@@ -84,7 +84,7 @@ def _ask_logind(uid: int) -> Iterator[str]:
 def find_leader_terminals(leader: int) -> frozenset[str]:
     """The terminals whose session a near descendant of this process leads.
 
-    A terminal that a program has made for itself (tmux, expect) is not one: whoever reads from its
+    A terminal that a program has made for itself (tmux, expect) is not one: who reads from its
     other end is not a person, and a line that nobody expects there may do harm.
     """
     terminals: set[str] = set()
