@@ -52,7 +52,7 @@ class FleetEntry:
 class UserEntries:
     """All entries of a user, read at once. `fence`: when the last one was reserved; 0: never.
 
-    `malformed`: keys of theirs whose values cannot be understood, with why. While there are some, nobody
+    `malformed`: keys whose values cannot be understood, with why. While there are some, nobody
     knows how much the user has.
     """
 
