@@ -65,10 +65,17 @@ def pytest_report_header() -> str:
         return f"engine: none ({error})"
 
 
-# A shell without job control starts `make test &` with Ctrl-C ignored, and what tests start has
-# inherited that: a command that is to end by it never would.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let signals come to this process as to a new one: what a test starts inherits that.
+
+    Otherwise a command that is to end by Ctrl-C never would.
+    """
+    # A shell without job control starts `make test &` with Ctrl-C ignored.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # And a service that an earlier test ran in this process blocks those that it waits for.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @pytest.hookimpl(tryfirst=True)
