@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 sys.path[0] = str(Path(__file__).parent.parent)  # `demo` is a package of that folder
 
@@ -20,6 +21,8 @@ from demo.stage import Stage  # noqa: E402 - from that folder
 from demo.story import Story  # noqa: E402
 from demo.terminal import Failed, Terminal  # noqa: E402
 from simulation.signals import own_signals  # noqa: E402
+
+AnyStage = TypeVar("AnyStage", bound=AbstractContextManager[Any])
 
 PROGRAMS: Final = ("dockerd", "docker", "busybox", "cc", "nsenter", "unshare", "setpriv", "timeout")
 
@@ -55,9 +58,13 @@ def find_traces(root: Path) -> list[str]:
     return found
 
 
-def main() -> int:
-    """Tell the story; the exit status."""
-    needs = missing()
+def play(
+    needs: Sequence[str],
+    make_stage: Callable[[], AnyStage],
+    tell: Callable[[AnyStage, Terminal], None],
+    find_left: Callable[[AnyStage], list[str]],
+) -> int:
+    """Tell a story on its stage, unless this machine lacks something; the exit status."""
     for need in needs:
         print(f"demo: this needs {need}", file=sys.stderr)
     if needs:
@@ -65,10 +72,10 @@ def main() -> int:
     own_signals()
     terminal = Terminal(sys.stdout, os.environ)
     began = time.monotonic()
-    stage = Stage()
+    stage = make_stage()
     try:
         with stage:
-            Story(stage, terminal).tell()
+            tell(stage, terminal)
     except Failed as error:
         terminal.failed(str(error))
         return 1
@@ -79,7 +86,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     finally:
-        left = find_traces(stage.engine.root)
+        left = find_left(stage)
         if left:
             print(f"demo: left behind, and it should not be: {', '.join(left)}", file=sys.stderr)
     if left:
@@ -88,6 +95,16 @@ def main() -> int:
     terminal.title("Done")
     terminal.ok(f"all of it was so, and nothing is left of it on this machine; {seconds:.0f} s")
     return 0
+
+
+def main() -> int:
+    """Tell the story; the exit status."""
+    return play(
+        missing(),
+        Stage,
+        lambda stage, terminal: Story(stage, terminal).tell(),
+        lambda stage: find_traces(stage.engine.root),
+    )
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ Needs root and what `make setup` installs, systemd-nspawn among it; no GPU, no D
 Exit status 1: something was not as it claims to be.
 """
 
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +15,8 @@ sys.path[0] = str(Path(__file__).parent.parent)  # `demo` is a package of that f
 from demo import demo  # noqa: E402 - from that folder
 from demo.fleet_stage import FleetStage  # noqa: E402
 from demo.fleet_story import FleetStory  # noqa: E402
-from demo.terminal import Failed, Terminal  # noqa: E402
 from simulation import machine  # noqa: E402
 from simulation.etcd import EtcdPrograms, EtcdUnavailable  # noqa: E402
-from simulation.signals import own_signals  # noqa: E402
 from simulation.sshd import SshdUnavailable, find_sshd  # noqa: E402
 
 PROGRAMS: Final = ("dockerd", "busybox", "cc", "nsenter", "unshare", "timeout", "ip", "ssh")
@@ -40,39 +36,19 @@ def list_missing() -> list[str]:
     return needs
 
 
+def find_left(stage: FleetStage) -> list[str]:
+    """What is left on this machine of its machines."""
+    return [trace for one in stage.machines for trace in demo.find_traces(one.folder)]
+
+
 def main() -> int:
     """Tell the story; the exit status."""
-    needs = list_missing()
-    for need in needs:
-        print(f"demo: this needs {need}", file=sys.stderr)
-    if needs:
-        return 1
-    own_signals()
-    terminal = Terminal(sys.stdout, os.environ)
-    stage = FleetStage()
-    began = time.monotonic()
-    try:
-        with stage:
-            FleetStory(stage, terminal).tell()
-    except Failed as error:
-        terminal.failed(str(error))
-        return 1
-    except KeyboardInterrupt:
-        terminal.failed("interrupted")
-        return 130
-    except BrokenPipeError:  # nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    finally:
-        left = [trace for machine in stage.machines for trace in demo.find_traces(machine.folder)]
-        if left:
-            print(f"demo: left behind, and it should not be: {', '.join(left)}", file=sys.stderr)
-    if left:
-        return 1
-    terminal.title("Done")
-    seconds = time.monotonic() - began
-    terminal.ok(f"all of it was so, and nothing is left of it on this machine; {seconds:.0f} s")
-    return 0
+    return demo.play(
+        list_missing(),
+        FleetStage,
+        lambda stage, terminal: FleetStory(stage, terminal).tell(),
+        find_left,
+    )
 
 
 if __name__ == "__main__":
