@@ -88,11 +88,6 @@ class PermittedAllocator(Allocator):
 
     permit: AllocationPlan | None = None
 
-    def log_rejection(self, rejected: Rejected, limits: Limits | Unknown) -> Rejected:
-        """Log a refusal that is not the allocator's own; gives it with the warnings of the log."""
-        logged = self._log_answer(rejected, 0, limits)
-        return logged if isinstance(logged, Rejected) else rejected
-
     def _choose_id(self, container: ContainerName, books: Bookings) -> BookingId:
         permit = self.permit
         if permit is None or permit.is_part:

@@ -183,7 +183,3 @@ def _entry_of_name(holder: NameEntry, user: UserName) -> FleetEntry:
 def away(reason: str) -> Unknown:
     """The answer while nothing can be reserved."""
     return Unknown(source=Source.FLEET, reason=reason)
-
-
-def find_booking_ids(entries: Collection[FleetEntry]) -> frozenset[BookingId]:
-    return frozenset(entry.booking for entry in entries)

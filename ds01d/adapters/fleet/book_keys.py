@@ -19,7 +19,6 @@ USERS: Final = ROOT + b"users/"
 NAMES: Final = ROOT + b"names/"
 MAX_PART: Final = 1024  # characters of a name in a key; etcd takes keys of 1.5 MB
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.~/-]*")  # nothing in it is ever encoded
-FLEET_KEY: Final = ROOT + b"fleet"
 
 
 def user_prefix(user: UserName) -> bytes:

@@ -26,7 +26,6 @@ class ReplyHeader(msgspec.Struct, frozen=True):
     """`revision`: of the whole store as it answered; `raft_term`: one more with each election."""
 
     cluster_id: _Number = 0
-    member_id: _Number = 0
     revision: _Number = 0
     raft_term: _Number = 0
 
@@ -41,7 +40,6 @@ class KeyValue(msgspec.Struct, frozen=True):
 
     key: bytes
     value: bytes = b""
-    create_revision: _Number = 0
     mod_revision: _Number = 0
     version: _Number = 0
     lease: int = 0
