@@ -215,7 +215,5 @@ class ReservationThread:
                 self._member.fence_host(answer.identity)
 
     def _set_away(self, reason: str) -> None:
-        # A fence is no matter of the network, and stays.
-        if self._member.membership.state is not MembershipState.FENCED:
-            self._member.set_state(MembershipState.AWAY, reason)
+        self._member.set_state(MembershipState.AWAY, reason)
         self._note_change()

@@ -170,11 +170,6 @@ class FleetWorker:
         names = {} if report is None else {host.node: host.host for host in report.hosts}
         return names if identity is None else {**names, identity.node: identity.host}
 
-    def _set_away(self, reason: str) -> None:
-        if self._member.membership.state is not MembershipState.FENCED:
-            self._member.set_state(MembershipState.AWAY, reason)
-        self._note_change()
-
     # --- the thread of passes
 
     def _make_passes(self) -> None:
@@ -227,7 +222,8 @@ class FleetWorker:
             # A file that is damaged, or a full disk, is news once: the state says it all the time.
             if not isinstance(error, Ds01Error):
                 self._log.log_failure(error)
-            self._set_away(f"a pass over the fleet failed: {error}")
+            self._member.set_state(MembershipState.AWAY, f"a pass over the fleet failed: {error}")
+            self._note_change()
             return None
 
     def _take_admin_jobs(self) -> list[tuple[AdminJob, AnswerJob]]:

@@ -129,6 +129,15 @@ class Membership:
     since: Wall
     reason: str = ""
 
+    def change_state(self, state: MembershipState, reason: str, now: Wall) -> Membership:
+        """What follows where the host stands like this from now on."""
+        # A fence is no matter of the network, and stays until an admin ends it.
+        if self.state is MembershipState.FENCED and state is MembershipState.AWAY:
+            return self
+        # The moment of a change is shown, and must not move while it stays.
+        since = self.since if state is self.state else now
+        return Membership(state=state, since=since, reason=reason)
+
     @property
     def may_reserve(self) -> bool:
         return self.state is MembershipState.MEMBER

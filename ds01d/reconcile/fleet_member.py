@@ -52,11 +52,7 @@ class FleetMember:
         return self._identity
 
     def set_state(self, state: MembershipState, reason: str = "") -> None:
-        # The moment of a change is shown, and must not move while it stays.
-        if (state, reason) != (self.membership.state, self.membership.reason):
-            is_new = state is not self.membership.state
-            since = self._read_wall() if is_new else self.membership.since
-            self.membership = Membership(state=state, since=since, reason=reason)
+        self.membership = self.membership.change_state(state, reason, self._read_wall())
 
     def fence_host(self, taken: NodeIdentity | None) -> bool:
         """The store does not have this host as it was left; False if it has. For any thread."""

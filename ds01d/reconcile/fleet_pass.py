@@ -67,18 +67,13 @@ class FleetPass:
         contents = self.book.read_contents()
         now = self.read_now()
         if isinstance(contents, Unknown):
-            self._set_away(contents.reason)
+            self.member.set_state(MembershipState.AWAY, contents.reason)
             report = self._report_failure(now, contents.reason)
         else:
             membership = self.member.observe_store(contents)
             report = self._reconcile_entries(contents, membership, now, in_flight)
         self.last_report = report
         return report
-
-    def _set_away(self, reason: str) -> None:
-        # A fence is no matter of the network, and stays until an admin ends it.
-        if self.member.membership.state is not MembershipState.FENCED:
-            self.member.set_state(MembershipState.AWAY, reason)
 
     def _report_failure(self, now: Now, reason: str) -> FleetReport:
         """The last word, with why there is no newer one."""
@@ -169,7 +164,7 @@ class FleetPass:
             return replace(gated, outcome=Outcome.WAITING, reason="the booking is being changed")
         answer = self._change_store(drift)
         if isinstance(answer, Unknown):
-            self._set_away(answer.reason)
+            self.member.set_state(MembershipState.AWAY, answer.reason)
             return replace(gated, outcome=Outcome.FAILED, reason=answer.reason)
         if isinstance(answer, Conflict) and answer.kind is ConflictKind.INCARNATION:
             is_fenced = self.member.fence_host(answer.identity)
