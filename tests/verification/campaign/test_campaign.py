@@ -6,10 +6,7 @@ The seed repeats its plan. DS01D_SOAK_SEED and DS01D_SOAK_MINUTES choose another
 from __future__ import annotations
 
 import os
-import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +20,7 @@ from tests.verification.campaign.faults import TARGETS, Faults
 from tests.verification.campaign.profiles import PROFILES
 from tests.verification.campaign.strays import Strays
 from tests.verification.mutations import ROOT, find_unbound_names
+from tests.verification.short_campaign import check_campaign
 
 MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.5))
 
@@ -33,18 +31,8 @@ MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.5)
 def test_a_short_campaign_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("a campaign needs root")
-    seed = os.environ.get("DS01D_SOAK_SEED") or str(random.SystemRandom().randrange(10**6))
-    command = [sys.executable, "-m", "tests.verification.campaign.run", "--seed", seed]
-    command += ["--minutes", str(MINUTES), "--keep", str(tmp_path / "kept")]
-    with capsys.disabled():  # whatever comes of it
-        sys.stdout.write(f" [campaign: seed {seed}, {MINUTES:g} minutes] ")
-        sys.stdout.flush()
-    done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    # What it found comes first: a log that is cut has it all the same.
-    found = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION")]
-    assert done.returncode == 0, "\n".join([f"seed {seed}", *found, done.stdout, done.stderr])
+    module = "tests.verification.campaign.run"
+    check_campaign(module, "campaign", MINUTES, tmp_path / "kept", capsys)
 
 
 @pytest.mark.proof
