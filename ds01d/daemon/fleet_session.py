@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from ds01d.config import Config
 from ds01d.daemon.fleet_worker import FleetParts, FleetWorker
 from ds01d.decide.fleet_books import list_own_bookings
@@ -19,11 +21,13 @@ from ds01d.decide.freezes import EVERYTHING, describe_freeze, is_in_force
 from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Outcome
-from ds01d.model.fleet_drift import MembershipState, OwnBookings
+from ds01d.model.fleet_books import NodeId
+from ds01d.model.fleet_drift import Membership, MembershipState, OwnBookings
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, ContainerName, Source, Unknown, UserName, Wall
 from ds01d.model.quota import OtherHostsUse, QuotaUnit
 from ds01d.reconcile.fleet_memory import HostFacts
+from ds01d.reconcile.fleet_report import FleetReport
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.report import Report
 from ds01d.reconcile.transactions import Transactions
@@ -60,6 +64,7 @@ class FleetSession:
         self._limits: Limits | Unknown = Unknown(source=Source.LIMITS, reason="not read yet")
         self._engine_id = ""
         self._is_started = False
+        self._shown: tuple[Membership, FleetReport | None, NodeId, FleetStatus] | None = None
         facts = parts.read_facts
         self._worker = FleetWorker(
             replace(parts, read_facts=lambda: self._read_facts(facts)),
@@ -154,22 +159,30 @@ class FleetSession:
     # --- what the status shows
 
     def find_status(self) -> FleetStatus:
+        """How this host stands: the same object until something of it is another."""
         membership, report = self._worker.membership, self._worker.report
+        node = self._worker.node
+        # A moment on the wall clock is never quite the same again: a status made anew in each turn
+        # of the daemon would be published each time.
+        if self._shown is None or self._shown[:3] != (membership, report, node):
+            self._shown = (membership, report, node, self._build_status(membership, report, node))
+        return self._shown[3]
+
+    def _build_status(
+        self, membership: Membership, report: FleetReport | None, node: NodeId
+    ) -> FleetStatus:
         status = FleetStatus(
             state=str(membership.state),
             since=membership.since,
             reason=membership.reason,
-            node=str(self._worker.node),
+            node=str(node),
         )
         if report is None:
             return status
         now = self._world.clock.now()
         drifts = [gated for gated in report.drifts if gated.outcome is not Outcome.DONE]
-        return FleetStatus(
-            state=status.state,
-            since=status.since,
-            reason=status.reason,
-            node=status.node,
+        return msgspec.structs.replace(
+            status,
             at=report.at,
             cluster=report.cluster,
             revision=report.revision,

@@ -69,6 +69,20 @@ def shown(store: StoreInMemory) -> dict[str, tuple[str, int]]:
 # --- own entries
 
 
+def test_the_status_of_a_host_is_new_only_with_what_it_shows(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    put(store, left_entry(host.worker.node))
+    host.sync()
+    before = host.session.find_status()
+    assert before.drifts[0].first_seen is not None
+    # As clocks do that are read one after the other: else the daemon would publish all the time.
+    host.life.host.wall += 0.000_001
+    assert host.session.find_status() == before
+    host.life.host.pass_time(60)
+    host.sync()
+    assert host.session.find_status() != before
+
+
 def test_a_left_reservation_is_withdrawn_once_a_sweep_has_not_found_it(
     store: StoreInMemory,
 ) -> None:
