@@ -90,8 +90,8 @@ class FleetSession:
         if self._is_started:
             self._worker.close()
 
-    def add_report(self, report: Report) -> str:
-        """A pass over this host is over; "" as nothing here can fail it."""
+    def add_report(self, report: Report) -> None:
+        """A pass over this host is over."""
         docker = report.decision.snapshot.docker
         if isinstance(docker, Engine):
             self._engine_id = docker.identity.id
@@ -108,7 +108,6 @@ class FleetSession:
         is_whole = report.is_sweep and report.needed_sources_ok
         began = report.decision.snapshot.now.boot if is_whole else None
         self.add_changes(released, sweep_began=began)
-        return ""
 
     def add_changes(
         self, released: frozenset[ContainerName], *, sweep_began: Boot | None = None

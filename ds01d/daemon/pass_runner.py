@@ -19,7 +19,7 @@ from ds01d.daemon.session import Session
 from ds01d.daemon.systemd import Supervisor
 from ds01d.daemon.timers import Timers
 from ds01d.errors import Ds01Error, WriteFailed
-from ds01d.model.primitives import Boot
+from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.report import Report
 
 _DUE: Final = "due"
@@ -106,6 +106,10 @@ class PassRunner:
     def give_free_notices(self, session: Session) -> None:
         """Give the notices that slots are free, if it is time to look."""
         self._try_optional(session, session.free_notices.look_if_due)
+
+    def update_fleet(self, session: Session, changed: frozenset[ContainerName]) -> None:
+        """Show the fleet what bookings changed, if this host is in one."""
+        self._try_optional(session, partial(session.update_fleet, changed))
 
     def _try_optional(self, session: Session, job: Callable[[], str | None]) -> None:
         """Do what no repair depends on; `job` gives what failed."""

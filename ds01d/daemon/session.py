@@ -208,22 +208,19 @@ class Session:
             return str(error)
         return "" if self._accounting is None else self._accounting.save(self._clock.now())
 
-    def show_fleet(self, report: Report) -> str:
-        """Show the threads of the fleet what a pass saw and did; ""."""
-        return "" if self.fleet is None else self.fleet.add_report(report)
+    def show_fleet(self, report: Report) -> None:
+        """Show the threads of the fleet what a pass saw and did."""
+        if self.fleet is not None:
+            self.fleet.add_report(report)
 
-    def update_fleet(self, changed: frozenset[ContainerName]) -> str:
-        """Show the fleet what bookings changed, the status how this host stands; what failed."""
+    def update_fleet(self, changed: frozenset[ContainerName]) -> None:
+        """Show the fleet what bookings changed, and the status how this host stands."""
         if self.fleet is None:
-            return ""
-        try:
-            self.fleet.start()  # passes are made by now
-            if changed:
-                self.fleet.add_changes(changed)
-            self.status_builder.add_fleet(self.fleet.find_status(), self.fleet.find_source())
-        except Exception as error:  # noqa: BLE001 - decision 253: repairs and bookings go on
-            return f"internal error of the fleet: {type(error).__name__}: {error}"
-        return ""
+            return
+        self.fleet.start()  # passes are made by now
+        if changed:
+            self.fleet.add_changes(changed)
+        self.status_builder.add_fleet(self.fleet.find_status(), self.fleet.find_source())
 
     def record_pass(self, report: Report) -> str:
         """Take over into the accounting what a pass saw and did; the failure, or ""."""

@@ -193,7 +193,7 @@ class Worker:
     def _serve_calls(self, session: Session) -> None:
         """Serve calls of the booking service; what they changed is looked at by the next pass."""
         if self._service is None:
-            self._passes.log_failure(session, session.update_fleet(frozenset()))
+            self._passes.update_fleet(session, frozenset())
             return
         session.bookings.serve_reserved()
         session.bookings.serve_waiting_if_due()
@@ -205,7 +205,7 @@ class Worker:
             if time.monotonic() >= until:
                 break
         names = session.bookings.take_changed_names()
-        self._passes.log_failure(session, session.update_fleet(names))
+        self._passes.update_fleet(session, names)
         if names:
             self._dirty.mark(names)
         if session.operations.take_changes() or not session.reconciles.wait_s():

@@ -22,6 +22,7 @@ from ds01d.model.reservation import ProcessState, ReservingProcess, parse_bookin
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.booking_ids import reserve_name
+from ds01d.reconcile.booking_logs import BookingLogs
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
@@ -295,12 +296,28 @@ class BookingService:
             self.note_change()
 
     def note_rejection(self, pending: PendingBooking, answer: Rejected) -> None:
-        """What another host has is in the way. Raises `VarlinkError` as `keep_waiting`."""
+        """What another host has is in the way. Raises `VarlinkError` where waiting cannot help."""
         waiter, limits = pending.waiter, self._world.limits.read()
-        if pending.log_refusal and self._note_answer is not None:
-            self._note_answer(answer, has_waited=False)
+        if pending.log_refusal:
+            answer = self._log_rejection(pending, answer)
+            if self._note_answer is not None:
+                self._note_answer(answer, has_waited=False)
         is_waiting = pending.is_waiting
         self._keep_waiting(waiter, answer, limits, waiter.priority, is_waiting=is_waiting)
+
+    def _log_rejection(self, pending: PendingBooking, answer: Rejected) -> Rejected:
+        """Log a refusal that the allocator never saw; gives it with the failures of the logs."""
+        logs = BookingLogs(replace(self._world, actor=pending.waiter.request.peer.actor))
+        warnings = logs.append(
+            "REJECTED",
+            answer.user,
+            answer.container,
+            "",
+            priority=pending.plan.question.request.priority,
+            reason=answer.reason,
+            operation="allocate",
+        )
+        return replace(answer, warnings=(*answer.warnings, *warnings))
 
     def fail_reserving(self, reason: str) -> None:
         """End the calls that are being reserved; those of the queue keep their places."""

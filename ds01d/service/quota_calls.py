@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
@@ -26,8 +26,6 @@ from ds01d.service.dispatch import Handler
 from ds01d.service.requests import PendingCall
 from ds01d.service.varlink import Parameters, parse_parameters
 from ds01d.service.waiting import Waiter, WaitingQueue
-
-_Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
 
 
 class UserParameters(Parameters, frozen=True):

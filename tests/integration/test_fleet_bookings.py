@@ -108,6 +108,10 @@ def entries(etcd: EtcdCluster) -> dict[str, str]:
     return {str(entry.container): str(entry.phase) for entry in contents.entries}
 
 
+def _grep(log: Path, event: str) -> list[str]:
+    return [line for line in log.read_text(encoding="utf-8").splitlines() if f"|{event}|" in line]
+
+
 def test_one_quota_over_two_hosts(
     tmp_path: Path, engine_urls: Sequence[str], etcd: EtcdCluster
 ) -> None:
@@ -117,6 +121,10 @@ def test_one_quota_over_two_hosts(
         refused = two.allocate("c")
         assert isinstance(refused, Rejected)
         assert refused.reason == "USER_AT_LIMIT (2/2 on gpu02, gpu01)"
+        # As a refusal by the limits of one host is.
+        (logged,) = _grep(two.site.allocations, "REJECTED")
+        assert "|alice|c._.1001|" in logged
+        assert logged.endswith(f"|{refused.reason}")
         taken = two.allocate("a")
         assert isinstance(taken, Rejected)
         assert taken.reason in ("NAME_TAKEN (a._.1001 on gpu01)", refused.reason)
