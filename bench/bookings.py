@@ -30,7 +30,7 @@ BOOK_RATIO: Final = 6.0
 """So many times the floor at most."""
 SERVICE_TARGET_MS: Final = 10.0
 _PAUSE_S: Final = 0.5
-"""The pass over the container that was booked is no part of the next booking."""
+"""The pass over the container that was booked is no part of the next command."""
 _NAME: Final = "bench._.1"
 _ALLOCATE: Final = ("ds01-allocator", "allocate", "bench", _NAME, "99", "1")
 
@@ -71,6 +71,7 @@ def figures(host: Host, daemon: int, times: int) -> Iterator[Figure]:
             time.sleep(_PAUSE_S)
             served.append(_timed(lambda: _book(service), partial(cpu_s, daemon)))
             service.release(ContainerName(_NAME))
+            time.sleep(_PAUSE_S)
     nvml = median([sample.taken for sample in samples])
     for name in looks:
         yield from _command(host, name, taken[name], bare, LOOK_RATIO)
