@@ -105,7 +105,7 @@ class FleetStory:
         ended = self._run("amy", "ds01ctl fleet status", status=1)
         self._check(
             "1 host unknown" in ended.output,
-            "gpu02 is unknown, neither free nor empty, with its last word: exit status 1",
+            "gpu02 is unknown, neither free nor empty, with its last known status: exit status 1",
         )
         self._run("ben", "container-create next pytorch --host gpu03")
         refused = self._run("ben", f"container-create more pytorch --host gpu01 2>&1 | {FOLD}")
@@ -140,7 +140,7 @@ class FleetStory:
         self.gpu03.machine.power_off()
         self._run("amy", "ds01ctl fleet status", status=1)
         ended = self._run("amy", "ds01ctl fleet where amy", status=1)
-        self._check("gpu03" in ended.output, "what it had is shown as its last word")
+        self._check("gpu03" in ended.output, "what it had is shown as its last known status")
         refused = self._run("amy", f"container-create fourth pytorch --host gpu01 2>&1 | {FOLD}")
         self._check(
             "USER_AT_LIMIT" in refused.output,

@@ -18,13 +18,15 @@ from ds01d.text import make_printable
     "ds01d", cls=ExitCodeCommand, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @common_options
-@click.option("--check", is_flag=True, help="Check the configuration and end; 1 if it is refused.")
+@click.option(
+    "--check", is_flag=True, help="Check the configuration; exit status 1 if it is invalid."
+)
 @click.pass_obj
 def main(invocation: Invocation, *, check: bool) -> int:
-    """Keep the GPU allocator's books true, in the foreground.
+    """Keep GPU allocation records consistent with Docker and NVML, in the foreground.
 
-    SIGHUP reads the configuration again and sweeps, SIGTERM ends it, SIGUSR1 logs the whole
-    picture. A configuration that is refused ends it with 78: no restart would help.
+    SIGHUP reloads the configuration and starts a sweep, SIGTERM stops, SIGUSR1 logs the complete
+    status. Exit status 78 for an invalid configuration at the start.
     """
     if check:
         return _check_config(invocation)

@@ -232,7 +232,7 @@ class EventLog:
         if index is not None:
             self._index, self._booked = index, frozenset(index.booked_slots)
         # Another engine does not list the containers of this one: none of them was removed.
-        if not isinstance(engine, Engine) or report.checkpoint.stranger is not None:
+        if not isinstance(engine, Engine) or report.checkpoint.untrusted_engine is not None:
             self._missed_events.forget_absences()
             return ""
         if not report.is_sweep:

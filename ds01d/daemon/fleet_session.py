@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from ds01d.config import Config
 from ds01d.daemon.fleet_worker import FleetParts, FleetWorker
 from ds01d.decide.fleet_books import list_own_bookings
@@ -180,8 +178,11 @@ class FleetSession:
             return status
         now = self._world.clock.now()
         drifts = [gated for gated in report.drifts if gated.outcome is not Outcome.DONE]
-        return msgspec.structs.replace(
-            status,
+        return FleetStatus(
+            state=status.state,
+            since=status.since,
+            reason=status.reason,
+            node=status.node,
             at=report.at,
             cluster=report.cluster,
             revision=report.revision,

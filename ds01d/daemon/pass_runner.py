@@ -93,8 +93,8 @@ class PassRunner:
         session.process_watch.set_snapshot(report.decision.snapshot)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)
-        # Else at the end of a turn, after the calls that wait: of a thousand containers the status
-        # takes as long as two bookings.
+        # Otherwise the worker publishes after it has served waiting calls: with 1,000 containers a
+        # status takes as long as two bookings.
         if report.is_sweep:
             self.publish_status(session, sweep=True)
         # After all that somebody may wait for.
@@ -112,7 +112,7 @@ class PassRunner:
         self._try_optional(session, partial(session.update_fleet, changed))
 
     def _try_optional(self, session: Session, job: Callable[[], str | None]) -> None:
-        """Do what no repair depends on; `job` gives what failed."""
+        """Run a job that no repair depends on; it returns its failure."""
         try:
             failure = job() or ""
         except Exception as error:  # noqa: BLE001 - decision 253

@@ -89,9 +89,9 @@ class ReportLogger:
         """Log what affects many drifts at once: engine, inventory, pace, freezes."""
         checkpoint = report.checkpoint
         changed_engine: dict[Hashable, _Keys] = {}
-        if checkpoint.stranger is not None:
-            changed_engine[checkpoint.stranger] = {
-                "reason": _describe_engine_change(checkpoint, checkpoint.stranger)
+        if checkpoint.untrusted_engine is not None:
+            changed_engine[checkpoint.untrusted_engine] = {
+                "reason": _describe_engine_change(checkpoint, checkpoint.untrusted_engine)
             }
         self._engine.update(changed_engine, now)
         docker = report.decision.snapshot.docker
@@ -127,16 +127,14 @@ class ReportLogger:
     def _log_warnings(self, report: Report, now: Boot) -> None:
         lost, no_history = report.checkpoint_lost, report.history_failure
         self._checkpoint.update({"": {"reason": lost}} if lost else {}, now)
-        tried = bool(no_history) or any(
-            trouble.outcome is Outcome.DONE for trouble in report.drifts
-        )
+        tried = bool(no_history) or any(gated.outcome is Outcome.DONE for gated in report.drifts)
         self._history.update({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
         effect = _describe_effect(report)
         self._warnings.update(
             {
-                _strip_numbers(trouble): {"reason": trouble, "effect": effect}
-                for trouble in report.warnings
-                if trouble != lost
+                _strip_numbers(warning): {"reason": warning, "effect": effect}
+                for warning in report.warnings
+                if warning != lost
             },
             now,
         )

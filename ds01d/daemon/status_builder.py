@@ -151,7 +151,7 @@ class StatusBuilder:
             version=__version__,
             mode=self._config.daemon.mode,
             ready=True,
-            engine_trusted=checkpoint.stranger is None,
+            engine_trusted=checkpoint.untrusted_engine is None,
             sources=dict(self._sources),
             pace=Pace(used=window.spent, limit=window.limit, window_s=float(window.length_s)),
             last_sweep=self._sweep,

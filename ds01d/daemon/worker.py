@@ -1,6 +1,7 @@
 """The worker: one thread that has passes made over what is dirty, and serves calls between them.
 
-Decides when, never what. It reads `stop`, `reload` and `dump` as flags, between two passes.
+Decides when, never what. `reload` and `dump` are flags that it reads between two passes; `stop`
+also closes the adapters at once, which ends a pass.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ class Worker:
         self._write_events(session)
         if work is not None:
             self._passes.run_pass(session, work)
-            # Root may have given the books away since the last sweep.
+            # Root may have changed the owner or mode of the books since the last sweep.
             if work.everything:
                 self._take_over_books(session)
             session.is_ready = True
@@ -212,8 +213,8 @@ class Worker:
             self._dirty.mark(EVERYTHING)
 
     def _find_status_wait(self, session: Session) -> float:
-        """Seconds until the status may be published, or until the books are compared with it."""
-        # Decision 335: nothing is compared until then, so a look that is due ends no wait.
+        """Seconds until the status may be published, or is next compared with the books."""
+        # Decision 335: while a status is unpublished the books are not compared.
         if session.status_builder.has_changes:
             return self._publisher.wait_s()
         return session.books_watch.wait_s() if self._publisher.is_ready else math.inf

@@ -69,7 +69,7 @@ def find_payers(slot: Slot, state: AllocatorState, records: Records) -> list[Use
     owners = find_owners(slot.containers, records)
     if not state.uncharged:
         return owners
-    # Decision 225: else a stranger could fill somebody's quota with a label.
+    # Decision 225: else anybody could fill another user's quota with a label.
     pairs = zip(dict.fromkeys(slot.containers), owners, strict=True)
     return [NOBODY if name in state.uncharged else owner for name, owner in pairs]
 

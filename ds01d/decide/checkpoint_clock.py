@@ -107,11 +107,11 @@ def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     return Checkpoint(
         boot_id=now.boot_id,
         engine=checkpoint.engine,
-        stranger=checkpoint.stranger,
+        untrusted_engine=checkpoint.untrusted_engine,
         inventory=checkpoint.inventory,
         inventory_conditions=checkpoint.inventory_conditions,
         devices=checkpoint.devices,
-        acquainted=checkpoint.acquainted,
+        has_baseline=checkpoint.has_baseline,
         slots=checkpoint.slots,
         identities={
             n: replace(i, alive_at=None, unborn_at=None) for n, i in checkpoint.identities.items()

@@ -217,6 +217,6 @@ def _anchor_start(
     if anchored is None or anchored.anchor != anchor:
         # After a lost checkpoint or a reboot, an old creation looks like a new one; the later
         # time only prolongs a protection.
-        is_forgotten = checkpoint.swept_at is None and checkpoint.acquainted
+        is_forgotten = checkpoint.swept_at is None and checkpoint.has_baseline
         not_before = snapshot.now.boot if is_forgotten else checkpoint.swept_at
         yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, snapshot, not_before))

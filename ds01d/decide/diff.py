@@ -115,7 +115,7 @@ def _release_drift(
         earliest=free.due if free is not None else None,
         # An absence was watched since its first sight, which counts for the settle time; the end of
         # a retention or of a process is a new fact that has to settle.
-        sighted=free.since if free is not None and not (is_expired or is_over) else None,
+        first_seen=free.since if free is not None and not (is_expired or is_over) else None,
         taken=pair_slots(name, {slot}),
         reported=is_over
         or (free is not None and (free.proof is Proof.DESTROYED or free.is_reported)),

@@ -35,7 +35,7 @@ def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> S
         evidence=collect_evidence(name, index, verdict),
         fingerprint=f"{existing.digest if existing is not None else ''}|{reason}",
         earliest=free.due if free is not None else None,
-        sighted=free.since if free is not None and free.proof not in _GONE else None,
+        first_seen=free.since if free is not None and free.proof not in _GONE else None,
         reported=free is not None
         and (free.proof in (Proof.DESTROYED, Proof.PROCESS_ENDED) or free.is_reported),
         blocked=reason if action is Action.NOTHING else blocked,

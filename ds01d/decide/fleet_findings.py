@@ -113,7 +113,9 @@ def _find_other_hosts(
         if node not in contents.alive:
             since = unseen_since.get(node)
             ago = "" if since is None else f", {describe_moment(since - now)}"
-            reason = f"no sign of it{ago}; its {slots_by_node.get(node, 0)} slots go on counting"
+            reason = (
+                f"no heartbeat of it{ago}; its {slots_by_node.get(node, 0)} slots go on counting"
+            )
             yield describe(FleetFindingKind.NODE_UNKNOWN, other.host, reason)
     # Left by a host that was forgotten while it booked, or by hand.
     for node in sorted(set(slots_by_node) - set(contents.identities)):

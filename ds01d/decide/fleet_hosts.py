@@ -48,7 +48,7 @@ def judge_host(
     """The host as it is shown. `now`: by the clock of this host."""
     reason = find_doubt(answer, times)
     status, age_s = before.status, None
-    # Even of a status that does not count the newest is the best last word.
+    # Even of a status that does not count the newest is the best last known status.
     if isinstance(answer, HostAnswer):
         status, age_s = answer.status, max(0.0, answer.clock - answer.status.published_at)
     if not reason:
@@ -119,7 +119,7 @@ def _age_host(
     age_s = None if host.age_s is None else host.age_s + elapsed_s
     if not doubt or host.state is HostState.UNKNOWN:
         return replace(host, age_s=age_s)
-    # Its slots become its last word: nobody knows whether they are still so.
+    # Its slots become its last known status: nobody knows whether they are still so.
     return replace(
         host, age_s=age_s, state=HostState.UNKNOWN, reason=doubt, unknown_since=view.viewed_at
     )
@@ -137,7 +137,7 @@ def update_last_word(host: FleetHost) -> LastWord:
 def find_occurrences(hosts: Sequence[FleetHost], subject: str) -> Iterator[Occurrence]:
     """Where a user, a container (also by its short name) or the device with a UUID is.
 
-    Also in the last words of hosts that are unknown, since it may be there still.
+    Also in the last known status of hosts that are unknown, since it may be there still.
     """
     for host in hosts:
         yield from _find_on_host(host, subject)

@@ -75,8 +75,8 @@ def _note_first_seen(drift: Drift, checkpoint: Checkpoint, now: Now) -> DriftFir
     previous = checkpoint.sightings.get(drift.key)
     is_same = previous is not None and previous.fingerprint == drift.fingerprint
     first = previous.first if previous is not None and is_same else now.boot
-    if drift.sighted is not None:
-        first = min(first, drift.sighted)
+    if drift.first_seen is not None:
+        first = min(first, drift.first_seen)
     # For a container, time before `since` does not count: a boot, a start of dockerd, or a gap in
     # Docker's answers.
     return DriftFirstSeen(
@@ -113,8 +113,8 @@ def _find_lasting_wait(drift: Drift, checkpoint: Checkpoint, now: Now) -> _Wait 
         return _Wait(WaitReason.UNDONE, reason)
     # Invariant 7: another engine does not list the trusted one's containers, so every absence that
     # it shows is worthless. What takes nothing stays allowed.
-    if checkpoint.stranger is not None and drift.takes:
-        engine = describe_engine(checkpoint.stranger)
+    if checkpoint.untrusted_engine is not None and drift.takes:
+        engine = describe_engine(checkpoint.untrusted_engine)
         return _Wait(
             WaitReason.ENGINE,
             f"Docker engine is not the trusted one ({engine});"

@@ -32,12 +32,12 @@ class NameHistory:
 
     def note_absent(self, name: ContainerName) -> None:
         """Note that no container is bound to `name`."""
-        sighted, identity = self._snapshot.observed_at, self.identities.get(name)
+        seen_at, identity = self._snapshot.observed_at, self.identities.get(name)
         if name not in self.absent and name in self.unlabelled:
             # The last time that it was seen, unless it went even before.
-            self.unlabelled[name] = sighted
+            self.unlabelled[name] = seen_at
         # First sight only: a moment that each pass sets again would never end a grace.
-        self.absent.setdefault(name, sighted)
+        self.absent.setdefault(name, seen_at)
         last = self._engine.destroyed.get(name)
         event = last if identity is None else self._events.get(identity.id)
         if event is not None:

@@ -1,7 +1,7 @@
 """Which slots can be offered, and why the others are not. Pure.
 
 Offered is what surely can be used: a slot whose device is there and sound, which is not kept for
-somebody else and which no stranger uses. Bookings there do not count here.
+somebody else and which no other container or process uses. Bookings there do not count here.
 """
 
 from __future__ import annotations

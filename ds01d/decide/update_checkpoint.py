@@ -101,7 +101,7 @@ def _update_engine(
         since=since,
         instance=engine.instance or checkpoint.instance,
         engine=engine.identity if is_trusted else trusted,
-        stranger=None if is_trusted else engine.identity,
+        untrusted_engine=None if is_trusted else engine.identity,
     )
 
 
@@ -126,7 +126,7 @@ def _update_names(
     starts = dict(anchor_creations(snapshot, engine, checkpoint, names))
     checkpoint = replace(
         checkpoint,
-        acquainted=checkpoint.acquainted or has_seen_all,
+        has_baseline=checkpoint.has_baseline or has_seen_all,
         identities=history.identities,
         absent=history.absent,
         destroyed=history.destroyed,
@@ -165,16 +165,16 @@ def _note_bookings(
     # As nearly always: no booking is gone.
     if not isinstance(snapshot.state, Unknown) and not appeared.keys() <= still_booked:
         appeared = {name: first for name, first in appeared.items() if name in still_booked}
-    new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.acquainted)
+    new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.has_baseline)
     return {**dict.fromkeys(booked, new), **appeared}
 
 
 def _track_removals(
-    engine: Engine, checkpoint: Checkpoint, sighted: Boot
+    engine: Engine, checkpoint: Checkpoint, seen_at: Boot
 ) -> Mapping[ContainerId, Boot]:
     """Since when containers are being removed, or left half removed."""
     return {
-        container.id: checkpoint.removing.get(container.id, sighted)
+        container.id: checkpoint.removing.get(container.id, seen_at)
         for container in engine.containers.values()
         if container.state in (State.REMOVING, State.DEAD)
     }
@@ -210,7 +210,7 @@ def _forget_gone(
         | engine.by_name.keys()
         | renames.current_name.keys()
     )
-    is_other_engine = checkpoint.stranger is not None
+    is_other_engine = checkpoint.untrusted_engine is not None
     oldest = snapshot.now.boot - config.policy.creation_grace_s
     return replace(
         checkpoint,

@@ -43,8 +43,8 @@ def decide_verdict(subject: Subject, index: BooksIndex, deadlines: Deadlines) ->
     if container is not None and not index.is_managed(container):
         evidence = "docker: no label, no DS01 name, no booking"
         return subject.make_holds(frozenset(), VerdictReason.FOREIGN, evidence)
-    # A pinned container is exempt from every later rule: an admin has asked for exactly this
-    # booking, also where it contradicts the request.
+    # A pinned container is exempt from every later rule: its label asks for exactly this booking,
+    # also where it contradicts the request. Whoever creates a container can set it.
     if container is not None and container.pinned:
         evidence = "docker: ds01.protected=true"
         return subject.make_holds(subject.booked, VerdictReason.PINNED, evidence)
@@ -69,7 +69,10 @@ def decide_verdict(subject: Subject, index: BooksIndex, deadlines: Deadlines) ->
 
 
 def _decide_creating(subject: Subject, index: BooksIndex, end: Boot, reason: str) -> Verdict:
-    """Holds what is booked, else the slot in its metadata; once it runs, its request as well."""
+    """Holds what is booked, else the slot in its metadata.
+
+    Once it runs, its request as well, if it has a slot already or may be adopted.
+    """
     slots, container = subject.slots, subject.container
     if container is not None and container.state.alive:
         requested = _find_requested(container, index)
@@ -137,10 +140,11 @@ def _find_requested(container: Container, index: BooksIndex) -> Requested:
 
 
 def _decide_living(subject: Subject, container: Container, index: BooksIndex) -> Verdict:
-    """Holds the slots of its request and the booked ones that its processes use.
+    """Holds what an exact request names, and the booked slots that its processes use.
 
-    It also holds all that is booked while processes of a former container of that name still run,
-    although Docker no longer lists it.
+    Without a booking only if it may be adopted. By any other request it holds what is booked, else
+    the slot in its metadata. All that is booked stays while a process of a former container of that
+    name runs, although Docker no longer lists it.
     """
     booked, requested = subject.booked, _find_requested(container, index)
     evidence = [requested.evidence]

@@ -68,8 +68,8 @@ def host_checkpoint(checkpoint: Checkpoint, now: Now) -> Section:
         "waits_count_since": display_boot(checkpoint.since, now),
         "engine": None if checkpoint.engine is None else describe_engine(checkpoint.engine),
         "other_engine": None
-        if checkpoint.stranger is None
-        else describe_engine(checkpoint.stranger),
+        if checkpoint.untrusted_engine is None
+        else describe_engine(checkpoint.untrusted_engine),
         "inventory_changed": display_boot(checkpoint.inventory_changed, now),
     }
 

@@ -183,13 +183,13 @@ class Checkpoint:
     `asked_at`: the last pass in which Docker answered (gaps in its answers are measured from it).
     `swept_at`: the last sweep in which it answered: what is new since was made since.
     `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
-    `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
+    `engine`: the trusted engine; `untrusted_engine`: another one since, which freezes releases.
     `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
     break; `inventory_changed`: when it last took the place of another; `inventory_conditions`: the
     boot and the driver under which it was last seen.
     `devices`: the number of devices remembered, to judge an inventory soon after boot.
     `slots`: the device behind each slot, also where the file has no UUID.
-    `acquainted`: a state has been read before; bookings that appear now are new ones.
+    `has_baseline`: a state has been read before; bookings that appear now are new ones.
     `removing`: since when a container is seen being removed, or half removed.
     `idle`: running containers that use none of their slots; empty where nobody wants to know.
     `released`: moments of releases without a destroy event (pace).
@@ -208,7 +208,7 @@ class Checkpoint:
     instance: str = ""
     # Invariant 7: another engine does not list these containers, and its 404s are honest.
     engine: EngineIdentity | None = None
-    stranger: EngineIdentity | None = None
+    untrusted_engine: EngineIdentity | None = None
     inventory: str = ""
     # Decision 149: under the same boot and driver a GPU cannot lose its ability to do MIG.
     inventory_conditions: str = ""
@@ -216,7 +216,7 @@ class Checkpoint:
     inventory_changed: Boot | None = None
     devices: int = 0
     # A lost checkpoint is no first start: then a booking may be part of a creation.
-    acquainted: bool = False
+    has_baseline: bool = False
     # The oldest format has no UUIDs: after a renumbering only this shows what a slot meant.
     slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
     # By kind and subject, with the fingerprint as the value: what has changed meanwhile has to

@@ -132,7 +132,7 @@ class Container:
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     `labelled`: it carries the labels of a finished DS01 creation. `type`: who made it, by them.
     `claimed_booking`, `claimed_devices`, `user_labels`: the allocation, the devices and the users
-    that its labels name. `pinned`: an administrator wants its booking to stay as it is.
+    that its labels name. `pinned`: its label asks that its booking stays as it is.
     `requested_uuids`: the devices of a request that names each by its whole UUID, sorted; None of
     any other request.
     """

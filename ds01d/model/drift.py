@@ -88,7 +88,7 @@ class Drift:
     """One difference. `container` or `slot` is None where the drift is not about one.
 
     `earliest`: not due before this moment regardless of the gate (end of a proof or a retention).
-    `sighted`: since when the drift exists, if that is before this pass.
+    `first_seen`: since when the drift exists, if that is before this pass.
     `taken`, `given`: the bookings (container, slot) that the repair removes and adds.
     `reported`: what the removals follow from is reported, not inferred, so they are not paced: a
     `destroy` event, the stop of a container that keeps nothing after it, the end of the process for
@@ -107,7 +107,7 @@ class Drift:
     evidence: tuple[str, ...]
     fingerprint: str
     earliest: Boot | None = None
-    sighted: Boot | None = None
+    first_seen: Boot | None = None
     taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     # Invariant 6: what Docker reported itself is no mistake of ours, and is not paced.

@@ -109,7 +109,7 @@ class FleetHost:
     """A host as it is shown.
 
     OK: `status` is `age_s` seconds old by that host's own clock, and `reason` is "". UNKNOWN, for
-    `reason`, since `unknown_since`: `status` is its last word, if there ever was one, which was
+    `reason`, since `unknown_since`: `status` is its last known status, if there ever was one,
     received at `answered_at`.
     """
 
@@ -124,7 +124,7 @@ class FleetHost:
     @property
     def slots(self) -> Sequence[FleetSlot]:
         """Its slots as they are now; none where that is not known."""
-        # Never those of the last word: a script that counts free slots would book by them.
+        # Never those of the last known status: a script that counts free slots would book by them.
         return self.status.slots if self.status is not None and self.state is HostState.OK else ()
 
     @property

@@ -355,19 +355,21 @@ class Allocator:
     ) -> Allocated | Rejected:
         """Log the answer; gives it with the warnings of limits and logs."""
         warnings = limits.unclear if isinstance(limits, Limits) else ()
-        event, slot, reason = "REJECTED", "", ""
+        answer = replace(answer, warnings=(*answer.warnings, *warnings))
         if isinstance(answer, Rejected):
-            reason = answer.reason
-        elif not answer.already:
-            slots = ",".join(given.slot for given in answer.all_slots)
-            event, slot, reason = "ALLOCATED", slots, _describe_booking(answer, asked_for)
-        log: tuple[str, ...] = ()
-        if reason:
-            who, container = answer.user, answer.container
-            log = self._logs.append(
-                event, who, container, slot, priority=priority, reason=reason, operation="allocate"
+            return self._logs.append_refusal(answer, priority)
+        failures: tuple[str, ...] = ()
+        if not answer.already:
+            failures = self._logs.append(
+                "ALLOCATED",
+                answer.user,
+                answer.container,
+                ",".join(given.slot for given in answer.all_slots),
+                priority=priority,
+                reason=_describe_booking(answer, asked_for),
+                operation="allocate",
             )
-        return replace(answer, warnings=(*answer.warnings, *warnings, *log))
+        return replace(answer, warnings=(*answer.warnings, *failures))
 
 
 def _require_not_derived(container: ContainerName, books: Bookings) -> None:

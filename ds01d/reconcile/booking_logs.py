@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from ds01d.errors import Ds01Error
+from ds01d.model.allocation import Rejected
 from ds01d.model.books import LogLine
 from ds01d.reconcile.books_ports import BooksWorld
 
@@ -46,6 +48,19 @@ class BookingLogs:
             ),
             *_collect_error(partial(world.operations.append, line)),
         )
+
+    def append_refusal(self, answer: Rejected, priority: int) -> Rejected:
+        """Append that nothing was booked; gives the answer with the failures as warnings."""
+        failures = self.append(
+            "REJECTED",
+            answer.user,
+            answer.container,
+            "",
+            priority=priority,
+            reason=answer.reason,
+            operation="allocate",
+        )
+        return replace(answer, warnings=(*answer.warnings, *failures))
 
 
 def _collect_error(append: Callable[[], None]) -> tuple[str, ...]:

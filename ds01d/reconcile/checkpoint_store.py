@@ -30,6 +30,8 @@ class _UntypedDocument(msgspec.Struct, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_UntypedDocument)
+# What fields were called in files that an earlier ds01d wrote.
+_FORMER_FIELDS = {"stranger": "untrusted_engine", "acquainted": "has_baseline"}
 _DECODE_ERRORS = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -38,7 +40,7 @@ def _decode_checkpoint(data: bytes) -> Checkpoint:
     # Another version may mean other things by the same fields: used in part it would shorten waits.
     if document.version != VERSION:
         raise CheckpointBroken(f"version {document.version}, expected {VERSION}")
-    fields = document.memory
+    fields = {_FORMER_FIELDS.get(name, name): value for name, value in document.memory.items()}
     _parse_keys(fields, "sightings", _parse_drift_key)
     _parse_keys(fields, "repairs", _parse_repair_key)
     undone = fields.get("undone")
@@ -118,7 +120,7 @@ class CheckpointStore:
             # A lost checkpoint, not a first start: a booking without a container may be part of a
             # creation, so none of them counts as long known.
             return (
-                Checkpoint(acquainted=True),
+                Checkpoint(has_baseline=True),
                 f"what was remembered cannot be used, waiting times start again: {error}",
             )
         return self._checkpoint, ""

@@ -76,7 +76,7 @@ class FleetPass:
         return report
 
     def _report_failure(self, now: Now, reason: str) -> FleetReport:
-        """The last word, with why there is no newer one."""
+        """The last known status, with why there is no newer one."""
         before = self.last_report or FleetReport(
             at=now.wall, membership=self.member.membership, node=self.member.node
         )

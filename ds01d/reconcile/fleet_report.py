@@ -27,9 +27,9 @@ class OwnView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """Another host, as the store has it. `unseen_since`: without a sign of it; None: it is there.
+    """Another host, as the store has it.
 
-    `slots`: what it has there.
+    `unseen_since`: without a heartbeat; None: it is there. `slots`: what it has there.
     """
 
     node: NodeId

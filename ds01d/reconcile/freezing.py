@@ -195,7 +195,7 @@ class Freezer:
 
 
 def _trust_engine(checkpoint: Checkpoint) -> _Change[str]:
-    other_engine = checkpoint.stranger
+    other_engine = checkpoint.untrusted_engine
     if other_engine is None:
         raise Refused(
             "the last pass found the trusted engine (run ds01ctl reconcile to check again)"
@@ -203,7 +203,7 @@ def _trust_engine(checkpoint: Checkpoint) -> _Change[str]:
             else "no pass has run yet: the first one trusts the engine that it finds"
         )
     line = f"engine {describe_engine(other_engine)}"
-    trusted = replace(checkpoint, engine=other_engine, stranger=None)
+    trusted = replace(checkpoint, engine=other_engine, untrusted_engine=None)
     return _Change(trusted, line, EVERYTHING, line)
 
 

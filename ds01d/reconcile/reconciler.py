@@ -56,16 +56,16 @@ class Reconciler:
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing and takes no lock."""
         began = self._world.clock.now().boot
-        checkpoint, trouble = self.checkpoints.load()
+        checkpoint, warning = self.checkpoints.load()
         # Decision 105: a user who may not read the checkpoint has not lost it; without this every
         # booking would look like one that may be part of a creation.
         if self.checkpoints.is_unreadable and not self.checkpoints.has_checkpoint:
-            checkpoint = replace(checkpoint, acquainted=False)
+            checkpoint = replace(checkpoint, has_baseline=False)
         decision = self._probe_processes(self._decide(checkpoint, names), checkpoint)
         report = self._build_report(
-            decision, decision.gated, decision.checkpoint, began, [trouble], is_applied=False
+            decision, decision.gated, decision.checkpoint, began, [warning], is_applied=False
         )
-        return replace(report, checkpoint_lost="" if self.checkpoints.has_checkpoint else trouble)
+        return replace(report, checkpoint_lost="" if self.checkpoints.has_checkpoint else warning)
 
     def run(
         self, names: frozenset[ContainerName] | None = None, kinds: frozenset[Kind] = EVERY_KIND
@@ -254,7 +254,7 @@ class Reconciler:
             checkpoint=checkpoint,
             is_applied=is_applied,
             duration_s=self._world.clock.now().boot - began,
-            warnings=tuple(trouble for trouble in warnings if trouble),
+            warnings=tuple(warning for warning in warnings if warning),
         )
 
 

@@ -36,7 +36,8 @@ class RepairResult:
     metadata or the verification failed. `history_failure`: why the history could not be written,
     so that nothing was done. `open_entries`: entries of renames, to be closed once the checkpoint
     is saved. `has_unfinished`: a rename was written in part; `recovery` finishes it. `living`:
-    found by the look right before the write where it was the only one; then nothing was done.
+    processes of containers reported as stopped or gone, found right before the write when the
+    decision had not looked for them; nothing was written.
     """
 
     done: tuple[Drift, ...] = ()
@@ -61,8 +62,9 @@ def repair_drifts(
 ) -> RepairResult:
     """Repair the drifts `due`. `checkpoint`: the checkpoint that was decided with.
 
-    A failed write is an outcome, never an exception. `is_probed`: it was decided by what is known
-    of living processes; else one that is found ends the repair before it has changed anything.
+    A failed write is an outcome, never an exception. `is_probed`: the decision
+    already looked for living processes. If not, one that is found now ends the repair before
+    anything is written.
     """
     return _Repair(world, checkpoint, config).run(decision, due, is_probed=is_probed)
 

@@ -59,11 +59,11 @@ class Undoer:
 
     def plan(self, entry: str, by: str) -> UndoResult:
         """What `undo` would do now. Writes nothing and takes no lock."""
-        checkpoint, trouble = self._checkpoints.load()
+        checkpoint, warning = self._checkpoints.load()
         outcome = self._plan_reversal(entry, by, checkpoint)
         # A broken checkpoint refuses no plan: what an undo is compared with is in the history and
         # in the books.
-        warnings = (trouble,) if trouble else ()
+        warnings = (warning,) if warning else ()
         if isinstance(outcome, UndoRefused):
             return UndoResult(refused=outcome, warnings=warnings)
         return UndoResult(reversal=outcome[0], warnings=warnings)
@@ -84,7 +84,7 @@ class Undoer:
             recovered = recover_entries(self._world, checkpoint, self._checkpoints.save)
             done = self._undo(entry, by, recovered.checkpoint)
             warnings = (lost, *recovered.warnings, *done.warnings)
-            return replace(done, warnings=tuple(trouble for trouble in warnings if trouble))
+            return replace(done, warnings=tuple(warning for warning in warnings if warning))
 
     def _undo(self, entry: str, by: str, checkpoint: Checkpoint) -> UndoResult:
         """Decide, then write under the books' lock; again if the books changed in between."""

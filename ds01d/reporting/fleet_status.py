@@ -15,7 +15,7 @@ MOST_SHOWN: Final = 200
 
 
 class FleetHostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A host that takes part, and how many slots it has there. `unseen_since`: without a sign."""
+    """A host that takes part, and its slots there. `unseen_since`: without a heartbeat."""
 
     host: str
     node: str
@@ -60,7 +60,7 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""
     revision: int = 0
     entries: int = 0
-    # Also those without a sign: what they had goes on counting.
+    # Also those without a heartbeat: what they had goes on counting.
     hosts: tuple[FleetHostStatus, ...] = ()
     drifts: tuple[FleetDriftStatus, ...] = ()
     findings: tuple[FleetFindingStatus, ...] = ()

@@ -59,7 +59,7 @@ class MetricFamilies:
 
     def _create_pass_metrics(self) -> None:
         self._reconcile = self._create_counter(
-            "reconcile", "Passes, by what they left.", scope=Scope, result=Result
+            "reconcile", "Passes, by result.", scope=Scope, result=Result
         )
         self._errors = self._create_counter(
             "reconcile_errors", "Passes that failed, or in which a repair failed.", scope=Scope
@@ -101,7 +101,7 @@ class MetricFamilies:
             "workqueue_adds", "How often something was marked for a pass."
         )
         self._retries = self._create_counter(
-            "workqueue_retries", "How often something was put off because it failed."
+            "workqueue_retries", "Retries scheduled after a failure."
         )
         self._received = self._create_counter("events_received", "Container events from Docker.")
         self._lost = self._create_counter(
@@ -166,7 +166,7 @@ class MetricFamilies:
             "inventory_frozen", "1 while releases wait because the GPUs changed just now."
         )
         self._troubles = self._create_gauge(
-            "troubles", "Warnings of the last pass beside the repairs: logs, checkpoint."
+            "troubles", "Warnings of the last pass that stop no repair (logs, checkpoint)."
         )
 
     def _create_notice_metrics(self) -> None:
@@ -197,7 +197,7 @@ class MetricFamilies:
             "findings", "What can only be reported, as the last sweep saw it.", kind=FindingKind
         )
         self._settled = self._create_counter(
-            "drifts_settled", "Drifts that were due, by what became.", kind=Kind, result=_SETTLED
+            "drifts_settled", "Repairs of drifts, by result.", kind=Kind, result=_SETTLED
         )
         self._actions = self._create_counter(
             "actions", "What was done to the books.", action=_ACTIONS, result=_SETTLED

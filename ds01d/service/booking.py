@@ -57,9 +57,6 @@ class NoteAnswer(Protocol):
     def __call__(self, answer: Allocated | Rejected, /, *, has_waited: bool) -> None: ...
 
 
-_RESERVING: Final = "reserved in the store of the fleet"
-
-
 class BookingService:
     """Serves calls on the books of one configuration. `queue` outlives it."""
 
@@ -119,7 +116,8 @@ class BookingService:
             waiter.rests_until = 0.0
             if waiter.is_reserving:
                 # Who comes after it gets what it leaves: the store answers in order.
-                without_slot.setdefault(waiter.profile, waiter.reason or _RESERVING)
+                reason = waiter.reason or "being reserved in the store of the fleet"
+                without_slot.setdefault(waiter.profile, reason)
                 continue
             # Who would take any slot gets none if somebody before them just got none, or too few:
             # a request for several would never be served, if those after it took each free slot.
@@ -299,25 +297,11 @@ class BookingService:
         """What another host has is in the way. Raises `VarlinkError` where waiting cannot help."""
         waiter, limits = pending.waiter, self._world.limits.read()
         if pending.log_refusal:
-            answer = self._log_rejection(pending, answer)
+            logs = BookingLogs(replace(self._world, actor=waiter.request.peer.actor))
+            answer = logs.append_refusal(answer, pending.plan.question.request.priority)
             if self._note_answer is not None:
                 self._note_answer(answer, has_waited=False)
-        is_waiting = pending.is_waiting
-        self._keep_waiting(waiter, answer, limits, waiter.priority, is_waiting=is_waiting)
-
-    def _log_rejection(self, pending: PendingBooking, answer: Rejected) -> Rejected:
-        """Log a refusal that the allocator never saw; gives it with the failures of the logs."""
-        logs = BookingLogs(replace(self._world, actor=pending.waiter.request.peer.actor))
-        warnings = logs.append(
-            "REJECTED",
-            answer.user,
-            answer.container,
-            "",
-            priority=pending.plan.question.request.priority,
-            reason=answer.reason,
-            operation="allocate",
-        )
-        return replace(answer, warnings=(*answer.warnings, *warnings))
+        self._keep_waiting(waiter, answer, limits, waiter.priority, is_waiting=pending.is_waiting)
 
     def fail_reserving(self, reason: str) -> None:
         """End the calls that are being reserved; those of the queue keep their places."""

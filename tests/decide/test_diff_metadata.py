@@ -62,9 +62,9 @@ def test_a_file_that_may_not_be_replaced_is_blocked_and_nothing_else() -> None:
 def test_the_record_of_one_that_is_gone_goes_when_its_absence_is_proven() -> None:
     (drift,) = diff_metadata(NAME, GONE, index())
     assert (drift.kind, drift.action) == (Kind.ORPHANED_METADATA, Action.REMOVE_METADATA)
-    assert (drift.earliest, drift.sighted) == (GONE.due, GONE.since)
+    assert (drift.earliest, drift.first_seen) == (GONE.due, GONE.since)
     (expired,) = diff_metadata(NAME, replace(GONE, proof=Proof.EXPIRED), index())
-    assert expired.sighted is None, "the end of a retention has to settle"
+    assert expired.first_seen is None, "the end of a retention has to settle"
 
 
 @pytest.mark.parametrize("why", [VerdictReason.PINNED, VerdictReason.FOREIGN])

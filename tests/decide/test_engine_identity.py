@@ -99,7 +99,7 @@ def test_after_an_upgrade_the_engine_is_trusted_if_it_has_a_container_of_before(
     if emptied:
         life.host.containers.clear()
     found = memory(life.after(3600.0))
-    assert (found.engine, found.stranger) == ((KEY, ROOT) if emptied else (ROOT, None))
+    assert (found.engine, found.untrusted_engine) == ((KEY, ROOT) if emptied else (ROOT, None))
 
 
 def test_an_engine_in_words() -> None:
@@ -122,11 +122,11 @@ def test_what_another_engine_hides_is_still_known_when_the_trusted_one_comes_bac
     there, life.host.identity = dict(life.host.containers), replace(IDENTITY, id="OTHER")
     life.host.containers.clear()
     hidden = memory(life.after(3600.0))
-    assert hidden.stranger is not None
+    assert hidden.untrusted_engine is not None
     assert hidden.identities == before.identities
     assert hidden.resolved == before.resolved
     life.host.containers.update(there)
     life.host.identity = IDENTITY
     back = memory(life.after(0))
-    assert back.stranger is None
+    assert back.untrusted_engine is None
     assert back.resolved == before.resolved

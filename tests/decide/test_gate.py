@@ -133,7 +133,7 @@ def test_but_not_of_the_slots() -> None:
 
 
 def test_a_proof_that_stood_before_counts_as_a_sighting() -> None:
-    item = drift(sighted=Boot(900.0))
+    item = drift(first_seen=Boot(900.0))
     assert only(judge(item, memory=Checkpoint(since=Boot(0.0)))).outcome is Outcome.DUE
 
 
@@ -152,7 +152,7 @@ def test_what_is_blocked_says_why_and_ends_with_no_time() -> None:
 
 
 def test_another_engine_holds_what_takes_something() -> None:
-    memory = seen(drift(), stranger=STRANGER)
+    memory = seen(drift(), untrusted_engine=STRANGER)
     gated = only(judge(drift(), memory=memory))
     assert held(gated) == (WaitReason.ENGINE, None)
     assert "thaw --engine" in gated.reason
@@ -167,7 +167,7 @@ def test_another_engine_holds_what_takes_something() -> None:
 
 @pytest.mark.parametrize("one", [record(), booking(), table()], ids=["record", "book", "slot"])
 def test_another_engine_holds_nothing_else(one: Drift) -> None:
-    assert only(judge(one, memory=seen(one, stranger=STRANGER))).outcome is Outcome.DUE
+    assert only(judge(one, memory=seen(one, untrusted_engine=STRANGER))).outcome is Outcome.DUE
 
 
 @pytest.mark.parametrize("one", [drift(), table()], ids=["release", "slot"])
@@ -224,7 +224,7 @@ HELD_BY_ALL = drift(blocked="it is a link", earliest=Boot(1_060.0))
 BY_ALL = Checkpoint(
     since=Boot(0.0),
     freezes=frozen("*"),
-    stranger=STRANGER,
+    untrusted_engine=STRANGER,
     inventory_changed=Boot(950.0),
     repairs={HELD_BY_ALL.repair_key: Repair(times=9, last=Boot(990.0), not_before=Boot(2_000.0))},
 )
@@ -232,7 +232,7 @@ ORDER: list[tuple[WaitReason, Drift, Checkpoint]] = [
     (WaitReason.BLOCKED, HELD_BY_ALL, BY_ALL),
     (WaitReason.FREEZE, (unblocked := replace(HELD_BY_ALL, blocked=None)), BY_ALL),
     (WaitReason.ENGINE, unblocked, (thawed := replace(BY_ALL, freezes={}))),
-    (WaitReason.INVENTORY, unblocked, (known := replace(thawed, stranger=None))),
+    (WaitReason.INVENTORY, unblocked, (known := replace(thawed, untrusted_engine=None))),
     (WaitReason.PROOF, unblocked, (stable := replace(known, inventory_changed=None))),
     (WaitReason.SETTLE, (proven := replace(unblocked, earliest=None)), stable),
     (WaitReason.BACKOFF, proven, replace(stable, sightings=seen(proven).sightings)),

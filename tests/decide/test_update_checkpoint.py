@@ -159,16 +159,16 @@ def test_the_first_engine_is_trusted_and_another_one_is_a_stranger() -> None:
     other = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
     life.host.identity = other
     new = memory(life.after(0))
-    assert (new.engine, new.stranger) == (IDENTITY, other)
+    assert (new.engine, new.untrusted_engine) == (IDENTITY, other)
     life.host.identity = IDENTITY
-    assert memory(life.after(0)).stranger is None
+    assert memory(life.after(0)).untrusted_engine is None
 
 
 def test_after_a_boot_the_device_number_is_learned_anew() -> None:
     life = watched()
     life.host.identity = replace(IDENTITY, device=99)
     new = memory(rebooted(life))
-    assert new.stranger is None
+    assert new.untrusted_engine is None
     assert new.engine == replace(IDENTITY, device=99)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -89,6 +90,23 @@ def test_another_process_starts_with_what_is_in_the_file() -> None:
     life.host.memory = b"{"
     report = Daemon(life).sweep()
     assert "waiting times start again" in report.checkpoint_lost
+
+
+def test_what_an_earlier_version_wrote_is_read_under_its_former_names() -> None:
+    life = stale()
+    daemon = Daemon(life)
+    daemon.sweep()
+    document = json.loads(life.host.memory or b"")
+    fields = document["memory"]
+    fields["acquainted"], fields["stranger"] = fields.pop("has_baseline"), fields["engine"]
+    assert fields["acquainted"]
+    assert fields["stranger"]
+    del fields["untrusted_engine"]
+    life.host.memory = json.dumps(document).encode()
+    checkpoint, problem = Daemon(life).reconciler.checkpoints.load()
+    assert problem == ""
+    assert checkpoint.has_baseline
+    assert checkpoint.untrusted_engine == checkpoint.engine
 
 
 @pytest.mark.parametrize("container", ["a", "a|b", "a%7Cb", "|", ""])

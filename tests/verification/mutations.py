@@ -433,7 +433,7 @@ MUTATIONS = (
         invariant=2,
         name="a lost memory ends creations",
         file="ds01d/reconcile/checkpoint_store.py",
-        old="                Checkpoint(acquainted=True),\n",
+        old="                Checkpoint(has_baseline=True),\n",
         new="                Checkpoint(),\n",
         tests=(
             f"{SETTLE}::test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_times_say",
@@ -607,7 +607,7 @@ MUTATIONS = (
         invariant=7,
         name="another engine is trusted",
         file="ds01d/decide/gate.py",
-        old="    if checkpoint.stranger is not None and drift.takes:",
+        old="    if checkpoint.untrusted_engine is not None and drift.takes:",
         new="    if False:",
         tests=(f"{GATE}::test_another_engine_holds_what_takes_something",),
     ),

@@ -1,7 +1,7 @@
-"""Keeps the last word of each host, for display: one small file for each, of the user who asks.
+"""Keeps the last known status of each host, for display.
 
-In $XDG_CACHE_HOME/ds01d/fleet, else ~/.cache/ds01d/fleet. Whatever is wrong with it, it counts as
-empty: nothing is decided by it.
+One small file for each, of the user who asks, in $XDG_CACHE_HOME/ds01d/fleet, else in
+~/.cache/ds01d/fleet. Whatever is wrong with it, it counts as empty: nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def find_cache_folder(environ: Mapping[str, str]) -> Path:
 
 
 class LastWords:
-    """The last words of hosts, in `folder`."""
+    """The last known status of hosts, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, name: HostName) -> LastWord:
-        """The last word of a host; nothing where that cannot be read."""
+        """The last known status of a host; nothing where that cannot be read."""
         descriptor = open_file(self._folder / _file_name(name))
         if isinstance(descriptor, NotRead):
             return NOTHING_KNOWN

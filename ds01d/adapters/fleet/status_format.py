@@ -138,7 +138,7 @@ def parse_last_word(data: bytes) -> LastWord:
     try:
         raw = msgspec.json.decode(data, type=_LastWord)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Malformed(f"not a last word of a host: {error}") from error
+        raise Malformed(f"not a last known status of a host: {error}") from error
     return LastWord(
         answered_at=None if raw.answered_at is None else Wall(raw.answered_at),
         unknown_since=None if raw.unknown_since is None else Wall(raw.unknown_since),

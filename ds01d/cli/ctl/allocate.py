@@ -33,7 +33,7 @@ REFUSED = 3
 @click.option("--priority", type=int, help="Priority of the container [default: from limits].")
 @click.option("--slot", metavar="1.2", shell_complete=completion.slots, help="This slot only.")
 @click.option(
-    "--count", type=click.IntRange(1, 1024), default=1, help="So many slots, all or none."
+    "--count", type=click.IntRange(1, 1024), default=1, help="Number of slots, all or none."
 )
 @click.option(
     "--profile",
@@ -43,9 +43,7 @@ REFUSED = 3
 )
 @click.option("--reason", default="", help="For history and log.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
-@click.option(
-    "--notify", is_flag=True, help="If it is refused: have USER given a notice once there is room."
-)
+@click.option("--notify", is_flag=True, help="If refused, send USER a notice when a slot is free.")
 @host_options
 @json_option
 @config_option

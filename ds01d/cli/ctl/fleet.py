@@ -90,7 +90,7 @@ def free(invocation: Invocation, *, profile: str | None, as_json: bool) -> int:
 def where(invocation: Invocation, *, subject: str, as_json: bool) -> int:
     """Show on which host a user, a container or a device is.
 
-    Of an unknown host its last word is shown: what was there may be there still.
+    Of an unknown host its last known status is shown: what was there may be there still.
 
     Exit code: 0, or 1 if a host is unknown.
     """

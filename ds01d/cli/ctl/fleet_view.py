@@ -14,7 +14,7 @@ _MOST_USERS = 8
 
 
 def host_blocks(hosts: Sequence[FleetHost], now: Wall) -> Iterator[Block]:
-    """A row for each host; below an unknown one why, since when, and its last word."""
+    """A row for each host; below an unknown one why, since when, and its last known status."""
     columns = ("host", "state", "age", "slots", "free", "held", "foreign")
     rows = [_make_row(host) for host in hosts]
     yield Table(columns, rows, [list(_describe_unknown(host, now)) for host in hosts])
@@ -37,7 +37,7 @@ def slot_blocks(hosts: Sequence[FleetHost], profile: str | None, now: Wall) -> I
 def occurrence_blocks(
     hosts: Sequence[FleetHost], occurrences: Sequence[Occurrence], subject: str, now: Wall
 ) -> Iterator[Block]:
-    """A row for each place where the subject is, or was by the last word of its host."""
+    """A row for each place where the subject is, or was by the last known status of its host."""
     columns = ("host", "state", "age", "slot", "container", "user", "is")
     rows: list[Sequence[Cell]] = []
     for place in occurrences:
@@ -204,7 +204,7 @@ def _format_age(host: FleetHost) -> str | None:
 
 
 def _format_last(host: FleetHost, now: Wall) -> str | None:
-    """How old the last word is that is kept here."""
+    """How old the last known status is that is kept here."""
     if host.status is None or host.answered_at is None:
         return None
     return f"{format_span(now - host.answered_at)} ago"
@@ -233,4 +233,4 @@ def _describe_unknown(host: FleetHost, now: Wall) -> Iterator[str]:
     moment = f"{age} ago" if age else _format_last(host, now) or "some time ago"
     whose = f" by {shown}" if shown else ""
     total = format_count(len(slots), "slot")
-    yield f"last word, {moment}: {count} of {total} held{whose}"
+    yield f"last known status, {moment}: {count} of {total} held{whose}"

@@ -68,7 +68,8 @@ class _Commands(ExitCodeGroup):
 def main(context: click.Context) -> int:
     """Inspect and repair the books of the GPU allocator.
 
-    Exit codes: 0 success, 2 there is drift, 1 an error, 130 interrupted.
+    Exit codes: 0 success, 1 an error, 2 drift, 3 a booking was refused, 130 interrupted; others in
+    the help of the command.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -227,7 +227,7 @@ def _fleet_cell(fleet: FleetStatus) -> Cell:
     """How many hosts share the store, and what is wrong with them or with this one."""
     unseen = sum(host.unseen_since is not None for host in fleet.hosts)
     parts = [f"{len(fleet.hosts)}, this one is {fleet.state}"]
-    parts += [f"{unseen} without a sign"] if unseen else []
+    parts += [f"{unseen} without a heartbeat"] if unseen else []
     parts += [format_count(len(fleet.drifts), "drift")] if fleet.drifts else []
     parts += [f"{finding.kind} {finding.subject}: {finding.reason}" for finding in fleet.findings]
     is_well = fleet.state == "member" and len(parts) == 1

@@ -43,7 +43,7 @@ _OPERATIONS = 15
     default="2s",
     show_default=True,
     metavar="2s",
-    help="Look again this often.",
+    help="Refresh interval.",
 )
 @click.option(
     "--mouse/--no-mouse",
