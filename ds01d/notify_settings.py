@@ -57,7 +57,9 @@ def parse_web_address(value: str) -> WebAddress:
     """An https:// address; http:// only to this host."""
     expected = 'write an address like "https://hooks.example.org/services/…"'
     if len(value) > _MAX_ADDRESS or not value.isascii() or re.search(r"[\x00-\x20\x7f\\]", value):
-        raise ValueError(f"the address is too long, or has blanks or other signs: {expected}")
+        raise ValueError(
+            f"the address is too long, or has blanks or other special characters: {expected}"
+        )
     from urllib.parse import urlsplit  # noqa: PLC0415 - each command reads the configuration
 
     try:

@@ -6,7 +6,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def make_printable(text: str) -> str:
-    """The text in one line, without anything that a terminal obeys: such signs are escaped.
+    """The text in one line, without anything that a terminal obeys: such characters are escaped.
 
     That is every control and format sign (text direction included), and what has no meaning.
     """

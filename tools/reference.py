@@ -34,7 +34,7 @@ def load_commands() -> dict[str, click.Command]:
     """Every click command of the package, by name."""
     scripts = distribution("ds01d").entry_points.select(group="console_scripts")
     loaded = {script.name: script.load() for script in scripts}
-    loaded["ds01ctl"] = ds01ctl  # its script begins in `cli.front`, which loads it
+    loaded["ds01ctl"] = ds01ctl  # its entry point is `cli.front`, which imports it
     return {name: entry for name, entry in loaded.items() if isinstance(entry, click.Command)}
 
 

@@ -29,7 +29,7 @@ from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.reconcile.fleet_report import FleetReport, OwnView
 from ds01d.service.fleet_calls import AdminJob, AnswerJob
 
-# Three signs of life for each lease: one that is late does not show the host as gone.
+# Three heartbeats for each lease: one that is late does not show the host as gone.
 LEASE_S: Final = 30
 ALIVE_EVERY_S: Final = 10.0
 _JOIN_S: Final = 0.5

@@ -1,4 +1,4 @@
-"""The keys and signs of the live view, as blocks. Pure."""
+"""The keys and symbols of the live view, as blocks. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def help_blocks() -> Iterator[Block]:
             ("q, Ctrl-C", "end"),
         ]
     )
-    yield Title("signs")
+    yield Title("symbols")
     yield Facts(
         [
             ("?", "not known: NVML does not report it, or could not be asked"),

@@ -36,7 +36,7 @@ KINDS = {
     "lasting drift": "lasting drifts",
     "lost foreign update": "lost foreign updates",
     "unexplained change": "unexplained changes",
-    "death not mended": "deaths not mended",
+    "exit not recovered": "exits not recovered",
     "file outside": "files outside touched",
 }
 """What must not happen, and the same in plural."""

@@ -169,7 +169,7 @@ class Campaign:
             self.oracle.judge()
         if sweeps.count() < 1:
             why = service.gave_up or "it does not become ready, or does not sweep"
-            self.oracle.accuse("death not mended", f"{why}: {service.tail(5)}")
+            self.oracle.accuse("exit not recovered", f"{why}: {service.tail(5)}")
             return False
         return True
 
@@ -210,7 +210,7 @@ def report(campaign: Campaign, seconds: float) -> bool:
         ("entries in the history", len(oracle.books.history.entries)),
         ("starts of ds01d", service.starts),
         ("deaths by a fault", planned),
-        ("deaths of its own, mended", len(service.deaths) - planned),
+        ("unplanned exits, recovered", len(service.deaths) - planned),
         ("oldest drift in s, without the pace", round(oracle.oldest_drift, 1)),
         ("drifts held by the back-off", oracle.backed_off),
         *((many, oracle.count(kind)) for kind, many in KINDS.items()),

@@ -195,8 +195,8 @@ class Dashboard(App[None]):
             await self._open_page("all hosts", lambda _: hosts.show())
 
     async def action_keys(self) -> None:
-        """Show the keys and signs."""
-        await self._open_page("keys and signs", lambda _: help_blocks())
+        """Show the keys and symbols."""
+        await self._open_page("keys and symbols", lambda _: help_blocks())
 
     def action_interrupt(self) -> None:
         """End as by a signal."""
