@@ -38,7 +38,8 @@ _RUNTIME_STATUS: Final = "/run/ds01d/status.json"
 _RETRY_PAUSE_S: Final = 0.2
 # With less time left another login would not be over.
 _LEAST_RETRY_S: Final = 1.0
-_CLOCK: Final = re.compile(rb"[0-9]{1,12}")
+# Eleven digits are the year 5138, as of all times of a status: an age by a later one is of no use.
+_CLOCK: Final = re.compile(rb"[0-9]{1,11}")
 
 
 class _TooMuch(Exception):

@@ -117,6 +117,16 @@ def test_what_a_ds01d_itself_doubts(
     assert bool(doubt) == bool(answer.status.doubt)
 
 
+def test_a_clock_that_no_time_can_be_is_no_answer(look: FleetLook, site: FleetSite) -> None:
+    """Its ages would be out of range wherever they are kept."""
+    future = with_settings(site, "future")
+    site.publish(future, free=1)
+    for clock, reason in (("99999999999", ""), ("999999999999", "its clock cannot be read")):
+        site.add_command(future, "date", f"#!/bin/sh\necho {clock}\n")
+        answer = ask(look, "future")["future"]
+        assert (answer.reason if isinstance(answer, HostFailure) else "") == reason
+
+
 def test_more_than_a_status_can_be_is_cut_there(
     look: FleetLook, site: FleetSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def test_all_hosts_together_are_bounded(tmp_path: Path) -> None:
     assert states.count(HostState.OK) == 8
 
 
-@pytest.mark.parametrize("damage", ["none", "text", "fifo", "link", "version", "time", "large"])
+@pytest.mark.parametrize("damage", ["none", "text", "fifo", "link", "version", "large"])
 def test_what_is_no_view_is_an_error_with_its_path(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "hosts.json"
     write_view(file, make_view())
@@ -74,14 +74,35 @@ def test_what_is_no_view_is_an_error_with_its_path(tmp_path: Path, damage: str) 
             file.symlink_to(tmp_path / "elsewhere")
         case "version":
             file.write_bytes(data.replace(b'"v":"1"', b'"v":"2"'))
-        case "time":
-            file.write_bytes(data.replace(b'"unknown_since":500.0', b'"unknown_since":-1e300'))
         case "large":
             file.write_bytes(data + b" " * MAX_VIEW_BYTES)
         case _:
             pass
     with pytest.raises(Ds01Error, match=str(file)):
         read_view(file)
+
+
+@pytest.mark.parametrize(
+    ("part", "damaged", "reason"),
+    [
+        (b'"unknown_since":500.0', b'"unknown_since":-1e300', "a time is out of range"),
+        # The clock of that host was in the year 33658.
+        (b'"age_s":1.0', b'"age_s":998224013099.0', "a time is out of range"),
+        (b'"state":"unknown"', b'"state":"gone"', "Invalid enum value 'gone'"),
+    ],
+)
+def test_a_host_whose_part_is_invalid_is_unknown_and_hides_no_other(
+    tmp_path: Path, part: bytes, damaged: bytes, reason: str
+) -> None:
+    file = tmp_path / "hosts.json"
+    odd, good = replace(make_large_host(7, 1), unknown_since=Wall(500.0)), make_large_host(8, 1)
+    odd = replace(odd, state=HostState.UNKNOWN)
+    write_view(file, replace(make_view(), hosts=(odd, good)))
+    file.write_bytes(file.read_bytes().replace(part, damaged, 1))
+    first, second = read_view(file).hosts
+    assert (first.name, first.state, first.status) == (odd.name, HostState.UNKNOWN, None)
+    assert reason in first.reason
+    assert second == good
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
