@@ -55,7 +55,8 @@ def _find_drifts(
         elif booking is None or booking.user != entry.user:
             yield FleetDrift(
                 kind=FleetDriftKind.STALE_RESERVATION,
-                action=FleetAction.WITHDRAW,
+                # Decision 352: entries are kept by user, and a name by its booking alone.
+                action=FleetAction.WITHDRAW if booking is None else FleetAction.WITHDRAW_KEY,
                 entry=entry,
                 reason="the books of this host have no such booking"
                 if booking is None
@@ -176,7 +177,7 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
             first_seen=first_seen,
         )
 
-    withdraws = drift.action is FleetAction.WITHDRAW
+    withdraws = drift.is_withdrawal
     membership = gate.membership
     if not membership.may_report:
         return make_waiting(

@@ -53,6 +53,9 @@ class FleetAction(Word):
     """What repairs a difference, in the store."""
 
     WITHDRAW = "withdraw"
+    """The entry, and the name of its booking."""
+    WITHDRAW_KEY = "withdraw-key"
+    """The entry alone: its booking lives as another user's, and has the name still."""
     CONFIRM = "confirm"
     REPORT = "report"
 
@@ -65,6 +68,11 @@ class FleetDrift:
     action: FleetAction
     entry: FleetEntry
     reason: str
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """It takes something from the store, so others may reserve what this host had."""
+        return self.action in (FleetAction.WITHDRAW, FleetAction.WITHDRAW_KEY)
 
     @property
     def key(self) -> str:

@@ -176,6 +176,8 @@ class FleetPass:
     def _change_store(self, drift: FleetDrift) -> object:
         if drift.action is FleetAction.WITHDRAW:
             return self.book.withdraw_entry(drift.entry)
+        if drift.action is FleetAction.WITHDRAW_KEY:
+            return self.book.withdraw_entry(drift.entry, keeps_names=True)
         if drift.action is FleetAction.REPORT:
             return self.book.report_entry(drift.entry)
         return self.book.confirm_entry(drift.entry)
@@ -186,10 +188,11 @@ class FleetPass:
         if isinstance(local, Unknown) or entry.booking in self.in_flight():
             return False
         booking = local.get(entry.booking)
+        if drift.action is FleetAction.WITHDRAW_KEY:
+            return booking is None or booking.user != entry.user
         if drift.action is FleetAction.WITHDRAW:
-            is_other = booking is None or booking.user != entry.user
             # Of a name that is left the booking itself may be there, under another name.
-            return is_other or booking is None or booking.container != entry.container
+            return booking is None or booking.container != entry.container
         return booking is not None and booking.user == entry.user and booking.slots == entry.slots
 
     def _note_unseen(self, contents: FleetContents, now: Wall) -> None:

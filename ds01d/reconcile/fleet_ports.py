@@ -57,11 +57,14 @@ class FleetBook(Protocol):
         The fence is bumped where the entry grows.
         """
 
-    def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+    def withdraw_entry(
+        self, entry: FleetEntry, *, keeps_names: bool = False
+    ) -> Changed | Absent | Conflict | Unknown:
         """Delete the entry of this booking, and the name if it is this booking's.
 
-        Where there is none, the fence is bumped: a reservation that is still under way, in a member
-        that was frozen, comes too late then.
+        `keeps_names`: delete the entry alone, where the booking lives as another user's. Where
+        there is none, the fence is bumped: a reservation that is still under way, in a member that
+        was frozen, comes too late then.
         """
 
     def read_contents(self) -> FleetContents | Unknown:

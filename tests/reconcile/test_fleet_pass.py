@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from ds01d.errors import Refused
+from ds01d.model.books import Record
 from ds01d.model.fleet_books import EntryPhase, FleetContents, FleetEntry, NodeId, NodeIdentity
 from ds01d.model.fleet_drift import OwnBooking
 from ds01d.model.primitives import BookingId, ContainerName, Source, UserName, Wall
@@ -123,6 +124,28 @@ def test_an_entry_that_is_wrong_is_made_right(store: StoreInMemory) -> None:
     store.entries[key] = replace(entry, count=9, slots=(), extra={"note": "kept"})
     host.settle()
     assert shown(store) == {A: ("held", 1)}
+
+
+def test_a_booking_that_changes_hands_keeps_its_name_all_the_time(store: StoreInMemory) -> None:
+    host, other = start(store, "gpu01"), start(store, "gpu02")
+    host.life.book("0", name=A, user="alice")
+    host.settle()
+    # Its owner was corrected in the record, or `usermod --login` renamed the user.
+    simulated = host.life.host
+    name = ContainerName(A)
+    record = simulated.records[name]
+    assert isinstance(record, Record)
+    simulated.records[name] = replace(record, user=UserName("bob"))
+    host.sweep()
+    for step in range(8):
+        # The new entry is due before the former one is withdrawn, which waits for a sweep.
+        if step in (4, 6):
+            host.sweep()
+        host.sync()
+        assert refusal(other.allocate(A)) == f"NAME_TAKEN ({A} on gpu01)"
+        simulated.pass_time(60)
+    assert {(e.user, e.container) for e in store.entries.values()} == {("bob", A)}
+    assert host.kinds() == set()
 
 
 def test_unreadable_books_change_nothing_in_the_store(store: StoreInMemory) -> None:

@@ -142,10 +142,13 @@ class StoreView:
 
         return self._change("confirm", entry, change)
 
-    def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+    def withdraw_entry(
+        self, entry: FleetEntry, *, keeps_names: bool = False
+    ) -> Changed | Absent | Conflict | Unknown:
         def change() -> Changed | Absent:
             before = self.store.entries.pop(_key(entry), None)
             containers = {entry.container} | ({before.container} if before else set())
+            containers = set() if keeps_names else containers
             freed = [name for name in containers if self._free_name(name, entry)]
             if before is not None:
                 return self.store.raise_revision()

@@ -61,8 +61,12 @@ class EtcdBooks:
     def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
         return self._change_entry(entry, lambda: self._entries.confirm(entry))
 
-    def withdraw_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
-        return self._change_entry(entry, lambda: self._entries.withdraw(entry))
+    def withdraw_entry(
+        self, entry: FleetEntry, *, keeps_names: bool = False
+    ) -> Changed | Absent | Conflict | Unknown:
+        return self._change_entry(
+            entry, lambda: self._entries.withdraw(entry, keeps_names=keeps_names)
+        )
 
     def read_contents(self) -> FleetContents | Unknown:
         return _catch_failure(self._contents.read)

@@ -124,13 +124,13 @@ class EtcdEntries:
                 return Changed(revision=Revision(reply.header.revision))
         raise StoreFailed(_describe_race(entry))
 
-    def withdraw(self, entry: FleetEntry) -> Changed | Absent:
+    def withdraw(self, entry: FleetEntry, *, keeps_names: bool = False) -> Changed | Absent:
         """See `FleetBook.withdraw_entry`."""
         for _ in range(_ATTEMPTS):
             stored = self._read_stored(entry)
             compares = [is_unchanged(held_key(entry), _revision_of(stored.key))]
             changes: list[dict[str, Any]] = []
-            for container, taken in stored.names.items():
+            for container, taken in () if keeps_names else stored.names.items():
                 if taken is not None and _is_of(_parse_name(container, taken), entry):
                     compares.append(is_unchanged(name_key(container), taken.mod_revision))
                     changes.append(delete_key(name_key(container)))

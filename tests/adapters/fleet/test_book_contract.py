@@ -71,7 +71,7 @@ def steps(draw: st.DrawFn) -> tuple[str, str, Any]:
         st.sampled_from(
             (
                 *("read", "read", "reserve", "reserve", "report", "confirm", "withdraw"),
-                *("identity", "forget"),
+                *("withdraw key", "identity", "forget"),
             )
         )
     )
@@ -107,6 +107,11 @@ def take_step(pair: Pair, what: str, argument: Any, node: NodeId) -> tuple[objec
             return pair.real.confirm_entry(argument), pair.memory.confirm_entry(argument)
         case "withdraw":
             return pair.real.withdraw_entry(argument), pair.memory.withdraw_entry(argument)
+        case "withdraw key":
+            return (
+                pair.real.withdraw_entry(argument, keeps_names=True),
+                pair.memory.withdraw_entry(argument, keeps_names=True),
+            )
         case "identity":
             incarnation, expected, nonce = argument
             identity = replace(make_identity(node, incarnation), nonce=nonce)

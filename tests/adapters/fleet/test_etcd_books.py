@@ -197,6 +197,22 @@ def test_a_confirmation_follows_a_rename(books: EtcdBooks) -> None:
     assert read_contents(books).names == {}
 
 
+def test_the_name_stays_with_a_booking_that_is_another_users_now(
+    etcd: EtcdCluster, books: EtcdBooks
+) -> None:
+    entry = make_entry()
+    reserve(books, entry)
+    theirs = replace(confirmed(entry, "0"), user=UserName("bob"))
+    assert isinstance(books.report_entry(theirs), Changed)
+    assert isinstance(books.withdraw_entry(entry, keeps_names=True), Changed)
+    assert read_contents(books).entries == (theirs,)
+    other = books_of(etcd, "n2")
+    late = replace(make_entry("b2", node=NodeId("n2")), container=entry.container)
+    answer = other.reserve_entry(late, read_user(other).fence)
+    assert isinstance(answer, Conflict)
+    assert answer.kind is ConflictKind.NAME
+
+
 def test_what_is_real_is_reported_and_bumps_the_fence(books: EtcdBooks) -> None:
     fence = reserve(books, make_entry())
     entry = confirmed(make_entry("b2"), "1")
