@@ -6,7 +6,7 @@ The books are right. What is repaired is the store, by this host's own entries a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ds01d.decide.fleet_books import make_entry
@@ -73,7 +73,7 @@ def _find_drifts(
                 entry=make_entry(booking, node, EntryPhase.HELD),
                 reason="the store has no entry of this booking",
             )
-    yield from _find_left_names(local, {entry.booking for entry in entries}, names, node, in_flight)
+    yield from _find_left_names(local, entries, names, node, in_flight)
 
 
 def _compare_entry(
@@ -116,16 +116,29 @@ def _compare_entry(
 
 def _find_left_names(
     local: OwnBookings,
-    entries: set[BookingId],
+    entries: Iterable[FleetEntry],
     names: Names,
     node: NodeId,
     in_flight: frozenset[BookingId],
 ) -> Iterator[FleetDrift]:
     """Names of this host that no booking has: nobody else could ever take them."""
+    bookings = {entry.booking for entry in entries}
+    # What becomes of an entry takes the name with it that the entry has.
+    of_entries = {(entry.booking, entry.container) for entry in entries}
     for name, taken in names.items():
+        if taken.node != node or taken.booking in in_flight:
+            continue
         booking = local.get(taken.booking)
-        is_known = taken.booking in entries or taken.booking in in_flight
-        if taken.node == node and not is_known and (booking is None or booking.container != name):
+        if booking is not None:
+            # Decision 353: also where an entry says that the booking lives.
+            if booking.container != name and (taken.booking, name) not in of_entries:
+                yield FleetDrift(
+                    kind=FleetDriftKind.STALE_RESERVATION,
+                    action=FleetAction.FREE_NAME,
+                    entry=replace(make_entry(booking, node, EntryPhase.HELD), container=name),
+                    reason=f"the booking of this name is called {booking.container} now",
+                )
+        elif taken.booking not in bookings:
             yield FleetDrift(
                 kind=FleetDriftKind.STALE_RESERVATION,
                 action=FleetAction.WITHDRAW,

@@ -56,6 +56,8 @@ class FleetAction(Word):
     """The entry, and the name of its booking."""
     WITHDRAW_KEY = "withdraw-key"
     """The entry alone: its booking lives as another user's, and has the name still."""
+    FREE_NAME = "free-name"
+    """A former name alone: its booking lives under another one."""
     CONFIRM = "confirm"
     REPORT = "report"
 
@@ -72,12 +74,14 @@ class FleetDrift:
     @property
     def is_withdrawal(self) -> bool:
         """It takes something from the store, so others may reserve what this host had."""
-        return self.action in (FleetAction.WITHDRAW, FleetAction.WITHDRAW_KEY)
+        return self.action not in (FleetAction.CONFIRM, FleetAction.REPORT)
 
     @property
     def key(self) -> str:
         # With the user: a booking that changed hands is withdrawn for one and reported for another.
-        return f"{self.kind}|{self.entry.user}|{self.entry.booking}"
+        key = f"{self.kind}|{self.entry.user}|{self.entry.booking}"
+        # A booking has one entry for each user, and may have left any number of names.
+        return f"{key}|{self.entry.container}" if self.action is FleetAction.FREE_NAME else key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,6 +178,8 @@ class FleetPass:
             return self.book.withdraw_entry(drift.entry)
         if drift.action is FleetAction.WITHDRAW_KEY:
             return self.book.withdraw_entry(drift.entry, keeps_names=True)
+        if drift.action is FleetAction.FREE_NAME:
+            return self.book.free_name(drift.entry)
         if drift.action is FleetAction.REPORT:
             return self.book.report_entry(drift.entry)
         return self.book.confirm_entry(drift.entry)
@@ -191,7 +193,8 @@ class FleetPass:
         if drift.action is FleetAction.WITHDRAW_KEY:
             return booking is None or booking.user != entry.user
         if drift.action is FleetAction.WITHDRAW:
-            # Of a name that is left the booking itself may be there, under another name.
+            return booking is None
+        if drift.action is FleetAction.FREE_NAME:
             return booking is None or booking.container != entry.container
         return booking is not None and booking.user == entry.user and booking.slots == entry.slots
 

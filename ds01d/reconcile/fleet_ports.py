@@ -67,6 +67,12 @@ class FleetBook(Protocol):
         was frozen, comes too late then.
         """
 
+    def free_name(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+        """Delete the name of `entry` if it is this booking's, and its entry has another one.
+
+        The entry stays as it is: the booking lives.
+        """
+
     def read_contents(self) -> FleetContents | Unknown:
         """Everything, at one revision."""
 

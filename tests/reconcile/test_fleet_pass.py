@@ -13,7 +13,14 @@ from structlog.testing import capture_logs
 
 from ds01d.errors import Refused
 from ds01d.model.books import Record
-from ds01d.model.fleet_books import EntryPhase, FleetContents, FleetEntry, NodeId, NodeIdentity
+from ds01d.model.fleet_books import (
+    EntryPhase,
+    FleetContents,
+    FleetEntry,
+    NameEntry,
+    NodeId,
+    NodeIdentity,
+)
 from ds01d.model.fleet_drift import OwnBooking
 from ds01d.model.primitives import BookingId, ContainerName, Source, UserName, Wall
 from tests.support.fleet_hosts import FilesInMemory, FleetHost, refusal
@@ -146,6 +153,36 @@ def test_a_booking_that_changes_hands_keeps_its_name_all_the_time(store: StoreIn
         simulated.pass_time(60)
     assert {(e.user, e.container) for e in store.entries.values()} == {("bob", A)}
     assert host.kinds() == set()
+
+
+def test_a_former_name_of_a_booking_that_lives_is_freed(store: StoreInMemory) -> None:
+    host, other = start(store, "gpu01"), start(store, "gpu02")
+    host.allocate(A)
+    host.settle()
+    (entry,) = store.entries.values()
+    for name in (ContainerName("old"), ContainerName("older")):
+        store.names[name] = NameEntry(container=name, node=entry.node, booking=entry.booking)
+    assert refusal(other.allocate("old")) == "NAME_TAKEN (old on gpu01)"
+    host.sync()
+    assert host.kinds() == {("stale-reservation", "waiting")}
+    host.settle()
+    assert (set(store.names), shown(store)) == ({A}, {A: ("held", 1)})
+    assert "booking" in other.allocate("old")["parameters"]
+
+
+def test_a_rename_is_one_difference_and_takes_the_name_along(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    host.life.book("0", name=A, user="alice")
+    host.settle()
+    ((key, entry),) = store.entries.items()
+    store.entries[key] = replace(entry, container=ContainerName("old"))
+    store.names[ContainerName("old")] = replace(
+        store.names.pop(ContainerName(A)), container=ContainerName("old")
+    )
+    host.sync()
+    assert host.kinds() == {("wrong-entry", "waiting")}
+    host.settle()
+    assert (set(store.names), shown(store)) == ({A}, {A: ("held", 1)})
 
 
 def test_unreadable_books_change_nothing_in_the_store(store: StoreInMemory) -> None:

@@ -157,6 +157,17 @@ class StoreView:
 
         return self._change("withdraw", entry, change)
 
+    def free_name(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+        def change() -> Changed | Absent:
+            present = self.store.entries.get(_key(entry))
+            if present is not None and present.container == entry.container:
+                return Absent()
+            if not self._free_name(entry.container, entry):
+                return Absent()
+            return self.store.raise_revision()
+
+        return self._change("free", entry, change)
+
     def read_contents(self) -> FleetContents | Unknown:
         self.calls.append("read_contents")
         if self.is_away:

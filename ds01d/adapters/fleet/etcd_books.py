@@ -68,6 +68,9 @@ class EtcdBooks:
             entry, lambda: self._entries.withdraw(entry, keeps_names=keeps_names)
         )
 
+    def free_name(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
+        return self._change_entry(entry, lambda: self._entries.free_name(entry))
+
     def read_contents(self) -> FleetContents | Unknown:
         return _catch_failure(self._contents.read)
 

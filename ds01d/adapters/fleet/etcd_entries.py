@@ -7,16 +7,12 @@ that was frozen, changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ds01d.adapters.fleet.book_format import (
     FENCE,
     encode_entry,
     encode_name,
-    make_unknown_name,
-    parse_entry,
-    parse_name,
 )
 from ds01d.adapters.fleet.book_keys import fence_key, held_key, name_key
 from ds01d.adapters.fleet.etcd_messages import (
@@ -28,29 +24,28 @@ from ds01d.adapters.fleet.etcd_messages import (
     read_key,
 )
 from ds01d.adapters.fleet.etcd_store import EtcdStore
-from ds01d.errors import Malformed, StoreFailed
+from ds01d.adapters.fleet.stored_booking import (
+    StoredBooking,
+    find_revision,
+    is_larger,
+    is_name_of,
+    make_name,
+    parse_holder,
+    parse_stored,
+    plan_names,
+)
+from ds01d.errors import StoreFailed
 from ds01d.model.fleet_books import (
     Absent,
     Changed,
     Conflict,
     ConflictKind,
     FleetEntry,
-    NameEntry,
     Revision,
 )
-from ds01d.model.primitives import ContainerName
 
 # Each attempt that is lost means that another change was made; five in a row are no race any more.
 _ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stored:
-    """What the store has of a booking. `entry` None: nothing, or nothing that can be read."""
-
-    key: KeyValue | None
-    entry: FleetEntry | None
-    names: dict[ContainerName, KeyValue | None]
 
 
 class EtcdEntries:
@@ -66,7 +61,7 @@ class EtcdEntries:
         puts = [
             put_key(fence_of_user, FENCE),
             put_key(entry_key, encode_entry(entry)),
-            put_key(name, encode_name(_make_name(entry))),
+            put_key(name, encode_name(make_name(entry))),
         ]
         name_revision = ABSENT
         # It ends: each further round needs another revision of a name that is this booking's, and
@@ -85,8 +80,8 @@ class EtcdEntries:
                 return _judge_present(entry, present)
             if taken is None:
                 return Conflict(kind=ConflictKind.FENCE)
-            holder = _parse_name(entry.container, taken)
-            if not _is_of(holder, entry):
+            holder = parse_holder(entry.container, taken)
+            if not is_name_of(holder, entry):
                 return Conflict(kind=ConflictKind.NAME, holder=holder)
             if name_revision == taken.mod_revision:
                 return Conflict(kind=ConflictKind.FENCE)
@@ -98,7 +93,7 @@ class EtcdEntries:
         for _ in range(_ATTEMPTS):
             stored = self._read_stored(entry)
             # The quota is not asked: what is real is counted, and others are told by the fence.
-            compares, changes, holder = _plan_names(entry, stored)
+            compares, changes, holder = plan_names(entry, stored)
             changes += [put_key(fence_key(entry.user), FENCE), _put_entry(entry, stored)]
             reply = self._store.commit(compares, changes)
             if reply.succeeded:
@@ -113,11 +108,11 @@ class EtcdEntries:
             stored = self._read_stored(entry)
             if stored.key is None:
                 return Absent()
-            compares, changes, _ = _plan_names(entry, stored)
+            compares, changes, _ = plan_names(entry, stored)
             changes.append(_put_entry(entry, stored))
             # Less than was reserved needs no new fence: those who counted too much have refused,
             # not allowed.
-            if _is_larger(entry, stored.entry):
+            if is_larger(entry, stored.entry):
                 changes.append(put_key(fence_key(entry.user), FENCE))
             reply = self._store.commit(compares, changes)
             if reply.succeeded:
@@ -128,10 +123,10 @@ class EtcdEntries:
         """See `FleetBook.withdraw_entry`."""
         for _ in range(_ATTEMPTS):
             stored = self._read_stored(entry)
-            compares = [is_unchanged(held_key(entry), _revision_of(stored.key))]
+            compares = [is_unchanged(held_key(entry), find_revision(stored.key))]
             changes: list[dict[str, Any]] = []
             for container, taken in () if keeps_names else stored.names.items():
-                if taken is not None and _is_of(_parse_name(container, taken), entry):
+                if taken is not None and is_name_of(parse_holder(container, taken), entry):
                     compares.append(is_unchanged(name_key(container), taken.mod_revision))
                     changes.append(delete_key(name_key(container)))
             if stored.key is not None:
@@ -148,42 +143,43 @@ class EtcdEntries:
                 return Changed(revision=Revision(reply.header.revision))
         raise StoreFailed(_describe_race(entry))
 
-    def _read_stored(self, entry: FleetEntry) -> _Stored:
+    def free_name(self, entry: FleetEntry) -> Changed | Absent:
+        """See `FleetBook.free_name`."""
+        for _ in range(_ATTEMPTS):
+            stored = self._read_stored(entry)
+            taken = stored.names[entry.container]
+            is_current = stored.entry is not None and stored.entry.container == entry.container
+            if (
+                taken is None
+                or is_current
+                or not is_name_of(parse_holder(entry.container, taken), entry)
+            ):
+                return Absent()
+            key = name_key(entry.container)
+            # With the entry's: a confirmation that renames it back in between leaves the name.
+            compares = [
+                is_unchanged(held_key(entry), find_revision(stored.key)),
+                is_unchanged(key, taken.mod_revision),
+            ]
+            reply = self._store.commit(compares, [delete_key(key)])
+            if reply.succeeded:
+                return Changed(revision=Revision(reply.header.revision))
+        raise StoreFailed(_describe_race(entry))
+
+    def _read_stored(self, entry: FleetEntry) -> StoredBooking:
         """The keys of a booking: of its name too, and of the one it had before a rename."""
         keys = [read_key(held_key(entry)), read_key(name_key(entry.container))]
         reply = self._store.commit([], keys)
         current, names = reply.find_key(0), {entry.container: reply.find_key(1)}
-        stored = None if current is None else _parse_entry(entry, current)
+        stored = None if current is None else parse_stored(entry, current)
         # A name that changes between the two reads fails the transaction that follows.
         if stored is not None and stored.container not in names:
             reply = self._store.commit([], [read_key(name_key(stored.container))])
             names[stored.container] = reply.find_key(0)
-        return _Stored(key=current, entry=stored, names=names)
+        return StoredBooking(key=current, entry=stored, names=names)
 
 
-def _plan_names(
-    entry: FleetEntry, stored: _Stored
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], NameEntry | None]:
-    """What to compare and to change so that the entry has its name; who has it if another does."""
-    compares = [is_unchanged(held_key(entry), _revision_of(stored.key))]
-    changes: list[dict[str, Any]] = []
-    other: NameEntry | None = None
-    for container, taken in stored.names.items():
-        key = name_key(container)
-        compares.append(is_unchanged(key, _revision_of(taken)))
-        is_own = taken is not None and _is_of(_parse_name(container, taken), entry)
-        if container != entry.container:
-            # Of before a rename.
-            if is_own:
-                changes.append(delete_key(key))
-        elif taken is None:
-            changes.append(put_key(key, encode_name(_make_name(entry))))
-        elif not is_own:
-            other = _parse_name(container, taken)
-    return compares, changes, other
-
-
-def _put_entry(entry: FleetEntry, stored: _Stored) -> dict[str, Any]:
+def _put_entry(entry: FleetEntry, stored: StoredBooking) -> dict[str, Any]:
     # Of a newer ds01d, which this host ran before, or runs on others.
     extra = {} if stored.entry is None else stored.entry.extra
     return put_key(held_key(entry), encode_entry(entry, extra))
@@ -195,44 +191,9 @@ def _judge_present(entry: FleetEntry, present: KeyValue) -> Changed | Conflict:
     A booking's ID is made up for it alone, so nobody else's entry can be at that key.
     """
     # The caller counts again: the larger one may be over the quota.
-    if _is_larger(entry, _parse_entry(entry, present)):
+    if is_larger(entry, parse_stored(entry, present)):
         return Conflict(kind=ConflictKind.FENCE)
     return Changed(revision=Revision(present.mod_revision))
-
-
-def _is_larger(entry: FleetEntry, stored: FleetEntry | None) -> bool:
-    """It takes up more of the quota than those who count know."""
-    if stored is None:
-        return True
-    return entry.count > stored.count or entry.sevenths > stored.sevenths
-
-
-def _parse_entry(entry: FleetEntry, current: KeyValue) -> FleetEntry | None:
-    """What the store has of this booking; None where somebody has spoilt it."""
-    try:
-        return parse_entry(entry.user, entry.node, entry.booking, current.value)
-    except Malformed:
-        return None
-
-
-def _parse_name(container: ContainerName, taken: KeyValue) -> NameEntry:
-    """Who has a name; nobody that can be named, where somebody has spoilt it."""
-    try:
-        return parse_name(container, taken.value)
-    except Malformed:
-        return make_unknown_name(container)
-
-
-def _make_name(entry: FleetEntry) -> NameEntry:
-    return NameEntry(container=entry.container, node=entry.node, booking=entry.booking)
-
-
-def _is_of(name: NameEntry, entry: FleetEntry) -> bool:
-    return (name.node, name.booking) == (entry.node, entry.booking)
-
-
-def _revision_of(key: KeyValue | None) -> int:
-    return ABSENT if key is None else key.mod_revision
 
 
 def _describe_race(entry: FleetEntry) -> str:

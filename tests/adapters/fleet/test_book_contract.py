@@ -71,7 +71,7 @@ def steps(draw: st.DrawFn) -> tuple[str, str, Any]:
         st.sampled_from(
             (
                 *("read", "read", "reserve", "reserve", "report", "confirm", "withdraw"),
-                *("withdraw key", "identity", "forget"),
+                *("withdraw key", "free name", "identity", "forget"),
             )
         )
     )
@@ -112,6 +112,8 @@ def take_step(pair: Pair, what: str, argument: Any, node: NodeId) -> tuple[objec
                 pair.real.withdraw_entry(argument, keeps_names=True),
                 pair.memory.withdraw_entry(argument, keeps_names=True),
             )
+        case "free name":
+            return pair.real.free_name(argument), pair.memory.free_name(argument)
         case "identity":
             incarnation, expected, nonce = argument
             identity = replace(make_identity(node, incarnation), nonce=nonce)

@@ -213,6 +213,22 @@ def test_the_name_stays_with_a_booking_that_is_another_users_now(
     assert answer.kind is ConflictKind.NAME
 
 
+def test_only_a_name_that_the_entry_has_not_is_freed_beside_it(
+    etcd: EtcdCluster, books: EtcdBooks
+) -> None:
+    entry = confirmed(make_entry(), "0")
+    assert isinstance(books.report_entry(entry), Changed)
+    etcd.run_etcdctl("put", f"{ROOT}/names/former", '{"v":1,"node":"n1","booking":"b1"}')
+    etcd.run_etcdctl("put", f"{ROOT}/names/theirs", '{"v":1,"node":"n2","booking":"b1"}')
+    assert books.free_name(entry) == Absent()
+    assert books.free_name(replace(entry, container=ContainerName("theirs"))) == Absent()
+    former = replace(entry, container=ContainerName("former"))
+    assert isinstance(books.free_name(former), Changed)
+    assert books.free_name(former) == Absent()
+    contents = read_contents(books)
+    assert (set(contents.names), contents.entries) == ({entry.container, "theirs"}, (entry,))
+
+
 def test_what_is_real_is_reported_and_bumps_the_fence(books: EtcdBooks) -> None:
     fence = reserve(books, make_entry())
     entry = confirmed(make_entry("b2"), "1")

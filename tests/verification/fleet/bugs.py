@@ -82,7 +82,7 @@ BUGS: Final = (
             _edit(
                 _ENTRIES,
                 "                if taken is not None and"
-                " _is_of(_parse_name(container, taken), entry):\n",
+                " is_name_of(parse_holder(container, taken), entry):\n",
                 "                if taken is not None:\n",
             ),
         ),
