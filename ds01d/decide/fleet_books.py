@@ -7,7 +7,7 @@ and never counted instead of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
@@ -96,6 +96,29 @@ def make_entry(local: OwnBooking, node: NodeId, phase: EntryPhase) -> FleetEntry
         since=local.since,
         slots=() if phase is EntryPhase.RESERVED else local.slots,
     )
+
+
+def is_undercounted(local: OwnBooking, entry: FleetEntry) -> bool:
+    """Whether the store counts less for a booking than the books do."""
+    return len(local.slots) > entry.count or local.sevenths > entry.sevenths
+
+
+def find_undercounted(
+    local: OwnBookings, entries: Iterable[FleetEntry], in_flight: Collection[BookingId] = ()
+) -> frozenset[tuple[UserName, BookingId]]:
+    """The bookings that the store may count for less than the books do.
+
+    `entries`: those of this host. `in_flight`: bookings of which an entry is being written.
+    """
+    # Decision 348: what is being written may be older than the books, and smaller.
+    counted = {
+        (entry.user, entry.booking)
+        for entry in entries
+        if entry.booking not in in_flight
+        and (booking := local.get(entry.booking)) is not None
+        and not is_undercounted(booking, entry)
+    }
+    return frozenset((booking.user, key) for key, booking in local.items()) - counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ds01d.decide.fleet_books import make_entry
+from ds01d.decide.fleet_books import is_undercounted, make_entry
 from ds01d.model.drift import Outcome, WaitReason
 from ds01d.model.fleet_books import EntryPhase, FleetEntry, NameEntry, NodeId
 from ds01d.model.fleet_drift import (
@@ -87,6 +87,7 @@ def _compare_entry(
             action=FleetAction.CONFIRM,
             entry=wanted,
             reason="the booking is made, and the store has it as reserved",
+            is_undercounted=is_undercounted(booking, entry),
         )
         return
     differences = [
@@ -111,6 +112,7 @@ def _compare_entry(
             entry=wanted,
             # Who may write to the store may have listed slots without end.
             reason="; ".join(text[:_MOST_SHOWN] for text in differences),
+            is_undercounted=is_undercounted(booking, entry),
         )
 
 
@@ -202,8 +204,9 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
     # Who froze the host looks into what its books say: nothing is changed by them meanwhile.
     if gate.frozen:
         return make_waiting(WaitReason.FREEZE, gate.frozen)
-    # What this ds01d released itself is proven: neither time nor a sweep would show more.
-    if drift.entry.booking not in gate.proven:
+    # What this ds01d released itself is proven: neither time nor a sweep would show more. And other
+    # hosts give away what the store does not count: too much there for some seconds harms nobody.
+    if drift.entry.booking not in gate.proven and not drift.is_undercounted:
         settled = Boot(first_seen + gate.settle_s)
         if now < settled:
             return make_waiting(WaitReason.SETTLE, "seen just now", settled)
@@ -213,6 +216,27 @@ def _gate_drift(drift: FleetDrift, first_seen: Boot, now: Boot, gate: FleetGate)
                 WaitReason.PROOF, "until a sweep of this host has not found the booking"
             )
     return GatedFleetDrift(drift=drift, outcome=Outcome.DUE, first_seen=first_seen)
+
+
+def defer_withdrawal(
+    gated: GatedFleetDrift, undercounted: Iterable[tuple[UserName, BookingId]]
+) -> GatedFleetDrift:
+    """The drift as waiting, if it would withdraw something of a user of `undercounted`."""
+    user = gated.drift.entry.user
+    if (
+        gated.outcome is not Outcome.DUE
+        or not gated.drift.is_withdrawal
+        or user not in {owner for owner, _ in undercounted}
+    ):
+        return gated
+    # Decision 348: a slot that two containers of a user share counts for one of them. What is
+    # withdrawn with the first would be missing until the other counts for it.
+    return replace(
+        gated,
+        outcome=Outcome.WAITING,
+        gate=WaitReason.BLOCKED,
+        reason=f"until the store counts all that {user} has on this host",
+    )
 
 
 def find_released(

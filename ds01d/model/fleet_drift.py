@@ -64,12 +64,16 @@ class FleetAction(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetDrift:
-    """One difference. `entry`: what the store is to have, or what is withdrawn from it."""
+    """One difference. `entry`: what the store is to have, or what is withdrawn from it.
+
+    `is_undercounted`: the store has an entry of it, which counts less than the books.
+    """
 
     kind: FleetDriftKind
     action: FleetAction
     entry: FleetEntry
     reason: str
+    is_undercounted: bool = False
 
     @property
     def is_withdrawal(self) -> bool:

@@ -6,11 +6,18 @@ For a thread of its own: each call to the store may take as long as its deadline
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ds01d.decide.fleet_books import QuotaQuestion, check_fleet_quota, index_hosts, measure_use
+from ds01d.decide.fleet_books import (
+    QuotaQuestion,
+    check_fleet_quota,
+    find_undercounted,
+    index_hosts,
+    make_entry,
+    measure_use,
+)
 from ds01d.decide.user_quota import make_rejection
 from ds01d.model.allocation import Refusal, Rejected
 from ds01d.model.fleet_books import (
@@ -102,7 +109,7 @@ class FleetReserver:
                 return Reserved(entry=entry)
             if isinstance(answer, Unknown):
                 return answer
-            refused = self._explain_conflict(question, entry, answer, others)
+            refused = self._explain_conflict(question, entry, answer, entries, others)
             if refused is not None:
                 return refused
         return Unsettled(
@@ -120,11 +127,25 @@ class FleetReserver:
         # Decision 312: or a user who gave a slot back would be over the quota in the store with the
         # next one. The books were read under their lock when `question` was asked.
         expected = self._list_expected(question, others)
-        unexpected = (
-            entry
-            for entry in entries.entries
-            if entry.node == self.node and entry.booking not in expected
-        )
+        entries_here = [entry for entry in entries.entries if entry.node == self.node]
+        unexpected = [entry for entry in entries_here if entry.booking not in expected]
+        if not unexpected:
+            return None
+        # Decision 348: the store never counts less than the books, or another host gives that away.
+        undercounted = self._find_undercounted(question, entries_here, others)
+        for entry in entries_here:
+            if (entry.user, entry.booking) in undercounted and time.monotonic() <= until:
+                local = question.local[entry.booking]
+                confirmed = self.book.confirm_entry(make_entry(local, self.node, EntryPhase.HELD))
+                if isinstance(confirmed, Unknown):
+                    return confirmed
+                if isinstance(confirmed, Conflict):
+                    return Fenced(conflict=confirmed)
+                if isinstance(confirmed, Changed):
+                    undercounted.discard((entry.user, entry.booking))
+        # The others have no entry, and a pass reports them: what is left counts until then.
+        if undercounted:
+            return None
         # Not without end, whatever was written there: a pass withdraws the others.
         for left in islice(unexpected, _MOST_LEFT):
             if time.monotonic() <= until:
@@ -134,6 +155,13 @@ class FleetReserver:
                 if isinstance(answer, Conflict):
                     return Fenced(conflict=answer)
         return None
+
+    def _find_undercounted(
+        self, question: QuotaQuestion, entries: Iterable[FleetEntry], others: Collection[FleetEntry]
+    ) -> set[tuple[UserName, BookingId]]:
+        entries_here = (entry for entry in entries if entry.node == self.node)
+        in_flight = {other.booking for other in others}
+        return {*find_undercounted(question.own_of_user, entries_here, in_flight)}
 
     def _list_expected(
         self, question: QuotaQuestion, others: Collection[FleetEntry]
@@ -147,6 +175,7 @@ class FleetReserver:
         question: QuotaQuestion,
         entry: FleetEntry,
         conflict: Conflict,
+        entries: UserEntries,
         others: Collection[FleetEntry],
     ) -> Answer | None:
         """The answer where another attempt cannot help; None if it can."""
@@ -160,6 +189,10 @@ class FleetReserver:
             return None
         expected = self._list_expected(question, others)
         if holder.node == self.node and holder.booking not in expected:
+            if self._find_undercounted(question, entries.entries, others):
+                return Unsettled(
+                    reason=f"not all that {entry.user} has on this host is reported yet: try again"
+                )
             answer = self.book.withdraw_entry(_entry_of_name(holder, entry.user))
             return answer if isinstance(answer, Unknown) else None
         host = index_hosts(self.host_names())(holder.node)

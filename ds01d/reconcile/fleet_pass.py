@@ -6,14 +6,20 @@ sees there makes this host release, move or forget a booking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from ds01d.decide.fleet_drifts import FleetGate, find_fleet_drifts, gate_fleet_drifts
+from ds01d.decide.fleet_books import find_undercounted, make_entry
+from ds01d.decide.fleet_drifts import (
+    FleetGate,
+    defer_withdrawal,
+    find_fleet_drifts,
+    gate_fleet_drifts,
+)
 from ds01d.decide.fleet_elsewhere import sum_use_elsewhere
 from ds01d.decide.fleet_findings import find_fleet_findings
 from ds01d.model.drift import Outcome
-from ds01d.model.fleet_books import Conflict, ConflictKind, FleetContents, NodeId
+from ds01d.model.fleet_books import Absent, Conflict, ConflictKind, FleetContents, NodeId
 from ds01d.model.fleet_drift import (
     FleetAction,
     FleetDrift,
@@ -25,7 +31,7 @@ from ds01d.model.fleet_drift import (
     OwnBookings,
 )
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import BookingId, Boot, Now, Unknown, Wall
+from ds01d.model.primitives import BookingId, Boot, Now, Unknown, UserName, Wall
 from ds01d.reconcile.fleet_member import FleetMember
 from ds01d.reconcile.fleet_ports import FleetBook
 from ds01d.reconcile.fleet_report import FleetReport, HostView, OwnView
@@ -101,9 +107,8 @@ class FleetPass:
             bookings = local.bookings
             entries = [entry for entry in contents.entries if entry.node == node]
             # Before and after the read: a booking that began or ended meanwhile is in one of both.
-            differences = find_fleet_drifts(
-                bookings, entries, contents.names, node, in_flight | frozenset(self.in_flight())
-            )
+            in_flight |= frozenset(self.in_flight())
+            differences = find_fleet_drifts(bookings, entries, contents.names, node, in_flight)
             # Of what is seen now alone: a difference that was away for a pass waits its time again.
             self._first_seen = {
                 drift.key: self._first_seen.get(drift.key, now.boot) for drift in differences
@@ -116,7 +121,8 @@ class FleetPass:
                 frozen=local.frozen,
             )
             gated = gate_fleet_drifts(differences, self._first_seen, now.boot, gate)
-            drifts = tuple(self._repair_drift(drift) for drift in gated)
+            undercounted = find_undercounted(bookings, entries, in_flight)
+            drifts = self._repair_drifts(gated, set(undercounted))
             self._publisher.publish_if_new(contents, drifts, now, is_idle=not self.in_flight())
         identity = self.member.identity
         findings: tuple[FleetFinding, ...] = ()
@@ -152,6 +158,20 @@ class FleetPass:
 
     # --- repairs of the store
 
+    def _repair_drifts(
+        self,
+        drifts: Iterable[GatedFleetDrift],
+        undercounted: set[tuple[UserName, BookingId]],
+    ) -> tuple[GatedFleetDrift, ...]:
+        repaired: list[GatedFleetDrift] = []
+        # What is withdrawn comes last: the store never counts less than the books in between.
+        for gated in sorted(drifts, key=lambda g: g.drift.is_withdrawal):
+            done = self._repair_drift(defer_withdrawal(gated, undercounted))
+            repaired.append(done)
+            if done.outcome is Outcome.DONE:
+                undercounted.discard((done.drift.entry.user, done.drift.entry.booking))
+        return tuple(repaired)
+
     def _repair_drift(self, gated: GatedFleetDrift) -> GatedFleetDrift:
         if gated.outcome is not Outcome.DUE:
             return gated
@@ -170,7 +190,10 @@ class FleetPass:
             is_fenced = self.member.fence_host(answer.identity)
             why = self.member.membership.reason if is_fenced else "the identity was just renewed"
             return replace(gated, outcome=Outcome.FAILED, reason=why)
-        # A conflict of names is a finding of its own; an absent entry is seen by the next pass.
+        if isinstance(answer, Absent) and drift.action is FleetAction.CONFIRM:
+            # It counts for nothing there: the next pass reports it.
+            return replace(gated, outcome=Outcome.FAILED, reason="its entry is gone meanwhile")
+        # A conflict of names is a finding of its own.
         return replace(gated, outcome=Outcome.DONE, reason="")
 
     def _change_store(self, drift: FleetDrift) -> object:
@@ -196,7 +219,7 @@ class FleetPass:
             return booking is None
         if drift.action is FleetAction.FREE_NAME:
             return booking is None or booking.container != entry.container
-        return booking is not None and booking.user == entry.user and booking.slots == entry.slots
+        return booking is not None and make_entry(booking, entry.node, entry.phase) == entry
 
     def _note_unseen(self, contents: FleetContents, now: Wall) -> None:
         # By when this ds01d missed it: the clocks of other hosts are not compared.
