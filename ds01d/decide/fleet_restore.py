@@ -17,13 +17,22 @@ def list_unreported(
 ) -> list[str]:
     """The names of the hosts without a report that is newer than `restored_at`.
 
+    Nobody waits for one that was forgotten since: what was forgotten before may be of the backup.
     `remembered`: the hosts that took part before, with their names: some may have joined after the
     backup was made.
     """
     # A host that is in neither has never booked in what this host saw of the store.
     names = {**remembered, **name_hosts(contents)}
+    # Decision 354: an older ds01d leaves the key of a host that has rejoined.
+    forgotten = {
+        node
+        for node, revision in contents.forgotten.items()
+        if revision > restored_at and node not in contents.identities
+    }
     return sorted(
-        name for node, name in names.items() if not _has_reported(contents, node, restored_at)
+        name
+        for node, name in names.items()
+        if node not in forgotten and not _has_reported(contents, node, restored_at)
     )
 
 

@@ -96,6 +96,8 @@ class NodeIdentity:
 class FleetContents:
     """Everything in the store at one revision. `alive`: whose lease had not run out then.
 
+    `forgotten`: the hosts that an admin had forgotten and that have not rejoined, with the revision
+    of that; an older ds01d writes none, and leaves that of a host that rejoins.
     `malformed`: keys whose values cannot be understood, with why; they count for nothing but that.
     """
 
@@ -107,6 +109,7 @@ class FleetContents:
     names: Mapping[ContainerName, NameEntry]
     summaries: Mapping[NodeId, Mapping[str, object]]
     settings: Mapping[str, object] | None = None
+    forgotten: Mapping[NodeId, Revision] = field(default_factory=dict)
     malformed: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -5,6 +5,8 @@ Each gives what was done, and raises `Refused` where that is not to be done.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ds01d.decide.fleet_findings import name_hosts
 from ds01d.errors import Refused
 from ds01d.model.fleet_books import FleetContents, NodeId
@@ -31,7 +33,8 @@ def thaw_store(member: FleetMember, _: FleetBook) -> str:
 def forget_host(member: FleetMember, book: FleetBook, host: str) -> str:
     """Delete all that the store has of another host, which is gone for good."""
     contents = _read_contents(book)
-    node = _find_host(contents, host)
+    # Of a store that was put back or lost, some hosts are known here alone.
+    node = _find_host(contents, host, {**member.remembered_hosts, **name_hosts(contents)})
     # It would go on with bookings that count for nobody.
     if node == member.node:
         raise Refused("that is this host: forget it from another one")
@@ -52,15 +55,18 @@ def _read_contents(book: FleetBook) -> FleetContents:
     return contents
 
 
-def _find_host(contents: FleetContents, host: str) -> NodeId:
+def _find_host(contents: FleetContents, host: str, names: Mapping[NodeId, str]) -> NodeId:
     """The ID of a host by its name or its ID. Raises `Refused`."""
-    names = name_hosts(contents)
     # Some may have left entries and no identity.
     left = {entry.node for entry in contents.entries} - set(names)
     matches = {node for node, name in names.items() if host in (name, node)}
     matches |= {node for node in left if node == host}
     if len(matches) == 1:
         return matches.pop()
+    if matches:
+        raise Refused(
+            f"several hosts are called {host!r:.80}: give the ID of one,"
+            f" {' or '.join(sorted(matches))}"
+        )
     listed = ", ".join(sorted({*names.values(), *left})) or "none"
-    problem = "several hosts are" if matches else "no host is"
-    raise Refused(f"{problem} called {host!r:.80}; there are {listed}")
+    raise Refused(f"no host is called {host!r:.80}; there are {listed}")

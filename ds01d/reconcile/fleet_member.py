@@ -7,7 +7,7 @@ own books go on as ever.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ds01d.decide.fleet_findings import name_hosts
@@ -51,6 +51,11 @@ class FleetMember:
         """As the store took it; None before that."""
         return self._identity
 
+    @property
+    def remembered_hosts(self) -> Mapping[NodeId, str]:
+        """The hosts that took part, with their names, also those that the store has lost."""
+        return {} if self._memory is None else self._memory.nodes
+
     def set_state(self, state: MembershipState, reason: str = "") -> None:
         self.membership = self.membership.change_state(state, reason, self._read_wall())
 
@@ -86,18 +91,11 @@ class FleetMember:
 
     def _take_identity(self, memory: FleetMemory, contents: FleetContents) -> None:
         taken = contents.identities.get(memory.node)
-        before = memory.incarnation
-        if taken is not None and memory.nonce and taken.nonce == memory.nonce:
-            before = taken.incarnation  # ours, by a call whose answer was lost
-        elif memory.restored_at is not None and (taken is None or taken.incarnation <= before):
-            pass  # the store was put back, and that explains what it has
-        elif taken is None and before:
-            self.fence_host(None)
-            return
-        elif taken is not None and taken.incarnation != before:
+        before = memory.find_former(contents)
+        if before is None:
             self.fence_host(taken)
-            return
-        self._put_identity(memory, taken, before)
+        else:
+            self._put_identity(memory, taken, before)
 
     def _put_identity(self, memory: FleetMemory, taken: NodeIdentity | None, before: int) -> None:
         # Decision 315: on disk before the store is asked, or a crash in between would look like a
@@ -155,7 +153,8 @@ class FleetMember:
                 self.set_state(
                     MembershipState.RESTORED,
                     "the store is older than what this host saw of it; not reported yet:"
-                    f" {', '.join(missing)}: wait for them, or ds01ctl thaw --fleet",
+                    f" {', '.join(missing)}: wait for them, ds01ctl fleet forget those that are"
+                    " gone for good, or ds01ctl thaw --fleet",
                 )
                 return
         self.set_state(MembershipState.MEMBER)

@@ -57,6 +57,16 @@ class FleetMemory:
             return False
         return contents.cluster != self.cluster or contents.revision < self.revision
 
+    def find_former(self, contents: FleetContents) -> int | None:
+        """The incarnation that this host had; None if the store does not have it as it was left."""
+        taken, before = contents.identities.get(self.node), self.incarnation
+        stored = 0 if taken is None else taken.incarnation
+        if taken is not None and self.nonce and taken.nonce == self.nonce:
+            return stored  # ours, by a call whose answer was lost
+        if self.restored_at is not None and stored <= before:
+            return before  # the store was put back, and that explains what it has
+        return before if stored == before else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:

@@ -81,6 +81,8 @@ class FleetBook(Protocol):
     ) -> Changed | Conflict | Unknown:
         """Write this host's identity if its incarnation there is `expected` (None: absent).
 
+        It is not forgotten any more then.
+
         `Changed` also where it is there already, with the same incarnation and nonce.
         """
 
@@ -91,7 +93,7 @@ class FleetBook(Protocol):
         """Replace what this host has to show."""
 
     def forget_node(self, node: NodeId) -> Changed | Unknown:
-        """Delete everything of another host: only an admin asks for that.
+        """Delete everything of another host, and mark it as forgotten: only an admin asks for that.
 
         The identity goes first, so that a host that lives after all is fenced. After `Unknown` part
         of it may be left: ask again.

@@ -363,6 +363,60 @@ def test_a_host_that_will_never_report_is_not_waited_for_after_a_thaw(
     assert "booking" in one.allocate("c._.1001")["parameters"]
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_host_that_is_gone_for_good_is_forgotten_in_a_store_that_was_put_back(
+    store: StoreInMemory, *, is_empty: bool
+) -> None:
+    one, two, gone = (start(store, name) for name in ("gpu01", "gpu02", "gpu03"))
+    backup = StoreInMemory() if is_empty else store.copy()
+    for host in (one, two, gone, one, two):
+        host.settle()
+    store.restore(backup)
+    store.alive.clear()
+    for host in (one, two) * 3:
+        host.settle()
+    reason = one.session.find_status().reason
+    assert one.session.find_status().state == "restored"
+    assert "not reported yet: gpu03: wait" in reason
+    assert "ds01ctl fleet forget" in reason
+    # An empty store has never heard of it; whoever waits for it knows its name.
+    assert call_admin(one, "FleetForget", host="gpu03") == {"done": "gpu03 (0 slots)"}
+    one = restart(one)
+    for host in (one, two) * 2:
+        host.settle()
+    assert {host.session.find_status().state for host in (one, two)} == {"member"}
+    assert "there are gpu01, gpu02" in refusal(call_admin(one, "FleetForget", host="gpu03"))
+    assert gone.worker.node in store.forgotten
+
+
+def test_what_was_forgotten_before_the_backup_is_waited_for(store: StoreInMemory) -> None:
+    """It may have rejoined since, and have bookings that count."""
+    one, back = start(store, "gpu01"), start(store, "gpu02")
+    store.alive.clear()
+    call_admin(one, "FleetForget", host="gpu02")
+    backup = store.copy()
+    back.sync()
+    call_admin(back, "FleetRejoin")
+    for host in (back, one):
+        host.settle()
+    assert store.forgotten == {}
+    store.restore(backup)
+    one.settle()
+    assert one.session.find_status().state == "restored"
+    assert "not reported yet: gpu02" in one.session.find_status().reason
+
+
+def test_of_two_hosts_of_one_name_an_admin_gives_the_id(store: StoreInMemory) -> None:
+    one, two = start(store, "gpu01"), start(store, "gpu02")
+    new = start(store, "gpu02")  # installed anew, without its state_dir
+    store.alive.discard(two.worker.node)
+    said = refusal(call_admin(one, "FleetForget", host="gpu02"))
+    ids = " or ".join(sorted((two.worker.node, new.worker.node)))
+    assert f"several hosts are called 'gpu02': give the ID of one, {ids}" in said
+    call_admin(one, "FleetForget", host=two.worker.node)
+    assert set(store.identities) == {one.worker.node, new.worker.node}
+
+
 @pytest.mark.parametrize("name", ["gpu\n09\x1b[2J", "x" * 1000])
 def test_no_host_in_the_store_damages_the_file_of_another(store: StoreInMemory, name: str) -> None:
     host = start(store, "gpu01")

@@ -42,6 +42,7 @@ class StoreInMemory:
     identities: dict[NodeId, tuple[NodeIdentity, int]] = field(default_factory=dict)
     alive: set[NodeId] = field(default_factory=set)
     summaries: dict[NodeId, dict[str, object]] = field(default_factory=dict)
+    forgotten: dict[NodeId, Revision] = field(default_factory=dict)
     malformed: dict[str, str] = field(default_factory=dict)
     changes: list[tuple[str, FleetEntry]] = field(default_factory=list)
 
@@ -61,6 +62,7 @@ class StoreInMemory:
             names=dict(self.names),
             identities=dict(self.identities),
             summaries=dict(self.summaries),
+            forgotten=dict(self.forgotten),
         )
 
     def restore(self, backup: StoreInMemory, cluster: str = "c2") -> None:
@@ -69,6 +71,7 @@ class StoreInMemory:
         self.cluster, self.revision = cluster, older.revision
         self.entries, self.fences, self.names = older.entries, older.fences, older.names
         self.identities, self.summaries = older.identities, older.summaries
+        self.forgotten = older.forgotten
 
 
 class StoreView:
@@ -181,6 +184,7 @@ class StoreView:
             entries=tuple(store.entries.values()),
             names=dict(store.names),
             summaries=dict(store.summaries),
+            forgotten=dict(store.forgotten),
             malformed=dict(store.malformed),
         )
 
@@ -203,6 +207,7 @@ class StoreView:
         if not is_ours:
             self.store.raise_revision()
             self.store.identities[identity.node] = (identity, self.store.revision)
+            self.store.forgotten.pop(identity.node, None)
         self._taken = (identity.node, self.store.identities[identity.node][1])
         return AWAY if failure == "after" else Changed(revision=Revision(self.store.revision))
 
@@ -230,7 +235,9 @@ class StoreView:
         store.summaries.pop(node, None)
         store.entries = {key: e for key, e in store.entries.items() if e.node != node}
         store.names = {name: taken for name, taken in store.names.items() if taken.node != node}
-        return store.raise_revision()
+        changed = store.raise_revision()
+        store.forgotten[node] = changed.revision
+        return changed
 
     def watch_entries(self, after: Revision) -> Iterator[EntryChange | Unknown]:
         assert after >= 0

@@ -56,6 +56,11 @@ def summary_key(node: NodeId) -> bytes:
     return ROOT + b"summary/" + _escape_name(node)
 
 
+def forgotten_key(node: NodeId) -> bytes:
+    """An admin had this host forgotten, and it has not rejoined since."""
+    return ROOT + b"forgotten/" + _escape_name(node)
+
+
 def split_key(key: bytes) -> tuple[str, ...]:
     """The parts of a key below the root. Raises Malformed for what this module cannot have written.
 

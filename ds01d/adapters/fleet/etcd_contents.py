@@ -5,30 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
-from ds01d.adapters.fleet.book_format import (
-    make_unknown_name,
-    parse_entry,
-    parse_identity,
-    parse_name,
-    parse_object,
-)
-from ds01d.adapters.fleet.book_keys import ROOT, show_key, split_key, user_prefix
+from ds01d.adapters.fleet.book_keys import ROOT, user_prefix
 from ds01d.adapters.fleet.etcd_messages import KeyValue, ReplyHeader, prefix_end
 from ds01d.adapters.fleet.etcd_store import EtcdStore
-from ds01d.errors import Malformed, StoreRefused
+from ds01d.adapters.fleet.stored_values import (
+    StoredValue,
+    build_contents,
+    find_spoilt,
+    parse_key,
+)
+from ds01d.errors import StoreRefused
 from ds01d.model.fleet_books import (
     FleetContents,
     FleetEntry,
-    NameEntry,
-    NodeId,
-    NodeIdentity,
     Revision,
     UserEntries,
 )
-from ds01d.model.primitives import ContainerName, UserName
+from ds01d.model.primitives import UserName
 
 USER_S: Final = 4.0
 """For what one user has: others wait for their turn behind the one who asked."""
@@ -37,38 +32,10 @@ WHOLE_EVERY: Final = 20
 revisions again that it had before, could not be told from one that went on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Spoilt:
-    """A value that cannot be used; of a name it is taken all the same."""
-
-    reason: str
-    container: ContainerName | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Alive:
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class _Summary:
-    node: NodeId
-    fields: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    fields: dict[str, object]
-
-
-# None: a fence, or a key of a newer version.
-_Value = FleetEntry | NameEntry | NodeIdentity | _Alive | _Summary | _Settings | _Spoilt | None
-
-
 def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     """Entries and fence of a user, at once and linearizable. Raises StoreFailed."""
     prefix, fence = user_prefix(user), 0
-    values: dict[bytes, _Value] = {}
+    values: dict[bytes, StoredValue] = {}
     # In one range: an entry that came after the fence was read would not be counted.
     for page in store.scan(prefix, prefix_end(prefix), within_s=USER_S):
         for key in page.kvs:
@@ -80,7 +47,7 @@ def read_user(store: EtcdStore, user: UserName) -> UserEntries:
         user=user,
         entries=tuple(value for value in values.values() if isinstance(value, FleetEntry)),
         fence=Revision(fence),
-        malformed=_find_spoilt(values),
+        malformed=find_spoilt(values),
     )
 
 
@@ -91,7 +58,7 @@ class ContentsReader:
         self._store = store
         self._lock = threading.Lock()
         self._header = ReplyHeader()
-        self._values: dict[bytes, _Value] = {}
+        self._values: dict[bytes, StoredValue] = {}
         self._reads_left = 0
 
     def read(self) -> FleetContents:
@@ -99,7 +66,7 @@ class ContentsReader:
         with self._lock:
             if self._reads_left == 0 or not self._catch_up():
                 self._read_whole()
-            return _build_contents(self._header, self._values)
+            return build_contents(self._header, self._values)
 
     def _read_whole(self) -> None:
         self._reads_left = 0  # if it fails, the next one is whole too
@@ -157,83 +124,3 @@ class ContentsReader:
         )
         left = {key.key for page in pages for key in page.kvs}
         self._values = {key: value for key, value in self._values.items() if key in left}
-
-
-def _build_contents(header: ReplyHeader, values: dict[bytes, _Value]) -> FleetContents:
-    entries: list[FleetEntry] = []
-    names: dict[ContainerName, NameEntry] = {}
-    identities: dict[NodeId, NodeIdentity] = {}
-    alive: set[NodeId] = set()
-    summaries: dict[NodeId, dict[str, object]] = {}
-    settings: dict[str, object] | None = None
-    for value in values.values():
-        match value:
-            case FleetEntry():
-                entries.append(value)
-            case NameEntry():
-                names[value.container] = value
-            case NodeIdentity():
-                identities[value.node] = value
-            case _Alive():
-                alive.add(value.node)
-            case _Summary():
-                summaries[value.node] = value.fields
-            case _Settings():
-                settings = value.fields
-            # Decision 307: a name whose value cannot be read is taken, not free.
-            case _Spoilt(container=container) if container is not None:
-                names[container] = make_unknown_name(container)
-            case _Spoilt() | None:
-                pass
-    return FleetContents(
-        cluster=header.cluster,
-        revision=Revision(header.revision),
-        identities=identities,
-        alive=frozenset(alive),
-        entries=tuple(entries),
-        names=names,
-        summaries=summaries,
-        settings=settings,
-        malformed=_find_spoilt(values),
-    )
-
-
-def _find_spoilt(values: dict[bytes, _Value]) -> dict[str, str]:
-    return {
-        show_key(key): value.reason for key, value in values.items() if isinstance(value, _Spoilt)
-    }
-
-
-def parse_key(key: KeyValue) -> _Value:
-    """What a key has, by any writer. Raises nothing."""
-    try:
-        parts = split_key(key.key)
-    except Malformed as error:
-        # A second spelling of a user would be one whom no count finds, so it is named (decision
-        # 307).
-        return _Spoilt(str(error))
-    try:
-        return _parse_value(parts, key.value)
-    except Malformed as error:
-        is_name = len(parts) == 2 and parts[0] == "names"
-        return _Spoilt(str(error), ContainerName(parts[1]) if is_name else None)
-
-
-def _parse_value(parts: tuple[str, ...], value: bytes) -> _Value:
-    match parts:
-        case "users", user, "held", node, booking:
-            return parse_entry(user, node, booking, value)
-        case "names", container:
-            return parse_name(container, value)
-        case "nodes", node, "identity":
-            return parse_identity(node, value)
-        case "nodes", node, "alive":
-            return _Alive(NodeId(node))
-        case "summary", node:
-            return _Summary(NodeId(node), parse_object(value))
-        case ("fleet",):
-            return _Settings(parse_object(value))
-        # Of a newer version: no error, or the first host that is upgraded would show as damage on
-        # all others.
-        case _:
-            return None

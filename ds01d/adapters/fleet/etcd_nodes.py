@@ -16,6 +16,7 @@ from ds01d.adapters.fleet.book_keys import (
     NAMES,
     USERS,
     alive_key,
+    forgotten_key,
     identity_key,
     split_key,
     summary_key,
@@ -68,7 +69,8 @@ class EtcdNodes:
             if current is not None and is_own and current.value == value:
                 return self._adopt_identity(identity.node, current.mod_revision)
             compare = is_unchanged(key, 0 if current is None else current.mod_revision)
-            reply = self._store.commit_unguarded([compare], [put_key(key, value)])
+            changes = [put_key(key, value), delete_key(forgotten_key(identity.node))]
+            reply = self._store.commit_unguarded([compare], changes)
             if reply.succeeded:
                 return self._adopt_identity(identity.node, reply.header.revision)
         raise StoreFailed(f"the identity of {identity.host} was changed at each attempt")
@@ -110,7 +112,8 @@ class EtcdNodes:
         """See `FleetBook.forget_node`."""
         # Each of its changes compares its identity: from here on it makes none.
         of_node = [identity_key(node), alive_key(node), summary_key(node)]
-        revision = self._store.commit_unguarded([], list(map(delete_key, of_node))).header.revision
+        changes = [put_key(forgotten_key(node), encode_object({})), *map(delete_key, of_node)]
+        revision = self._store.commit_unguarded([], changes).header.revision
         for _ in range(_ATTEMPTS):
             keys = [*self._find_entries(node), *self._find_names(node)]
             if not keys:

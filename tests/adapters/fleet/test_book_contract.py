@@ -139,7 +139,13 @@ def by_booking(entries: tuple[FleetEntry, ...]) -> dict[BookingId, list[FleetEnt
 
 def describe(contents: object) -> tuple[object, ...]:
     assert isinstance(contents, FleetContents)
-    return by_booking(contents.entries), contents.names, contents.identities, contents.malformed
+    return (
+        by_booking(contents.entries),
+        contents.names,
+        contents.identities,
+        set(contents.forgotten),
+        contents.malformed,
+    )
 
 
 @settings(max_examples=200 if PROOFS else 25)

@@ -411,6 +411,23 @@ def test_a_copy_becomes_a_host_of_its_own(etcd: EtcdCluster, books: EtcdBooks) -
     assert isinstance(books.withdraw_entry(make_entry()), Changed)
 
 
+def test_a_host_is_marked_as_forgotten_until_it_takes_part_again(
+    etcd: EtcdCluster, books: EtcdBooks
+) -> None:
+    books.take_identity(make_identity(), None)
+    admin = books_of(etcd, "admin")
+    before = admin.forget_node(NodeId("n1"))
+    again = admin.forget_node(NodeId("n1"))
+    assert isinstance(before, Changed)
+    assert isinstance(again, Changed)
+    assert again.revision > before.revision
+    assert read_contents(books).forgotten == {"n1": again.revision}
+    assert read_contents(admin).identities == {}
+    assert isinstance(books.take_identity(make_identity(incarnation=2), None), Changed)
+    assert read_contents(books).forgotten == {}
+    assert "forgotten/n1" not in keys(etcd)
+
+
 def test_forgetting_a_host_takes_all_of_it_and_nothing_else(
     etcd: EtcdCluster, books: EtcdBooks
 ) -> None:

@@ -11,9 +11,9 @@ import pytest
 from ds01d import config as configuration
 from ds01d.adapters.fleet.book_format import parse_identity
 from ds01d.adapters.fleet.book_keys import split_key
-from ds01d.adapters.fleet.etcd_contents import parse_key
 from ds01d.adapters.fleet.etcd_messages import KeyValue, RangeReply
 from ds01d.adapters.fleet.etcd_store import EtcdStore
+from ds01d.adapters.fleet.stored_values import Spoilt, parse_key
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.bootstrap_fleet import make_settings
 from ds01d.errors import Malformed, StoreFailed
@@ -36,7 +36,7 @@ IDENTITY: dict[str, object] = {"v": 1, "host": "gpu02", "incarnation": 1}
 )
 def test_a_name_that_could_not_be_shown_is_malformed(key: bytes) -> None:
     value = parse_key(KeyValue(key=b"/ds01/v1/" + key, value=HELD))
-    assert type(value).__name__ == "_Spoilt"
+    assert isinstance(value, Spoilt)
     with pytest.raises(Malformed) as problem:
         split_key(b"/ds01/v1/" + key)
     text = str(problem.value)

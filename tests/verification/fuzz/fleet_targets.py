@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from ds01d.adapters.fleet import book_format, book_keys
-from ds01d.adapters.fleet.etcd_contents import parse_key
 from ds01d.adapters.fleet.etcd_messages import (
     ErrorStatus,
     KeepAliveReply,
@@ -17,6 +16,7 @@ from ds01d.adapters.fleet.etcd_messages import (
     WatchReply,
     decode_reply,
 )
+from ds01d.adapters.fleet.stored_values import parse_key
 from ds01d.errors import Malformed
 from ds01d.model.fleet_books import FleetEntry, NameEntry, NodeIdentity
 
