@@ -97,25 +97,22 @@ class FleetMember:
         else:
             self._put_identity(memory, taken, before)
 
-    def _put_identity(self, memory: FleetMemory, taken: NodeIdentity | None, before: int) -> None:
+    def _put_identity(
+        self,
+        memory: FleetMemory,
+        taken: NodeIdentity | None,
+        before: int,
+        *,
+        rejoins: bool = False,
+    ) -> None:
         # Decision 315: on disk before the store is asked, or a crash in between would look like a
         # copy of this host.
         memory = self._keep_memory(replace(memory, nonce=secrets.token_hex(8)), durable=True)
         highest = max(before, 0 if taken is None else taken.incarnation)
-        facts = self._read_facts()
-        identity = NodeIdentity(
-            node=memory.node,
-            host=facts.host,
-            incarnation=highest + 1,
-            boot_id=facts.boot_id,
-            engine_id=facts.engine_id,
-            version=facts.version,
-            protocols=facts.protocols,
-            limits_digest=facts.limits_digest,
-            nonce=memory.nonce,
-            extra={} if taken is None else taken.extra,
-        )
-        answer = self._book.take_identity(identity, None if taken is None else taken.incarnation)
+        extra = {} if taken is None else taken.extra
+        identity = memory.make_identity(self._read_facts(), highest + 1, extra)
+        expected = None if taken is None else taken.incarnation
+        answer = self._book.take_identity(identity, expected, rejoins=rejoins)
         if isinstance(answer, Unknown):
             self._identity = None  # it may have been written: the next pass looks
             self.set_state(MembershipState.AWAY, answer.reason)
@@ -200,7 +197,7 @@ class FleetMember:
             memory = self._keep_memory(FleetMemory(node=node, cluster=memory.cluster), durable=True)
             taken = None
         self.set_state(MembershipState.JOINING)
-        self._put_identity(memory, taken, memory.incarnation)
+        self._put_identity(memory, taken, memory.incarnation, rejoins=True)
         if self._identity is None:
             raise Refused(f"this host could not rejoin: {self.membership.reason}")
         self._update_state(contents)

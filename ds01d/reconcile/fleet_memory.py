@@ -12,7 +12,7 @@ from json import dumps, loads
 from typing import Any, Final, Protocol
 
 from ds01d.errors import Ds01Error, Malformed
-from ds01d.model.fleet_books import FleetContents, NodeId
+from ds01d.model.fleet_books import Extra, FleetContents, NodeId, NodeIdentity
 from ds01d.text import make_printable
 
 FILE: Final = "fleet.json"
@@ -60,12 +60,30 @@ class FleetMemory:
     def find_former(self, contents: FleetContents) -> int | None:
         """The incarnation that this host had; None if the store does not have it as it was left."""
         taken, before = contents.identities.get(self.node), self.incarnation
+        # Whatever else explains that it is not there: an admin said so (decision 354).
+        if taken is None and self.node in contents.forgotten:
+            return None
         stored = 0 if taken is None else taken.incarnation
         if taken is not None and self.nonce and taken.nonce == self.nonce:
             return stored  # ours, by a call whose answer was lost
         if self.restored_at is not None and stored <= before:
             return before  # the store was put back, and that explains what it has
         return before if stored == before else None
+
+    def make_identity(self, facts: HostFacts, incarnation: int, extra: Extra) -> NodeIdentity:
+        """What the store is to have of this host. `extra`: fields of a newer version there."""
+        return NodeIdentity(
+            node=self.node,
+            host=facts.host,
+            incarnation=incarnation,
+            boot_id=facts.boot_id,
+            engine_id=facts.engine_id,
+            version=facts.version,
+            protocols=facts.protocols,
+            limits_digest=facts.limits_digest,
+            nonce=self.nonce,
+            extra=extra,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

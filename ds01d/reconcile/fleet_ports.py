@@ -77,11 +77,11 @@ class FleetBook(Protocol):
         """Everything, at one revision."""
 
     def take_identity(
-        self, identity: NodeIdentity, expected: int | None
+        self, identity: NodeIdentity, expected: int | None, *, rejoins: bool = False
     ) -> Changed | Conflict | Unknown:
         """Write this host's identity if its incarnation there is `expected` (None: absent).
 
-        It is not forgotten any more then.
+        `rejoins`: also if it was forgotten, which it is not any more then; else that is a conflict.
 
         `Changed` also where it is there already, with the same incarnation and nonce.
         """

@@ -389,6 +389,49 @@ def test_a_host_that_is_gone_for_good_is_forgotten_in_a_store_that_was_put_back(
     assert gone.worker.node in store.forgotten
 
 
+@pytest.mark.parametrize("was_off", [False, True])
+def test_a_host_that_is_forgotten_after_a_restore_returns_fenced(
+    store: StoreInMemory, *, was_off: bool
+) -> None:
+    one, gone = start(store, "gpu01"), start(store, "gpu02")
+    gone.allocate(A)
+    backup = store.copy()
+    for host in (one, gone):
+        host.settle()
+    store.restore(backup)
+    one.sync()
+    # It may have seen the restore itself, which explains whatever the store has of it.
+    if not was_off:
+        gone.sync()
+        assert gone.session.find_status().state == "restored"
+    store.alive.clear()
+    call_admin(one, "FleetForget", host="gpu02")
+    again = restart(gone)
+    assert again.session.find_status().state == "fenced"
+    again.settle()
+    assert (store.entries, again.booked) == ({}, {(A, "0")})
+    call_admin(again, "FleetRejoin")
+    for host in (again, one) * 3:
+        host.settle()
+    assert {host.session.find_status().state for host in (again, one)} == {"member"}
+    assert (shown(store), store.forgotten) == ({A: ("held", 1)}, {})
+
+
+def test_who_is_forgotten_while_it_joins_is_fenced(store: StoreInMemory) -> None:
+    one, gone = start(store, "gpu01"), start(store, "gpu02")
+    for host in (one, gone):
+        host.settle()
+    store.restore(StoreInMemory())
+    contents = store_contents(gone)
+    store.alive.clear()
+    one.sync()
+    assert "done" in call_admin(one, "FleetForget", host="gpu02")
+    # It read the store before that.
+    gone.worker._member.observe_store(contents)
+    assert gone.session.find_status().state == "fenced"
+    assert gone.worker.node not in store.identities
+
+
 def test_what_was_forgotten_before_the_backup_is_waited_for(store: StoreInMemory) -> None:
     """It may have rejoined since, and have bookings that count."""
     one, back = start(store, "gpu01"), start(store, "gpu02")

@@ -189,7 +189,7 @@ class StoreView:
         )
 
     def take_identity(
-        self, identity: NodeIdentity, expected: int | None
+        self, identity: NodeIdentity, expected: int | None, *, rejoins: bool = False
     ) -> Changed | Conflict | Unknown:
         self.calls.append("take_identity")
         failure = self._take_failure()
@@ -204,6 +204,8 @@ class StoreView:
             return Conflict(
                 kind=ConflictKind.INCARNATION, identity=None if before is None else before[0]
             )
+        if before is None and not rejoins and identity.node in self.store.forgotten:
+            return Conflict(kind=ConflictKind.INCARNATION)
         if not is_ours:
             self.store.raise_revision()
             self.store.identities[identity.node] = (identity, self.store.revision)

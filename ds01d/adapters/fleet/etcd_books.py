@@ -75,9 +75,11 @@ class EtcdBooks:
         return _catch_failure(self._contents.read)
 
     def take_identity(
-        self, identity: NodeIdentity, expected: int | None
+        self, identity: NodeIdentity, expected: int | None, *, rejoins: bool = False
     ) -> Changed | Conflict | Unknown:
-        answer = _catch_failure(lambda: self._nodes.take_identity(identity, expected))
+        answer = _catch_failure(
+            lambda: self._nodes.take_identity(identity, expected, rejoins=rejoins)
+        )
         # A copy of another host becomes a node of its own.
         if isinstance(answer, Changed):
             self._node = identity.node

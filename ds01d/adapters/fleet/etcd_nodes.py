@@ -22,6 +22,7 @@ from ds01d.adapters.fleet.book_keys import (
     summary_key,
 )
 from ds01d.adapters.fleet.etcd_messages import (
+    ABSENT,
     KeepAliveReply,
     KeyValue,
     LeaseReply,
@@ -54,9 +55,11 @@ class EtcdNodes:
         self._store, self._node = store, node
         self._lease, self._lease_s = 0, 0
 
-    def take_identity(self, identity: NodeIdentity, expected: int | None) -> Changed | Conflict:
+    def take_identity(
+        self, identity: NodeIdentity, expected: int | None, *, rejoins: bool = False
+    ) -> Changed | Conflict:
         """See `FleetBook.take_identity`."""
-        key = identity_key(identity.node)
+        key, forgotten = identity_key(identity.node), forgotten_key(identity.node)
         for _ in range(_ATTEMPTS):
             current = self._find_key(key)
             stored = None if current is None else _parse_identity(identity.node, current)
@@ -68,9 +71,14 @@ class EtcdNodes:
             value = encode_identity(identity, {} if stored is None else stored.extra)
             if current is not None and is_own and current.value == value:
                 return self._adopt_identity(identity.node, current.mod_revision)
-            compare = is_unchanged(key, 0 if current is None else current.mod_revision)
-            changes = [put_key(key, value), delete_key(forgotten_key(identity.node))]
-            reply = self._store.commit_unguarded([compare], changes)
+            compares = [is_unchanged(key, ABSENT if current is None else current.mod_revision)]
+            # Beside an identity it is of a host that rejoined by an older ds01d.
+            if stored is None and not rejoins:
+                if self._find_key(forgotten) is not None:
+                    return Conflict(kind=ConflictKind.INCARNATION)
+                compares.append(is_unchanged(forgotten, ABSENT))
+            changes = [put_key(key, value), delete_key(forgotten)]
+            reply = self._store.commit_unguarded(compares, changes)
             if reply.succeeded:
                 return self._adopt_identity(identity.node, reply.header.revision)
         raise StoreFailed(f"the identity of {identity.host} was changed at each attempt")

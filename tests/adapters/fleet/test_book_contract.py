@@ -80,7 +80,7 @@ def steps(draw: st.DrawFn) -> tuple[str, str, Any]:
     if what == "identity":
         expected = draw(st.none() | st.integers(1, 2))
         nonce = draw(st.sampled_from("xy"))
-        return host, what, (draw(st.integers(1, 3)), expected, nonce)
+        return host, what, (draw(st.integers(1, 3)), expected, nonce, draw(st.booleans()))
     if what == "forget":
         return host, what, draw(st.sampled_from(sorted(set(NODES.values()))))
     return host, what, draw(entries(NODES[host]))
@@ -115,11 +115,11 @@ def take_step(pair: Pair, what: str, argument: Any, node: NodeId) -> tuple[objec
         case "free name":
             return pair.real.free_name(argument), pair.memory.free_name(argument)
         case "identity":
-            incarnation, expected, nonce = argument
+            incarnation, expected, nonce, rejoins = argument
             identity = replace(make_identity(node, incarnation), nonce=nonce)
             return (
-                pair.real.take_identity(identity, expected),
-                pair.memory.take_identity(identity, expected),
+                pair.real.take_identity(identity, expected, rejoins=rejoins),
+                pair.memory.take_identity(identity, expected, rejoins=rejoins),
             )
         case _:
             return pair.real.forget_node(argument), pair.memory.forget_node(argument)

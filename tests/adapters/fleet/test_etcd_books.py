@@ -390,7 +390,9 @@ def test_a_host_that_was_cloned_or_forgotten_changes_no_entry(
     assert read_user(books).entries == (entry,)
     assert isinstance(books_of(etcd, "admin").forget_node(entry.node), Changed)
     assert clone.withdraw_entry(entry) == Conflict(kind=ConflictKind.INCARNATION)
-    assert isinstance(clone.take_identity(make_identity(incarnation=3), None), Changed)
+    assert isinstance(
+        clone.take_identity(make_identity(incarnation=3), None, rejoins=True), Changed
+    )
     assert isinstance(clone.report_entry(entry), Changed)
 
 
@@ -423,8 +425,13 @@ def test_a_host_is_marked_as_forgotten_until_it_takes_part_again(
     assert again.revision > before.revision
     assert read_contents(books).forgotten == {"n1": again.revision}
     assert read_contents(admin).identities == {}
-    assert isinstance(books.take_identity(make_identity(incarnation=2), None), Changed)
+    second = make_identity(incarnation=2)
+    assert books.take_identity(second, None) == Conflict(kind=ConflictKind.INCARNATION)
+    assert isinstance(books.take_identity(second, None, rejoins=True), Changed)
     assert read_contents(books).forgotten == {}
+    # An older ds01d leaves the key when it rejoins: the identity tells.
+    etcd.run_etcdctl("put", f"{ROOT}/forgotten/n1", "{}")
+    assert isinstance(books.take_identity(make_identity(incarnation=3), 2), Changed)
     assert "forgotten/n1" not in keys(etcd)
 
 
