@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Final
 
+from ds01d.daemon.fleet_in_flight import PlansInFlight
 from ds01d.daemon.fleet_log import log_fleet_failure
 from ds01d.decide.fleet_books import make_entry
-from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, NodeId
 from ds01d.model.fleet_drift import MembershipState, OwnBooking
 from ds01d.model.primitives import BookingId, Unknown
 from ds01d.reconcile.fleet_allocation import AllocationPlan
@@ -52,6 +53,7 @@ class _Job:
 class ReservationThread:
     """A `FleetReservations`. `wake`: there are answers; `note_change`: a pass has to look.
 
+    `note_reserving`: called for each booking that is to be reserved, by who asks for it.
     `read_booked`: what is in the books of this host, as far as was shown. `has_joined`: set once it
     is known how this host stands to the store.
     """
@@ -63,18 +65,17 @@ class ReservationThread:
         *,
         name_hosts: Callable[[], dict[NodeId, str]],
         read_booked: Callable[[], Collection[BookingId]],
+        note_reserving: Callable[[BookingId], None],
         wake: Callable[[], None],
         note_change: Callable[[], None],
     ) -> None:
         self._book, self._member = book, member
         self._name_hosts, self._read_booked = name_hosts, read_booked
+        self._note_reserving = note_reserving
         self._wake, self._note_change = wake, note_change
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._answers: SimpleQueue[FleetAnswer] = SimpleQueue()
-        self._lock = threading.Lock()
-        # By id(): two plans may be equal, and only one of them is left or given back. The plan is
-        # in the value, so that no other object gets its id meanwhile.
-        self._in_flight: dict[int, tuple[AllocationPlan, FleetEntry]] = {}
+        self.in_flight = PlansInFlight(note_change)
         self.has_joined = threading.Event()
         self._joined_by = 0.0
         self._thread = threading.Thread(target=self._serve_jobs, name="ds01d-fleet", daemon=True)
@@ -89,10 +90,6 @@ class ReservationThread:
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
 
-    def list_in_flight(self) -> list[BookingId]:
-        """What is being reserved, or was and is not said to be booked yet. For any thread."""
-        return [entry.booking for entry in self._list_entries()]
-
     # --- for the daemon's worker
 
     @property
@@ -104,6 +101,7 @@ class ReservationThread:
         return membership.reason or f"this host is {membership.state}"
 
     def reserve_plan(self, plan: AllocationPlan, is_wanted: Callable[[], bool]) -> None:
+        self._note_reserving(plan.entry.booking)
         self._jobs.put(_Job(plan, is_wanted=is_wanted))
 
     def take_answers(self) -> list[FleetAnswer]:
@@ -115,6 +113,7 @@ class ReservationThread:
         return not self._answers.empty()
 
     def confirm_plan(self, plan: AllocationPlan, local: OwnBooking) -> None:
+        self.in_flight.note_booked(plan, local.booking)
         self._jobs.put(_Job(plan, local=local))
 
     def withdraw_plan(self, plan: AllocationPlan) -> None:
@@ -123,13 +122,10 @@ class ReservationThread:
     def leave_plan(self, plan: AllocationPlan) -> None:
         # In its turn: a question that was asked before this booking was made counts it as in
         # flight, and would else take its entry for one that is left.
+        self.in_flight.note_booked(plan, plan.entry.booking)
         self._jobs.put(_Job(plan, is_left=True))
 
     # --- its own thread
-
-    def _list_entries(self) -> list[FleetEntry]:
-        with self._lock:
-            return [entry for _, entry in self._in_flight.values()]
 
     def _serve_jobs(self) -> None:
         # In their order, by one thread: no withdrawal overtakes its reservation.
@@ -161,12 +157,7 @@ class ReservationThread:
             log_fleet_failure(error)
         finally:
             # What could not be written now is seen by the next pass.
-            self._drop_plan(job.plan)
-
-    def _drop_plan(self, plan: AllocationPlan) -> None:
-        with self._lock:
-            self._in_flight.pop(id(plan), None)
-        self._note_change()
+            self.in_flight.note_served(job.plan)
 
     def _reserve_entry(self, plan: AllocationPlan) -> Answer:
         # From the first call on, not for each: they come one after the other.
@@ -176,13 +167,14 @@ class ReservationThread:
         if not membership.may_reserve:
             return away(membership.reason or f"this host is {membership.state}")
         entry = replace(plan.entry, node=self._member.node)
-        with self._lock:
-            # Not before: of two calls at once the first would be refused because of the second.
-            self._in_flight[id(plan)] = (plan, entry)
+        # Not before: of two calls at once the first would be refused because of the second.
+        if not self.in_flight.add_plan(plan, entry):
+            name = plan.question.request.container
+            return Unsettled(reason=f"an earlier booking of {name} is being withdrawn: try again")
         reserver = FleetReserver(
             book=self._book,
             node=self._member.node,
-            in_flight=self._list_entries,
+            in_flight=self.in_flight.list_entries,
             read_booked=self._read_booked,
             host_names=self._name_hosts,
         )
@@ -194,7 +186,7 @@ class ReservationThread:
             answer = Unsettled(reason="this host has just renewed its identity there: try again")
         # After `Unknown` it may be reserved: in flight until the worker says what became of it.
         if not isinstance(answer, Reserved | Unknown):
-            self._drop_plan(plan)
+            self.in_flight.note_served(plan)
         return answer
 
     def _report_outcome(self, job: _Job) -> None:

@@ -16,7 +16,6 @@ from typing import Final
 from ds01d.daemon.fleet_log import FleetLog, log_fleet_failure
 from ds01d.daemon.fleet_reservations import ReservationThread
 from ds01d.daemon.fleet_schedule import CHANGED_AFTER_S, plan_next_pass
-from ds01d.decide.fleet_drifts import find_released
 from ds01d.errors import Ds01Error
 from ds01d.model.fleet_books import NodeId
 from ds01d.model.fleet_drift import Membership, MembershipState, OwnBookings
@@ -33,7 +32,6 @@ from ds01d.service.fleet_calls import AdminJob, AnswerJob
 LEASE_S: Final = 30
 ALIVE_EVERY_S: Final = 10.0
 _JOIN_S: Final = 0.5
-_MOST_RELEASED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +68,7 @@ class FleetWorker:
             self._member,
             name_hosts=self._name_hosts,
             read_booked=self._read_booked,
+            note_reserving=self._note_reserving,
             wake=wake,
             note_change=self._note_change,
         )
@@ -79,7 +78,8 @@ class FleetWorker:
             settle_s=settle_s,
             read_now=read_now,
             read_own=lambda: self._local,
-            in_flight=self.reservations.list_in_flight,
+            in_flight=self.reservations.in_flight.list_bookings,
+            hold_booking=self.reservations.in_flight.hold_booking,
             read_limits=read_limits,
             read_summary=read_summary,
         )
@@ -136,18 +136,9 @@ class FleetWorker:
         """Show the books as they are now. `released`: the containers whose bookings ds01d took."""
         # Replaced as a whole: another thread reads it at any moment.
         before = self._local
-        proven = before.released
-        if not isinstance(bookings, Unknown):
-            if not isinstance(before.bookings, Unknown):
-                new = find_released(before.bookings, bookings, released)
-                # All that a host ever released would be kept; a sweep proves the same, later.
-                proven = proven | new if len(proven) + len(new) <= _MOST_RELEASED else new or proven
-            # Booked again under the same ID: its end is not proven any more.
-            proven -= set(bookings)
-        sweep_began = before.sweep_began if sweep_began is None else sweep_began
-        local = OwnView(bookings=bookings, released=proven, sweep_began=sweep_began, frozen=frozen)
-        self._local = local
-        if local != before:
+        self._local = before.show_books(bookings, released, sweep_began, frozen)
+        self.reservations.in_flight.note_shown()
+        if self._local != before:
             self._note_change()
 
     def ask_admin_job(self, job: AdminJob, answer: AnswerJob) -> None:
@@ -155,6 +146,9 @@ class FleetWorker:
         with self._changed:
             self._admin_jobs.append((job, answer))
             self._changed.notify_all()
+
+    def _note_reserving(self, booking: BookingId) -> None:
+        self._local = self._local.forget_release(booking)
 
     def _note_change(self) -> None:
         with self._changed:

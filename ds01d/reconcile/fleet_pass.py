@@ -7,6 +7,7 @@ sees there makes this host release, move or forget a booking.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from ds01d.decide.fleet_books import find_undercounted, make_entry
@@ -43,6 +44,7 @@ class FleetPass:
     """Makes passes for one host.
 
     `read_own`: the newest view of the books. `in_flight`: bookings that are being made.
+    `hold_booking`: none is begun under that ID meanwhile.
     `read_summary`: what this host shows of itself.
     """
 
@@ -52,6 +54,7 @@ class FleetPass:
     read_now: Callable[[], Now]
     read_own: Callable[[], OwnView]
     in_flight: Callable[[], Collection[BookingId]]
+    hold_booking: Callable[[BookingId], AbstractContextManager[None]]
     read_limits: Callable[[], Limits | Unknown]
     read_summary: Callable[[], dict[str, object]] = dict
     # Kept from pass to pass, by this thread alone.
@@ -179,10 +182,12 @@ class FleetPass:
         if self.member.membership.state in (MembershipState.AWAY, MembershipState.FENCED):
             # One call that failed is enough: each of the others would wait for its deadline.
             return replace(gated, outcome=Outcome.FAILED, reason=self.member.membership.reason)
-        # Books and bookings go on while the store is read: decided upon what they are now.
-        if not self._is_still_so(drift):
-            return replace(gated, outcome=Outcome.WAITING, reason="the booking is being changed")
-        answer = self._change_store(drift)
+        with self.hold_booking(drift.entry.booking):
+            # Books and bookings go on while the store is read: decided upon what they are now.
+            if not self._is_still_so(drift):
+                reason = "the booking is being changed"
+                return replace(gated, outcome=Outcome.WAITING, reason=reason)
+            answer = self._change_store(drift)
         if isinstance(answer, Unknown):
             self.member.set_state(MembershipState.AWAY, answer.reason)
             return replace(gated, outcome=Outcome.FAILED, reason=answer.reason)
@@ -208,9 +213,10 @@ class FleetPass:
         return self.book.confirm_entry(drift.entry)
 
     def _is_still_so(self, drift: FleetDrift) -> bool:
-        local = self.read_own().bookings
         entry = drift.entry
-        if isinstance(local, Unknown) or entry.booking in self.in_flight():
+        # Decision 349: asked before the books, which have what is not in flight any more.
+        is_in_flight, local = entry.booking in self.in_flight(), self.read_own().bookings
+        if is_in_flight or isinstance(local, Unknown):
             return False
         booking = local.get(entry.booking)
         if drift.action is FleetAction.WITHDRAW_KEY:

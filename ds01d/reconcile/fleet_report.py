@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+from ds01d.decide.fleet_drifts import find_released
 from ds01d.decide.fleet_elsewhere import UseElsewhere
 from ds01d.model.fleet_books import NodeId
 from ds01d.model.fleet_drift import FleetFinding, GatedFleetDrift, Membership, OwnBookings
-from ds01d.model.primitives import BookingId, Boot, Unknown, Wall
+from ds01d.model.primitives import BookingId, Boot, ContainerName, Unknown, Wall
+
+_MOST_RELEASED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,33 @@ class OwnView:
     released: frozenset[BookingId] = frozenset()
     sweep_began: Boot | None = None
     frozen: str = ""
+
+    def show_books(
+        self,
+        bookings: OwnBookings | Unknown,
+        released: frozenset[ContainerName],
+        sweep_began: Boot | None,
+        frozen: str,
+    ) -> OwnView:
+        """The next view. `released`: the containers whose bookings ds01d may have taken."""
+        proven = self.released
+        if not isinstance(bookings, Unknown):
+            if not isinstance(self.bookings, Unknown):
+                new = find_released(self.bookings, bookings, released)
+                # All that a host ever released would be kept; a sweep proves the same, later.
+                proven = proven | new if len(proven) + len(new) <= _MOST_RELEASED else new or proven
+            # Booked again under the same ID: its end is not proven any more.
+            proven -= set(bookings)
+        return OwnView(
+            bookings=bookings,
+            released=proven,
+            sweep_began=self.sweep_began if sweep_began is None else sweep_began,
+            frozen=frozen,
+        )
+
+    def forget_release(self, booking: BookingId) -> OwnView:
+        """The view where this ID is to be booked again: that it was released proves nothing."""
+        return replace(self, released=self.released - {booking})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from ds01d.errors import BooksUnreadable
-from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase
+from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEntry
 from ds01d.model.limits import GpuQuota
 from tests.support.build import Life, books, gpu, inventory, mig, slot
 from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal
@@ -276,7 +276,7 @@ def test_who_hangs_up_costs_nobody_the_time_of_the_store(one: FleetHost) -> None
     one.serve_jobs()
     assert book.calls == ["read_user", "reserve", "confirm"]
     assert asked.last["parameters"]["booking"]["slot"] == "0"
-    assert one.reservations.list_in_flight() == []
+    assert one.reservations.in_flight.list_bookings() == []
 
 
 @pytest.mark.parametrize("name", [A, "r-0123456789ab._.1001"])
@@ -288,7 +288,7 @@ def test_two_calls_for_one_booking_do_not_end_each_other(
     assert first.last["parameters"]["booking"]["slot"] == "0"
     assert "right now: try again" in refusal(second.last)
     assert phases(store) == {name: EntryPhase.HELD}
-    assert (one.reservations.list_in_flight(), one.session.bookings._pending) == ([], {})
+    assert (one.reservations.in_flight.list_bookings(), one.session.bookings._pending) == ([], {})
     assert one.allocate(name)["parameters"]["booking"]["already"]
 
 
@@ -430,3 +430,93 @@ def test_books_that_cannot_be_read_right_after_it_are_no_failure_of_the_booking(
 
 def _fail(*_: object) -> None:
     raise BooksUnreadable("torn")
+
+
+# --- between a booking and the moment at which the books are shown
+
+
+RESERVED = "r-0123456789ab._.1001"
+
+
+def book_without_showing(host: FleetHost, container: str, **how: bool) -> None:
+    """As in the daemon, which shows the books once it has served the calls that wait."""
+    host.begin("Allocate", container=container, **how)  # type: ignore[arg-type]
+    host.step_job()
+    host.service.serve_reserved()
+    host.step_job()
+
+
+def test_a_reserved_name_that_is_used_again_is_a_living_booking(
+    one: FleetHost, two: FleetHost, store: StoreInMemory
+) -> None:
+    one.allocate(RESERVED)
+    one.release(RESERVED)
+    one.sync()
+    assert store.entries == {}
+    book_without_showing(one, RESERVED)
+    assert phases(store) == {RESERVED: EntryPhase.HELD}
+    # ds01d released a booking of this ID a moment ago, and what it shows has none of it now.
+    one.sync()
+    assert phases(store) == {RESERVED: EntryPhase.HELD}
+    two.allocate(A)
+    assert refusal(two.allocate(B)) == "USER_AT_LIMIT (2/2 on gpu02, gpu01)"
+    one.show_changes()
+    assert one.reservations.in_flight.list_bookings() == []
+    one.sync()
+    assert (one.kinds(), phases(store)) == (
+        set(),
+        {RESERVED: EntryPhase.HELD, A: EntryPhase.HELD},
+    )
+
+
+def test_that_it_was_released_once_proves_nothing_of_the_next_one(one: FleetHost) -> None:
+    one.allocate(RESERVED)
+    one.release(RESERVED)
+    assert one.worker._local.released == {"r-0123456789ab"}
+    one.begin("Allocate", container=RESERVED)
+    assert one.worker._local.released == frozenset()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_pass_that_withdraws_meets_no_reservation_of_that_name(
+    one: FleetHost, store: StoreInMemory, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    one.allocate(RESERVED)
+    one.release(RESERVED)
+    book, replies = one.book, []
+    assert isinstance(book, StoreView)
+    withdraw = book.withdraw_entry
+
+    def withdraw_slowly(entry: FleetEntry, **how: bool) -> object:
+        monkeypatch.undo()
+        changed = withdraw(entry, **how) if when == "after" else None
+        asked = one.begin("Allocate", container=RESERVED)
+        one.serve_jobs()
+        replies.append(asked.last)
+        return changed or withdraw(entry, **how)
+
+    monkeypatch.setattr(book, "withdraw_entry", withdraw_slowly)
+    one.sync()
+    assert refusal(replies[0]).endswith("is being withdrawn: try again")
+    assert (one.booked, store.entries, store.names) == (set(), {}, {})
+    one.allocate(RESERVED)
+    assert phases(store) == {RESERVED: EntryPhase.HELD}
+
+
+def test_a_further_slot_counts_once_and_its_entry_is_left_alone(
+    one: FleetHost, store: StoreInMemory
+) -> None:
+    one.life.host.limits = limits(3)
+    one.allocate(A)
+    book_without_showing(one, A, another=True)
+    (entry,) = store.entries.values()
+    assert entry.count == 2
+    # What is shown has one slot of it, and is older.
+    assert entry.booking in one.reservations.in_flight.list_bookings()
+    one.life.host.pass_time(60)
+    one.sync()
+    assert one.kinds() == set()
+    asked = one.begin("Allocate", container=B)
+    one.serve_jobs()
+    assert asked.last["parameters"]["booking"]["slot"] == "2"
+    assert one.reservations.in_flight.list_bookings() == []
