@@ -24,11 +24,18 @@ from ds01d.model.fleet_books import (
 )
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall
 
-T = TypeVar("T")
+Form = TypeVar("Form")
+Value = TypeVar("Value", bound=msgspec.Struct)
 
 FENCE: Final = b'{"v":1}'
-# etcd takes values of 1.5 MiB; those of ds01d have some hundred bytes.
-MAX_VALUE_BYTES: Final = 64 << 10
+# Decision 357: etcd takes values of 1.5 MiB; those of ds01d have some hundred bytes, one of a
+# container with 1,000 slots 6 KiB, and each host keeps what all of them mean.
+MAX_VALUE_BYTES: Final = 16 << 10
+MAX_EXTRA_BYTES: Final = 4 << 10
+"""Of fields that this version does not know, which are kept and written back."""
+_MAX_EXTRA: Final = 32  # of such fields
+# By profile and source; nothing of it is kept but what the other hosts go by.
+_MAX_SUMMARY_BYTES: Final = 64 << 10
 MAX_NAME: Final = 1024  # characters
 _VERSION: Final = 1
 _NO_EXTRA: Final[Extra] = MappingProxyType({})
@@ -70,6 +77,24 @@ class _Identity(msgspec.Struct, frozen=True):
     nonce: _Text = ""
 
 
+class _Synced(msgspec.Struct, frozen=True):
+    cluster: _Text
+    revision: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _SummaryValue(msgspec.Struct, frozen=True):
+    state: _Text = ""
+    synced: _Synced | None = None
+
+
+# Made once: a decoder costs more than what it decodes, and there are 100,000 entries.
+_ANY: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_HELD: Final = msgspec.json.Decoder(_Held)
+_NAME: Final = msgspec.json.Decoder(_NameValue)
+_IDENTITY: Final = msgspec.json.Decoder(_Identity)
+_SUMMARY: Final = msgspec.json.Decoder(_SummaryValue)
+
+
 def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:
     """`extra`: what the store has beside the fields of this version."""
     return _encode_fields(
@@ -85,7 +110,7 @@ def encode_entry(entry: FleetEntry, extra: Extra = _NO_EXTRA) -> bytes:
 
 def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
     """The value of a held key, whose parts these are. Raises Malformed."""
-    raw, fields = _decode_value(value, _Held)
+    extra, fields = _decode_value(value, _HELD)
     slots = fields.slots if isinstance(fields.slots, list) else []
     is_readable = all(isinstance(slot, str) for slot in slots)
     since = fields.since
@@ -102,7 +127,7 @@ def parse_entry(user: str, node: str, booking: str, value: bytes) -> FleetEntry:
         sevenths=fields.sevenths,
         since=Wall(float(since) if is_time else 0.0),
         slots=tuple(map(SlotId, map(intern, slots))) if is_readable else (),
-        extra=_find_extra(raw, _Held),
+        extra=extra,
     )
 
 
@@ -112,12 +137,12 @@ def encode_name(name: NameEntry) -> bytes:
 
 def parse_name(container: str, value: bytes) -> NameEntry:
     """The value of the key of a name. Raises Malformed."""
-    raw, name = _decode_value(value, _NameValue)
+    extra, name = _decode_value(value, _NAME)
     return NameEntry(
         container=ContainerName(container),
         node=NodeId(intern(name.node)),
         booking=BookingId(name.booking),
-        extra=_find_extra(raw, _NameValue),
+        extra=extra,
     )
 
 
@@ -143,7 +168,7 @@ def encode_identity(identity: NodeIdentity, extra: Extra = _NO_EXTRA) -> bytes:
 
 def parse_identity(node: str, value: bytes) -> NodeIdentity:
     """The value of the key of a host. Raises Malformed."""
-    raw, fields = _decode_value(value, _Identity)
+    extra, fields = _decode_value(value, _IDENTITY)
     return NodeIdentity(
         node=NodeId(node),
         host=fields.host,
@@ -154,7 +179,7 @@ def parse_identity(node: str, value: bytes) -> NodeIdentity:
         protocols=fields.protocols,
         limits_digest=fields.limits_digest,
         nonce=fields.nonce,
-        extra=_find_extra(raw, _Identity),
+        extra=extra,
     )
 
 
@@ -165,15 +190,16 @@ def encode_object(fields: Mapping[str, object]) -> bytes:
 
 def parse_object(value: bytes) -> dict[str, object]:
     """Any JSON object of sane size. Raises Malformed."""
-    if len(value) > MAX_VALUE_BYTES:
-        raise Malformed(f"the value has more than {MAX_VALUE_BYTES} bytes")
-    try:
-        raw = msgspec.json.decode(value)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Malformed(f"the value is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise Malformed("the value is not a JSON object")
-    return raw
+    return _decode_json(value, msgspec.json.Decoder(dict[str, object]), MAX_VALUE_BYTES)
+
+
+def parse_summary(value: bytes) -> dict[str, object]:
+    """What the other hosts go by, `state` and `synced`, of the value of a summary.
+
+    The rest is for people who read the store. Raises Malformed.
+    """
+    fields = _decode_json(value, _SUMMARY, _MAX_SUMMARY_BYTES)
+    return {"state": fields.state, "synced": fields.synced and msgspec.to_builtins(fields.synced)}
 
 
 def _encode_fields(extra: Extra, **fields: object) -> bytes:
@@ -192,16 +218,33 @@ def _replace_surrogates(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _decode_value(value: bytes, form: type[T]) -> tuple[dict[str, object], T]:
-    raw = parse_object(value)
+def _decode_value(value: bytes, decoder: msgspec.json.Decoder[Value]) -> tuple[Extra, Value]:
+    """The fields that the form of `decoder` does not have, and those that it has."""
     # In two steps: a typed decoder drops the fields that it does not know.
+    raw = _decode_json(value, _ANY, MAX_VALUE_BYTES)
+    return _find_extra(raw, decoder.type), _decode_json(value, decoder, MAX_VALUE_BYTES)
+
+
+def _decode_json(value: bytes, decoder: msgspec.json.Decoder[Form], limit: int) -> Form:
+    if len(value) > limit:
+        raise Malformed(f"the value has more than {limit} bytes")
     try:
-        return raw, msgspec.convert(raw, form)
-    except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        raise Malformed(str(error)) from error
+        return decoder.decode(value)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        raise Malformed(f"not a value of ds01d: {error}") from error
 
 
-def _find_extra(raw: dict[str, object], form: type[msgspec.Struct]) -> Extra:
-    if len(raw) <= len(form.__struct_fields__) and raw.keys() <= set(form.__struct_fields__):
+def _find_extra(raw: dict[str, msgspec.Raw], form: type[msgspec.Struct]) -> Extra:
+    field_names = form.__struct_fields__
+    if len(raw) <= len(field_names) and raw.keys() <= set(field_names):
         return _NO_EXTRA
-    return {name: raw[name] for name in raw.keys() - set(form.__struct_fields__)}
+    # As text, a copy of it: parsed it would take twenty times the memory, and the text alone
+    # would keep the whole value.
+    extra = {name: raw[name].copy() for name in raw.keys() - set(field_names)}
+    size = sum(len(name) + len(bytes(text)) for name, text in extra.items())
+    if size > MAX_EXTRA_BYTES or len(extra) > _MAX_EXTRA:
+        raise Malformed(
+            f"{len(extra)} fields of another version with {size} bytes, expected at most"
+            f" {_MAX_EXTRA} with {MAX_EXTRA_BYTES}"
+        )
+    return extra

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
 from ds01d.adapters.fleet.book_keys import ROOT, user_prefix
-from ds01d.adapters.fleet.etcd_messages import KeyValue, ReplyHeader, prefix_end
+from ds01d.adapters.fleet.etcd_messages import ReplyHeader, prefix_end
 from ds01d.adapters.fleet.etcd_store import EtcdStore
-from ds01d.adapters.fleet.stored_values import (
-    StoredValue,
-    build_contents,
-    find_spoilt,
-    parse_key,
-)
+from ds01d.adapters.fleet.kept_values import KeptValues
+from ds01d.adapters.fleet.stored_values import build_contents, find_spoilt
 from ds01d.errors import StoreRefused
 from ds01d.model.fleet_books import (
     FleetContents,
@@ -35,19 +30,19 @@ revisions again that it had before, could not be told from one that went on."""
 def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     """Entries and fence of a user, at once and linearizable. Raises StoreFailed."""
     prefix, fence = user_prefix(user), 0
-    values: dict[bytes, StoredValue] = {}
+    values = KeptValues()
     # In one range: an entry that came after the fence was read would not be counted.
     for page in store.scan(prefix, prefix_end(prefix), within_s=USER_S):
+        values.take_keys(page.kvs)
         for key in page.kvs:
-            values[key.key] = parse_key(key)
             # What the key holds does not matter: its revision is the fence.
             if key.key == prefix + b"fence":
                 fence = key.mod_revision
     return UserEntries(
         user=user,
-        entries=tuple(value for value in values.values() if isinstance(value, FleetEntry)),
+        entries=tuple(value for value in values.by_key.values() if isinstance(value, FleetEntry)),
         fence=Revision(fence),
-        malformed=find_spoilt(values),
+        malformed=find_spoilt(values.by_key),
     )
 
 
@@ -58,7 +53,7 @@ class ContentsReader:
         self._store = store
         self._lock = threading.Lock()
         self._header = ReplyHeader()
-        self._values: dict[bytes, StoredValue] = {}
+        self._values = KeptValues()
         self._reads_left = 0
 
     def read(self) -> FleetContents:
@@ -66,15 +61,15 @@ class ContentsReader:
         with self._lock:
             if self._reads_left == 0 or not self._catch_up():
                 self._read_whole()
-            return build_contents(self._header, self._values)
+            return build_contents(self._header, self._values.by_key)
 
     def _read_whole(self) -> None:
         self._reads_left = 0  # if it fails, the next one is whole too
-        self._values = {}
+        self._values.clear()
         header: ReplyHeader | None = None
         for page in self._store.scan(ROOT, prefix_end(ROOT), is_checked=False):
             header = header or page.header
-            self._take_keys(page.kvs)
+            self._values.take_keys(page.kvs)
         self._header = header or ReplyHeader()
         self._reads_left = WHOLE_EVERY
 
@@ -90,7 +85,7 @@ class ContentsReader:
                     header, count = page.header, page.count
                     if not self._is_same_store(header):
                         return False
-                self._take_keys(page.kvs)
+                self._values.take_keys(page.kvs)
             if header is None:
                 return False
             # Nothing tells what was deleted but the number of the keys that are left.
@@ -112,15 +107,10 @@ class ContentsReader:
             and header.raft_term >= last.raft_term
         )
 
-    def _take_keys(self, keys: Iterable[KeyValue]) -> None:
-        for key in keys:
-            self._values[key.key] = parse_key(key)
-
     def _drop_deleted(self, revision: int) -> None:
         # As of the revision of the changes: a later one would lack keys that the next read brings,
         # and the counts would not agree.
         pages = self._store.scan(
             ROOT, prefix_end(ROOT), is_checked=False, keys_only=True, revision=revision
         )
-        left = {key.key for page in pages for key in page.kvs}
-        self._values = {key: value for key, value in self._values.items() if key in left}
+        self._values.retain_keys(key.key for page in pages for key in page.kvs)

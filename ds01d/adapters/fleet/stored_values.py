@@ -5,6 +5,7 @@ Whatever somebody wrote there: what cannot be understood is a value of its own, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.adapters.fleet.book_format import (
@@ -13,6 +14,7 @@ from ds01d.adapters.fleet.book_format import (
     parse_identity,
     parse_name,
     parse_object,
+    parse_summary,
 )
 from ds01d.adapters.fleet.book_keys import show_key, split_key
 from ds01d.adapters.fleet.etcd_messages import KeyValue, ReplyHeader
@@ -72,7 +74,7 @@ StoredValue = (
 )
 
 
-def build_contents(header: ReplyHeader, values: dict[bytes, StoredValue]) -> FleetContents:
+def build_contents(header: ReplyHeader, values: Mapping[bytes, StoredValue]) -> FleetContents:
     entries: list[FleetEntry] = []
     names: dict[ContainerName, NameEntry] = {}
     identities: dict[NodeId, NodeIdentity] = {}
@@ -115,7 +117,7 @@ def build_contents(header: ReplyHeader, values: dict[bytes, StoredValue]) -> Fle
     )
 
 
-def find_spoilt(values: dict[bytes, StoredValue]) -> dict[str, str]:
+def find_spoilt(values: Mapping[bytes, StoredValue]) -> dict[str, str]:
     return {
         show_key(key): value.reason for key, value in values.items() if isinstance(value, Spoilt)
     }
@@ -150,7 +152,7 @@ def _parse_value(parts: tuple[str, ...], value: bytes) -> StoredValue:
         case "nodes", node, "alive":
             return _Alive(NodeId(node))
         case "summary", node:
-            return _Summary(NodeId(node), parse_object(value))
+            return _Summary(NodeId(node), parse_summary(value))
         case ("fleet",):
             return _Settings(parse_object(value))
         # Of a newer version: no error, or the first host that is upgraded would show as damage on

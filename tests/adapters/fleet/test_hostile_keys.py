@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,17 @@ import msgspec
 import pytest
 
 from ds01d import config as configuration
-from ds01d.adapters.fleet.book_format import parse_identity
+from ds01d.adapters.fleet import kept_values
+from ds01d.adapters.fleet.book_format import (
+    MAX_EXTRA_BYTES,
+    encode_entry,
+    parse_entry,
+    parse_identity,
+)
 from ds01d.adapters.fleet.book_keys import split_key
 from ds01d.adapters.fleet.etcd_messages import KeyValue, RangeReply
 from ds01d.adapters.fleet.etcd_store import EtcdStore
+from ds01d.adapters.fleet.kept_values import KeptValues
 from ds01d.adapters.fleet.stored_values import Spoilt, parse_key
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.bootstrap_fleet import make_settings
@@ -20,6 +28,7 @@ from ds01d.errors import Malformed, StoreFailed
 from ds01d.reconcile.fleet_memory import find_node
 
 HELD = b'{"v":1,"phase":"held","container":"c","count":2,"sevenths":14}'
+ENTRY: dict[str, object] = {"v": 1, "phase": "held", "container": "c", "count": 2, "sevenths": 14}
 IDENTITY: dict[str, object] = {"v": 1, "host": "gpu02", "incarnation": 1}
 
 
@@ -58,6 +67,86 @@ def test_an_identity_that_would_swell_each_status_is_malformed(field: dict[str, 
     assert parse_identity("n2", msgspec.json.encode(IDENTITY)).host == "gpu02"
     with pytest.raises(Malformed):
         parse_identity("n2", msgspec.json.encode(IDENTITY | field))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"summary/%d", {"state": "member", "x": [[]] * 100}),
+        (b"summary/%d", {"x": [{"": {"": {}}}] * 30}),
+        (b"users/alice/held/n2/%d", {**ENTRY, "x": [[]] * 1000}),
+        (b"users/alice/held/n2/%d", {**ENTRY, **{f"x{n}": 1 for n in range(30)}}),
+        (b"users/alice/held/n2/%d", {**ENTRY, "slots": [f"NUMBER-{n}" for n in range(1000)]}),
+        (b"users/alice/held/n2/%d", {**ENTRY, "container": "\U0001f600" + "c" * 1000}),
+        (b"users/%d/held/n2/%d", ENTRY),
+        (b"users/" + b"%F0%9F%98%80" + b"u" * 900 + b"%d/held/n2/b", ENTRY),
+        (b"names/%d", {"v": 1, "node": "\U0001f600" + "n" * 1000 + "NUMBER", "booking": "b"}),
+        (b"nodes/%d/identity", {**IDENTITY, "version": "\U0001f600" + "v" * 200}),
+        (b"nodes/%d/alive", {}),
+        (b"names/%d", {"v": -1}),
+    ],
+)
+def test_what_is_kept_of_the_store_is_bounded_in_memory(
+    monkeypatch: pytest.MonkeyPatch, key: bytes, value: dict[str, object]
+) -> None:
+    """By the memory that it takes, which is up to fifty times what it has in the store."""
+    most = 4 << 20
+    monkeypatch.setattr(kept_values, "MAX_KEPT_BYTES", most)
+    taken = measure_kept(key, msgspec.json.encode(value))
+    assert taken < 1.2 * most
+
+
+def test_usual_entries_are_counted_at_about_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 4 << 20
+    monkeypatch.setattr(kept_values, "MAX_KEPT_BYTES", most)
+    entry = {**ENTRY, "container": "train-NUMBER._.1001", "slots": ["0.1"], "since": 1.0}
+    key = b"users/alice/held/7f3f0f6c-1b67/5b0cb7f4-33cd-4a71-%d"
+    assert most / 3 < measure_kept(key, msgspec.json.encode(entry)) < most
+
+
+def measure_kept(key: bytes, value: bytes) -> int:
+    """How many bytes are kept of such keys, each with its number, before it is too much."""
+    values, taken, is_bounded = KeptValues(), 0, False
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            path = b"/ds01/v1/" + key.replace(b"%d", b"%d" % number)
+            text = value.replace(b"NUMBER", b"%d" % number)
+            values.take_keys([KeyValue(key=path, value=text)])
+            taken = tracemalloc.get_traced_memory()[0]
+    except StoreFailed as error:
+        is_bounded = "keys take more than 4 MiB" in str(error) and len(values.by_key) == 0
+    finally:
+        tracemalloc.stop()
+    assert is_bounded
+    return taken
+
+
+def test_what_is_replaced_or_deleted_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_values, "MAX_KEPT_BYTES", 100_000)
+    values = KeptValues()
+    for number in range(1000):
+        for name in (b"kept", b"%d" % number):
+            key = b"/ds01/v1/users/alice/held/n2/" + name
+            values.take_keys([KeyValue(key=key, value=HELD)])
+        values.retain_keys([b"/ds01/v1/users/alice/held/n2/kept"])
+    assert len(values.by_key) == 1
+
+
+@pytest.mark.parametrize("size", [3000, 5000])
+def test_fields_of_another_version_are_kept_within_bounds(size: int) -> None:
+    value = msgspec.json.encode({**ENTRY, "team": "x" * size})
+    if size > MAX_EXTRA_BYTES:
+        with pytest.raises(Malformed, match="1 fields of another version with 5006 bytes"):
+            parse_entry("alice", "n2", "b1", value)
+        return
+    entry = parse_entry("alice", "n2", "b1", value)
+    assert msgspec.json.decode(encode_entry(entry)) == {
+        **ENTRY,
+        "team": "x" * size,
+        "slots": [],
+        "since": 0.0,
+    }
 
 
 class _Endless:

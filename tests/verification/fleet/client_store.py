@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from ds01d.adapters.fleet import circuit_breaker
@@ -91,7 +91,7 @@ class ClientStore(Store):
                 "v": 1,
                 "host": one.host,
                 "incarnation": one.incarnation,
-                "reported": found.summaries.get(node, {}).get("reported", ""),
+                "reported": _find_reported(found.summaries.get(node, {})),
             }
             for node, one in found.identities.items()
         }
@@ -130,7 +130,8 @@ class ClientStore(Store):
         self._taken_in = contents.cluster
 
     def put_identity(self, value: Json) -> None:
-        _known(self._books.publish_summary({"v": 1, "reported": value["reported"]}))
+        synced = {"cluster": value["reported"], "revision": 1}
+        _known(self._books.publish_summary({"synced": synced}))
 
     def keep_alive(self, lease: str, seconds: int) -> str:
         _known(self._books.keep_alive(seconds))
@@ -150,6 +151,12 @@ class ClientStore(Store):
     @is_watching.setter
     def is_watching(self, _: bool) -> None:
         """It is known by when a watch broke."""
+
+
+def _find_reported(summary: Mapping[str, object]) -> str:
+    """The cluster that the host has last reported to."""
+    synced = summary.get("synced")
+    return str(synced["cluster"]) if isinstance(synced, dict) else ""
 
 
 def _known(answer: _Answer | Unknown) -> _Answer:
