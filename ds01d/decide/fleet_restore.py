@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ds01d.decide.fleet_findings import name_hosts
@@ -33,6 +33,17 @@ def list_unreported(
         name
         for node, name in names.items()
         if node not in forgotten and not _has_reported(contents, node, restored_at)
+    )
+
+
+def has_lost_hosts(contents: FleetContents, node: NodeId, remembered: Iterable[NodeId]) -> bool:
+    """Whether hosts are missing that nobody had forgotten: their keys were deleted, or put back.
+
+    `node`: the host that asks, which took part.
+    """
+    return any(
+        host not in contents.identities and host not in contents.forgotten
+        for host in (node, *remembered)
     )
 
 

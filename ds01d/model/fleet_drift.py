@@ -133,7 +133,7 @@ class MembershipState(Word):
     """The store does not have this host as it was left: forgotten, restored from an image, or
     a copy. Until an admin has it rejoin, it changes nothing there."""
     RESTORED = "restored"
-    """The store is older than what this host saw: it reports, and reserves and withdraws nothing,
+    """The store lacks what this host saw of it: it reports, and reserves and withdraws nothing,
     until every host has reported."""
 
 

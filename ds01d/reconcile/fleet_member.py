@@ -149,7 +149,7 @@ class FleetMember:
             if missing:
                 self.set_state(
                     MembershipState.RESTORED,
-                    "the store is older than what this host saw of it; not reported yet:"
+                    "the store lacks what this host saw of it; not reported yet:"
                     f" {', '.join(missing)}: wait for them, ds01ctl fleet forget those that are"
                     " gone for good, or ds01ctl thaw --fleet",
                 )
@@ -192,10 +192,11 @@ class FleetMember:
             facts.host,
             facts.engine_id,
         )
+        memory = memory.note_losses(contents)
         if as_new or is_other:
-            node = NodeId(secrets.token_hex(8))
-            memory = self._keep_memory(FleetMemory(node=node, cluster=memory.cluster), durable=True)
-            taken = None
+            memory, taken = memory.become_new(NodeId(secrets.token_hex(8))), None
+        # Before the identity: a host that stops in between goes on as one that waits.
+        memory = self._keep_memory(memory, durable=True)
         self.set_state(MembershipState.JOINING)
         self._put_identity(memory, taken, memory.incarnation, rejoins=True)
         if self._identity is None:

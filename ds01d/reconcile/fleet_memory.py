@@ -6,11 +6,12 @@ A copy that is lost or cannot be parsed is not made up again: the host would cou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from json import dumps, loads
 from typing import Any, Final, Protocol
 
+from ds01d.decide.fleet_restore import has_lost_hosts
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.fleet_books import Extra, FleetContents, NodeId, NodeIdentity
 from ds01d.text import make_printable
@@ -69,6 +70,22 @@ class FleetMemory:
         if self.restored_at is not None and stored <= before:
             return before  # the store was put back, and that explains what it has
         return before if stored == before else None
+
+    def note_losses(self, contents: FleetContents) -> FleetMemory:
+        """What is to be remembered by a host that rejoins, which may be because of a loss."""
+        # It remembers what is missing, however often it is asked.
+        if self.restored_at is not None:
+            return self
+        # Decision 355: entries may be gone as the identities are, and would count for nobody.
+        if has_lost_hosts(contents, self.node, self.nodes):
+            nodes = {n: name for n, name in self.nodes.items() if n not in contents.forgotten}
+            return replace(self, restored_at=contents.revision, nodes=nodes)
+        return self
+
+    def become_new(self, node: NodeId) -> FleetMemory:
+        """The same host by another ID: what it knows of the store and of the others stays."""
+        others = {n: name for n, name in self.nodes.items() if n != self.node}
+        return replace(self, node=node, incarnation=0, nonce="", nodes=others)
 
     def make_identity(self, facts: HostFacts, incarnation: int, extra: Extra) -> NodeIdentity:
         """What the store is to have of this host. `extra`: fields of a newer version there."""

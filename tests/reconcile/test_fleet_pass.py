@@ -363,6 +363,38 @@ def test_a_host_that_will_never_report_is_not_waited_for_after_a_thaw(
     assert "booking" in one.allocate("c._.1001")["parameters"]
 
 
+@pytest.mark.parametrize("as_new", [False, True])
+def test_after_keys_were_deleted_nothing_is_reserved_until_all_have_rejoined(
+    store: StoreInMemory, *, as_new: bool
+) -> None:
+    one, two = start(store, "gpu01"), start(store, "gpu02")
+    one.sync()
+    two.allocate(A)
+    two.allocate(B)
+    # etcdctl del --prefix /ds01/v1/
+    for kept in (store.entries, store.names, store.identities, store.summaries, store.alive):
+        kept.clear()
+    store.raise_revision()
+    for host in (one, two):
+        host.sync()
+        assert host.session.find_status().state == "fenced"
+    changes = len(store.changes)
+    call_admin(one, "FleetRejoin", as_new=as_new)
+    assert one.session.find_status().state == "restored"
+    one.settle()
+    # Its own limits let it; the store is not asked, as if it was away.
+    assert "booking" in one.allocate("c._.1001")["parameters"]
+    assert "reserve" not in [what for what, _ in store.changes[changes:]]
+    one.release("c._.1001")
+    one = restart(one)
+    assert "not reported yet: gpu02" in one.session.find_status().reason
+    call_admin(two, "FleetRejoin")
+    for host in (one, two) * 3:
+        host.settle()
+    assert {host.session.find_status().state for host in (one, two)} == {"member"}
+    assert refusal(one.allocate("c._.1001")) == "USER_AT_LIMIT (2/2 on gpu02)"
+
+
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_a_host_that_is_gone_for_good_is_forgotten_in_a_store_that_was_put_back(
     store: StoreInMemory, *, is_empty: bool
