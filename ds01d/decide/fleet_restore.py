@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -29,8 +30,10 @@ def list_unreported(
         for node, revision in contents.forgotten.items()
         if revision > restored_at and node not in contents.identities
     }
+    # A host that took another ID, which an admin then forgets by the former one.
+    counts = Counter(names.values())
     return sorted(
-        name
+        name if counts[name] == 1 else f"{name} ({node})"
         for node, name in names.items()
         if node not in forgotten and not _has_reported(contents, node, restored_at)
     )
