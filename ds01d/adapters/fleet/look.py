@@ -23,7 +23,7 @@ from ds01d.adapters.fleet.ssh_process import (
     build_command,
     find_control_folder,
 )
-from ds01d.adapters.fleet.status_format import ParsedStatus, parse_status
+from ds01d.adapters.fleet.status_format import MAX_REASON, ParsedStatus, parse_status
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.fleet import HostAnswer, HostFailure, HostName
 from ds01d.model.primitives import Wall
@@ -162,4 +162,4 @@ class FleetLook:
 def last_line(data: bytes | bytearray) -> str:
     """The last line with something in it, as text for people; not yet escaped."""
     lines = [line.strip() for line in bytes(data).decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:300]
+    return next((line for line in reversed(lines) if line), "")[:MAX_REASON]

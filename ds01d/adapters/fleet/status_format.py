@@ -8,13 +8,16 @@ hosts may be newer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from ds01d.errors import Malformed
 from ds01d.model.fleet import FleetHolder, FleetSlot, HostStatus, LastWord
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
+
+MAX_REASON: Final = 300  # characters of what a host says about itself
+_MAX_VERSION: Final = 100
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -76,9 +79,10 @@ def parse_status(data: bytes) -> ParsedStatus:
     status = HostStatus(
         published_at=Wall(raw.written_at),
         next_at=None if raw.next_sweep is None else Wall(raw.next_sweep),
-        version=raw.version,
+        version=raw.version[:_MAX_VERSION],
         slots=tuple(map(_build_slot, raw.slots)),
-        doubt=_find_doubt(raw),
+        # Decision 358: it goes to logs, each time that it changes.
+        doubt=_find_doubt(raw)[:MAX_REASON],
     )
     return ParsedStatus(status=status, state_dir=raw.state_dir)
 

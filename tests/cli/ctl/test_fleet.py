@@ -382,6 +382,28 @@ def test_a_view_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     assert "was not written" in publisher.summary
 
 
+def test_a_reason_of_many_megabytes_does_not_flood_the_log(
+    site: FleetSite,
+) -> None:
+    """Each of its changes is logged, and the host that says it decides when it changes."""
+    view_file = site.folder / "hosts.json"
+    site.configure(["gpu01"], view_file=str(view_file))
+    host = site.ssh.hosts["gpu01"]
+    path = FleetSite.state_of(host) / "status.json"
+    site.publish(host, free=1)
+    status = json.loads(path.read_bytes())
+    endless = {"failing_since": 1.0, "reason": "\u200b" * 1_000_000}
+    sources = {"docker": {"ok": False, "reason": "\x1b" * 1_000_000}}
+    for changes in ({"passes": endless}, {"sources": sources, "version": "9" * 1_000_000}):
+        site.write_status(host, json.dumps(status | changes).encode())
+        done = site.run("ds01ctl", "fleet", "publish", "--once")
+        assert done.exit_code == 0
+        assert "gpu01 is unknown: " in done.stderr
+        assert len(done.stderr) < 3000
+        assert view_file.stat().st_size < 5000
+    site.publish(host, free=1)
+
+
 def test_a_key_that_may_only_ask_for_the_status(started: FleetSite, site: FleetSite) -> None:
     """The forced command gives the same answer, whatever else the key is used for."""
     script = ROOT / "share" / "fleet-status.sh"
