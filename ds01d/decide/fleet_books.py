@@ -123,11 +123,15 @@ def find_undercounted(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetUse:
-    """What a user has on all hosts. `hosts`: where, this host first."""
+    """What a user has on all hosts. `hosts`: where, this host first.
+
+    `here`: slots and sevenths of it on this host, with what it has reserved.
+    """
 
     slots: int = 0
     sevenths: int = 0
     hosts: tuple[str, ...] = ()
+    here: tuple[int, int] = (0, 0)
 
     @property
     def gpus(self) -> Fraction:
@@ -168,15 +172,16 @@ def measure_use(
     # yet, by what was asked for.
     reserved = [e for e in in_flight if e.user == user and e.booking not in local]
     elsewhere = [e for e in entries if e.node != node]
-    slots = sum(len(booking.slots) for booking in local.values())
-    sevenths = sum(booking.sevenths for booking in local.values())
-    both = [*reserved, *elsewhere]
+    booked_slots, booked_sevenths = sum_own_use(local.values())
+    slots = booked_slots + sum(entry.count for entry in reserved)
+    sevenths = booked_sevenths + sum(entry.sevenths for entry in reserved)
     hosts = [name_host(node)] if local or reserved else []
     hosts += sorted({name_host(entry.node) for entry in elsewhere})
     return FleetUse(
-        slots=slots + sum(entry.count for entry in both),
-        sevenths=sevenths + sum(entry.sevenths for entry in both),
+        slots=slots + sum(entry.count for entry in elsewhere),
+        sevenths=sevenths + sum(entry.sevenths for entry in elsewhere),
         hosts=tuple(hosts),
+        here=(slots, sevenths),
     )
 
 
@@ -202,6 +207,12 @@ def describe_hosts(hosts: tuple[str, ...]) -> str:
     shown = ", ".join(hosts[:_MOST_HOSTS_SHOWN])
     more = len(hosts) - _MOST_HOSTS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown or "no host"
+
+
+def sum_own_use(bookings: Iterable[OwnBooking]) -> tuple[int, int]:
+    """Slots and sevenths of these bookings."""
+    listed = [*bookings]
+    return sum(len(b.slots) for b in listed), sum(b.sevenths for b in listed)
 
 
 def sum_use(entries: Iterable[FleetEntry]) -> dict[UserName, tuple[int, int]]:

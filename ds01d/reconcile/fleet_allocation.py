@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ds01d.decide.bookings import Bookings
-from ds01d.decide.fleet_books import QuotaQuestion, list_own_bookings
+from ds01d.decide.fleet_books import QuotaQuestion, list_own_bookings, sum_own_use
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, AllocationRequest, Rejected
 from ds01d.model.books import Record
@@ -25,12 +25,15 @@ from ds01d.reconcile.booking_ids import choose_booking_id, reserve_name
 class AllocationPlan:
     """What is to be reserved before a booking is made. `node` of `entry` is filled in later.
 
-    `is_part`: more slots for a container that has an entry of its own already.
+    `is_part`: more slots for a container that has an entry of its own already. `counted`: once it
+    is reserved, the slots and sevenths of its user that were counted for this host; None: none
+    were, as the store did not answer.
     """
 
     question: QuotaQuestion
     entry: FleetEntry
     is_part: bool
+    counted: tuple[int, int] | None = None
 
 
 class AllocationPlanner(Allocator):
@@ -106,17 +109,23 @@ class PermittedAllocator(Allocator):
             asked = (count - before_count, sevenths - before_sevenths)
             # Less than reserved is no harm: the confirmation says how much it is.
             if asked[0] > reserved[0] or asked[1] > reserved[1]:
-                raise OverPermit(asked, reserved)
+                raise OverPermit("to be booked", asked, reserved)
+            # Decision 350: what was booked here meanwhile without the store, or by others, is not
+            # in its answer.
+            booked = sum_own_use(b for b in local.values() if b.user == wish.user)
+            counted = self.permit.counted or booked
+            if booked[0] > counted[0] or booked[1] > counted[1]:
+                raise OverPermit(f"booked by {wish.user}", booked, counted)
         return super()._write_allocation(answer, wish, books, reason)
 
 
 class OverPermit(Ds01Error):
-    """What is free now counts more than what was reserved: it has to be reserved again."""
+    """More than the store has allowed, by slots or by GPUs: it has to be reserved again."""
 
-    def __init__(self, asked: tuple[int, int], reserved: tuple[int, int]) -> None:
+    def __init__(self, subject: str, asked: tuple[int, int], allowed: tuple[int, int]) -> None:
         super().__init__(
-            f"{asked[0]} slots with {asked[1]} sevenths of a GPU, and {reserved[0]} with"
-            f" {reserved[1]} reserved"
+            f"{asked[0]} slots with {asked[1]} sevenths of a GPU are {subject}, and"
+            f" {allowed[0]} with {allowed[1]} are reserved"
         )
 
 
@@ -138,4 +147,4 @@ _NEW_RECORD = Record(container=ContainerName(""), user=None, gpu_id=None)
 def _measure_use(wish: AllocationRequest, local: OwnBookings) -> tuple[int, int]:
     """Slots and sevenths of the container of a request."""
     mine = [booking for booking in local.values() if booking.container == wish.container]
-    return sum(len(b.slots) for b in mine), sum(b.sevenths for b in mine)
+    return sum_own_use(mine)

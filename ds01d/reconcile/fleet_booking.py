@@ -43,9 +43,13 @@ PATIENCE_S = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """The store allows it."""
+    """The store allows it.
+
+    `counted`: the slots and sevenths that the user had on this host then, as far as was known.
+    """
 
     entry: FleetEntry
+    counted: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,7 @@ class FleetReserver:
             answer = self.book.reserve_entry(entry, entries.fence)
             # The fence was the one of the count: nobody has reserved for the user in between.
             if isinstance(answer, Changed):
-                return Reserved(entry=entry)
+                return Reserved(entry=entry, counted=use.here)
             if isinstance(answer, Unknown):
                 return answer
             refused = self._explain_conflict(question, entry, answer, entries, others)

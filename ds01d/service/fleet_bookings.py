@@ -7,6 +7,7 @@ between two passes. Imported only where a fleet is configured.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Final, Literal
 
@@ -164,9 +165,9 @@ class FleetBookings:
             waiter.attempts += 1
             if waiter.attempts >= MOST_ATTEMPTS:
                 waiter.attempts = 0
-                raise unavailable(f"the slots that are free keep changing: {error}") from error
-        # What is free now counts more. The former reservation first: both would be over the quota.
-        self.reservations.withdraw_plan(permit)
+                raise unavailable(f"the bookings here keep changing: {error}") from error
+        # It has to be more. The former reservation first: both would be over the quota.
+        self.reservations.withdraw_plan(pending.plan)
         return service.try_allocation(
             waiter, is_waiting=pending.is_waiting, log_refusal=pending.log_refusal
         )
@@ -178,9 +179,10 @@ class FleetBookings:
             reason = answer.reason if isinstance(answer, Unknown) else "this host is fenced"
             if self._when_away == "refuse":
                 raise refuse_away(reason)
-        elif not isinstance(answer, Reserved):
+            return pending.plan
+        if not isinstance(answer, Reserved):
             raise unavailable(f"the store of the fleet: {getattr(answer, 'reason', answer)}")
-        return pending.plan
+        return replace(pending.plan, counted=answer.counted)
 
     def give_back(self, plan: AllocationPlan, answer: Answer) -> None:
         """It is not booked: withdraw what may have been reserved."""

@@ -413,6 +413,49 @@ def test_also_where_the_quota_does_not_allow_it_then(
     assert (store.entries, store.names) == ({}, {})
 
 
+@pytest.mark.parametrize("how", ["direct", "adopted"])
+@pytest.mark.parametrize("reserved", [False, True])
+def test_what_was_booked_here_meanwhile_counts_too(
+    one: FleetHost, two: FleetHost, store: StoreInMemory, how: str, reserved: bool
+) -> None:
+    """A reservation counts this host as it was when it was asked for."""
+    two.allocate(A)
+    asked = one.begin("Allocate", container=B)
+    if reserved:
+        one.step_job()
+    if how == "adopted":
+        one.life.book("2", name=C, user="alice")
+    else:
+        book = one.book
+        assert isinstance(book, StoreView)
+        book.is_away = True
+        one.sync()
+        assert one.begin("Allocate", container=C).last["parameters"]["booking"]
+        book.is_away = False
+        one.sync()
+    one.serve_jobs()
+    assert refusal(asked.last).startswith("USER_AT_LIMIT (2/2")
+    one.settle()
+    assert phases(store) == {A: EntryPhase.HELD, C: EntryPhase.HELD}
+    assert one.findings() == {}
+
+
+def test_what_was_reserved_before_is_no_reason_to_reserve_again(
+    one: FleetHost, store: StoreInMemory
+) -> None:
+    one.life.host.limits = limits(3)
+    one.allocate(A)
+    asked = [
+        one.begin("Allocate", container=A, another=True),
+        one.begin("Allocate", container=B),
+    ]
+    one.step_job()
+    one.step_job()
+    one.serve_jobs()
+    assert all("booking" in call.last["parameters"] for call in asked)
+    assert [what for what, _ in store.changes].count("reserve") == 3
+
+
 def test_books_that_cannot_be_read_right_after_it_are_no_failure_of_the_booking(
     one: FleetHost, store: StoreInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
