@@ -93,6 +93,10 @@ class StoreFailed(Ds01Error):
     """The fleet's store gave no usable answer; what was asked for may have been done."""
 
 
+class TooMuchStored(StoreFailed):
+    """The fleet's store answers, with more than is read or kept of it."""
+
+
 class StoreRefused(StoreFailed):
     """The fleet's store refused, and nothing was changed. `code`: gRPC's; `message`: its words."""
 

@@ -92,6 +92,10 @@ class FleetReserver:
             entries = self.book.read_user(entry.user)
             if isinstance(entries, Unknown):
                 return entries
+            if entries.uncounted:
+                return Unsettled(
+                    reason=f"what {entry.user} has there cannot be counted: {entries.uncounted}"
+                )
             if entries.malformed:
                 key, why = next(iter(entries.malformed.items()))
                 # What cannot be read may be any number of slots.

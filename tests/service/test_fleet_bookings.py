@@ -13,6 +13,7 @@ import pytest
 from ds01d.errors import BooksUnreadable
 from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEntry
 from ds01d.model.limits import GpuQuota
+from ds01d.model.primitives import UserName
 from tests.support.build import Life, books, gpu, inventory, mig, slot
 from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal
 from tests.support.fleet_memory_store import StoreInMemory, StoreView
@@ -194,6 +195,22 @@ def test_or_nothing_is_booked(store: StoreInMemory) -> None:
     assert host.allocate(A)["parameters"]["booking"]["already"]
     assert host.release(A)["parameters"]["slots"] == ["0"]
     assert host.booked == set()
+
+
+@pytest.mark.parametrize("when_away", ["local", "refuse"])
+def test_a_user_of_whom_there_is_too_much_is_refused_and_nobody_else(
+    store: StoreInMemory, when_away: str
+) -> None:
+    """Else anybody with many keys there would have all bookings go by the hosts' own limits."""
+    host = make_host(store, "gpu01", when_away=when_away)
+    assert isinstance(host.book, StoreView)
+    host.book.uncounted = {UserName("alice")}
+    assert refusal(host.allocate(A)) == (
+        "the store of the fleet: what alice has there cannot be counted: too much in etcd"
+    )
+    assert host.allocate("x._.1002", by="bob")["parameters"]["booking"]["slot"] == "0"
+    assert [entry.user for entry in store.entries.values()] == ["bob"]
+    assert host.booked == {("x._.1002", "0")}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -79,12 +79,13 @@ class StoreView:
 
     `failures`: how the next changes end, "before" or "after" they were made.
 
-    `is_away`: nothing is answered.
+    `is_away`: nothing is answered. `uncounted`: users of whom not all is read.
     """
 
     def __init__(self, store: StoreInMemory) -> None:
         self.store = store
         self.is_away = False
+        self.uncounted: set[UserName] = set()
         self.failures: list[str] = []
         self.calls: list[str] = []
         self._taken: tuple[NodeId, int] | None = None
@@ -97,6 +98,9 @@ class StoreView:
         self.calls.append("read_user")
         if problem := self._find_problem():
             return problem
+        if user in self.uncounted:
+            reason = "too much in etcd"
+            return UserEntries(user=user, entries=(), fence=Revision(0), uncounted=reason)
         return UserEntries(
             user=user,
             entries=tuple(e for (owner, _, _), e in self.store.entries.items() if owner == user),

@@ -11,7 +11,7 @@ from ds01d.adapters.fleet.etcd_messages import ReplyHeader, prefix_end
 from ds01d.adapters.fleet.etcd_store import EtcdStore
 from ds01d.adapters.fleet.kept_values import KeptValues
 from ds01d.adapters.fleet.stored_values import build_contents, find_spoilt
-from ds01d.errors import StoreRefused
+from ds01d.errors import StoreRefused, TooMuchStored
 from ds01d.model.fleet_books import (
     FleetContents,
     FleetEntry,
@@ -31,13 +31,17 @@ def read_user(store: EtcdStore, user: UserName) -> UserEntries:
     """Entries and fence of a user, at once and linearizable. Raises StoreFailed."""
     prefix, fence = user_prefix(user), 0
     values = KeptValues()
-    # In one range: an entry that came after the fence was read would not be counted.
-    for page in store.scan(prefix, prefix_end(prefix), within_s=USER_S):
-        values.take_keys(page.kvs)
-        for key in page.kvs:
-            # What the key holds does not matter: its revision is the fence.
-            if key.key == prefix + b"fence":
-                fence = key.mod_revision
+    try:
+        # In one range: an entry that came after the fence was read would not be counted.
+        for page in store.scan(prefix, prefix_end(prefix), within_s=USER_S):
+            values.take_keys(page.kvs)
+            for key in page.kvs:
+                # What the key holds does not matter: its revision is the fence.
+                if key.key == prefix + b"fence":
+                    fence = key.mod_revision
+    # Decision 359: the store answers, so it is not away, and other users are not concerned.
+    except TooMuchStored as error:
+        return UserEntries(user=user, entries=(), fence=Revision(0), uncounted=str(error))
     return UserEntries(
         user=user,
         entries=tuple(value for value in values.by_key.values() if isinstance(value, FleetEntry)),

@@ -23,7 +23,7 @@ from ds01d.adapters.fleet.etcd_messages import (
     read_key,
     txn,
 )
-from ds01d.errors import StoreFailed
+from ds01d.errors import StoreFailed, TooMuchStored
 
 PAGE: Final = 10_000
 """4 MB of entries. For each page etcd counts all keys that follow, so many pages cost it much."""
@@ -75,7 +75,7 @@ class EtcdStore:
     ) -> Iterator[RangeReply]:
         """All keys from `key` up to `end`, page by page, as of `revision` (0: of the first page).
 
-        Fails where the pages take longer than `within_s`, whatever each of them takes.
+        TooMuchStored where the pages take longer than `within_s`, whatever each of them takes.
         `count` of the first page is of all keys; `changed_since`: as `range_of` has it.
         """
         limit, count, size, cluster = PAGE, 0, 0, -1
@@ -113,7 +113,7 @@ class EtcdStore:
             if not reply.more:
                 return
             if size > MAX_BYTES or time.monotonic() > until:
-                raise StoreFailed(f"too much in etcd: {count} keys, {size} bytes, and no end")
+                raise TooMuchStored(f"too much in etcd: {count} keys, {size} bytes, and no end")
             # A server that goes round in circles, or has more than a fleet could.
             if not reply.kvs or reply.kvs[-1].key < key or count > MAX_KEYS:
                 raise StoreFailed(f"invalid answer of etcd: no end after {count} keys")

@@ -13,7 +13,7 @@ import msgspec
 
 from ds01d.adapters.fleet.etcd_messages import KeyValue
 from ds01d.adapters.fleet.stored_values import Spoilt, StoredValue, parse_key
-from ds01d.errors import StoreFailed
+from ds01d.errors import TooMuchStored
 from ds01d.model.fleet_books import Extra, FleetEntry, NameEntry, NodeIdentity
 
 MAX_KEPT_BYTES: Final = 512 << 20
@@ -41,7 +41,7 @@ class KeptValues:
         return self._values
 
     def take_keys(self, keys: Iterable[KeyValue]) -> None:
-        """Add or replace these. Raises StoreFailed where that is too much, and keeps none then."""
+        """Add or replace these. Raises TooMuchStored where they are, and keeps none then."""
         for key in keys:
             if key.key in self._values:
                 self._size -= _estimate_size(key.key, self._values[key.key])
@@ -52,7 +52,7 @@ class KeptValues:
                 count = len(self._values)
                 self.clear()
                 most = MAX_KEPT_BYTES >> 20
-                raise StoreFailed(f"too much in etcd: {count} keys take more than {most} MiB")
+                raise TooMuchStored(f"too much in etcd: {count} keys take more than {most} MiB")
 
     def retain_keys(self, keys: Iterable[bytes]) -> None:
         """Drop all others."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from ds01d.adapters.fleet import etcd_contents, etcd_store, kept_values
 from ds01d.adapters.fleet.etcd_books import EtcdBooks
 from ds01d.adapters.fleet.etcd_contents import WHOLE_EVERY
 from ds01d.model.fleet_books import (
@@ -297,6 +298,30 @@ def test_an_entry_that_makes_no_sense_is_never_taken_for_nothing(
     assert found.entries == (make_entry(),)
     assert list(found.malformed) == [key]
     assert list(read_contents(books).malformed) == [key]
+
+
+@pytest.mark.parametrize("bound", ["time", "size", "memory"])
+def test_of_whom_there_is_too_much_no_more_is_read_and_the_store_is_not_away(
+    etcd: EtcdCluster, books: EtcdBooks, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    for number in range(8):
+        value = '{"v":1,"phase":"held","container":"c","count":1,"sevenths":7}'
+        etcd.run_etcdctl("put", f"{ROOT}/users/alice/held/n2/b{number}", value)
+    reserve(books, replace(make_entry(), user=UserName("bob")))
+    assert len(read_user(books).entries) == 8
+    monkeypatch.setattr(etcd_store, "PAGE", 3)
+    match bound:
+        case "time":
+            monkeypatch.setattr(etcd_contents, "USER_S", 0.0)
+        case "size":
+            monkeypatch.setattr(etcd_store, "MAX_BYTES", 300)
+        case _:
+            monkeypatch.setattr(kept_values, "MAX_KEPT_BYTES", 3000)
+    found = read_user(books)
+    assert found.uncounted.startswith("too much in etcd: ")
+    assert (found.entries, found.fence) == ((), 0)
+    (entry,) = read_user(books, "bob").entries
+    assert isinstance(books.withdraw_entry(entry), Changed)
 
 
 def test_what_serves_for_display_only_does_not_spoil_an_entry(
