@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ds01d.decide.fleet_findings import name_hosts
-from ds01d.model.fleet_books import FleetContents, NodeId, NodeIdentity
+from ds01d.model.fleet_books import MAX_INCARNATION, FleetContents, NodeId, NodeIdentity
 
 SYNCED: Final = "synced"
 """The key of a summary that has at which revision a host had reported all that it has."""
@@ -60,6 +60,15 @@ def _has_reported(contents: FleetContents, node: NodeId, restored_at: int) -> bo
     return is_newer and synced.get("cluster") == contents.cluster
 
 
+def describe_wait(unreported: list[str]) -> str:
+    """Why a host reserves nothing in a store that was put back."""
+    return (
+        "the store lacks what this host saw of it; not reported yet:"
+        f" {', '.join(unreported)}: wait for them, ds01ctl fleet forget those that are gone for"
+        " good, or ds01ctl thaw --fleet"
+    )
+
+
 def describe_fence(taken: NodeIdentity | None) -> str:
     """Why a host changes nothing in the store. `taken`: what that has of it, None for nothing."""
     why = (
@@ -69,3 +78,13 @@ def describe_fence(taken: NodeIdentity | None) -> str:
         " was put back from an image"
     )
     return f"{why}: ds01ctl fleet rejoin"
+
+
+def find_last_incarnation(incarnation: int) -> str:
+    """Why a host cannot take part by its ID any more; "" if it can."""
+    if incarnation < MAX_INCARNATION:
+        return ""
+    return (
+        f"the incarnation of this host is {incarnation:.6g}, and none is higher:"
+        " ds01ctl fleet rejoin --as-new"
+    )

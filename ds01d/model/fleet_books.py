@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Final, NewType
 
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall, Word
 
@@ -16,6 +16,9 @@ NodeId = NewType("NodeId", str)
 """Of a host, made up once and kept in its state_dir: a host's name may change."""
 Revision = NewType("Revision", int)
 """Of the store: one more with each change of anything in it."""
+
+MAX_INCARNATION: Final = 1 << 53
+"""Other readers of JSON have exact numbers up to there only."""
 
 Extra = Mapping[str, object]
 """The fields of a value that this version does not know: they are written back as they were."""

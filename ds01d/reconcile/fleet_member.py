@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ds01d.decide.fleet_findings import name_hosts
-from ds01d.decide.fleet_restore import describe_fence, list_unreported
+from ds01d.decide.fleet_restore import (
+    describe_fence,
+    describe_wait,
+    find_last_incarnation,
+    list_unreported,
+)
 from ds01d.errors import Ds01Error, Refused
 from ds01d.model.fleet_books import Conflict, FleetContents, NodeId, NodeIdentity, Revision
 from ds01d.model.fleet_drift import Membership, MembershipState
@@ -105,10 +110,15 @@ class FleetMember:
         *,
         rejoins: bool = False,
     ) -> None:
+        highest = max(before, 0 if taken is None else taken.incarnation)
+        # No host has started so often: somebody wrote it, and one more would be malformed.
+        if problem := find_last_incarnation(highest):
+            self._identity = None
+            self.set_state(MembershipState.FENCED, problem)
+            return
         # Decision 315: on disk before the store is asked, or a crash in between would look like a
         # copy of this host.
         memory = self._keep_memory(replace(memory, nonce=secrets.token_hex(8)), durable=True)
-        highest = max(before, 0 if taken is None else taken.incarnation)
         extra = {} if taken is None else taken.extra
         identity = memory.make_identity(self._read_facts(), highest + 1, extra)
         expected = None if taken is None else taken.incarnation
@@ -147,12 +157,7 @@ class FleetMember:
         if restored_at is not None:
             missing = list_unreported(contents, memory.nodes, restored_at)
             if missing:
-                self.set_state(
-                    MembershipState.RESTORED,
-                    "the store lacks what this host saw of it; not reported yet:"
-                    f" {', '.join(missing)}: wait for them, ds01ctl fleet forget those that are"
-                    " gone for good, or ds01ctl thaw --fleet",
-                )
+                self.set_state(MembershipState.RESTORED, describe_wait(missing))
                 return
         self.set_state(MembershipState.MEMBER)
         self._remember_store(contents, restored_at=None)

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from ds01d.errors import Refused
 from ds01d.model.books import Record
 from ds01d.model.fleet_books import (
+    MAX_INCARNATION,
     EntryPhase,
     FleetContents,
     FleetEntry,
@@ -262,6 +263,40 @@ def test_a_host_put_back_from_an_image_is_fenced_until_it_rejoins(store: StoreIn
     back.settle()
     assert shown(store) == {A: ("held", 1), B: ("held", 1)}
     assert len(store.identities) == 1
+
+
+def test_a_host_without_a_higher_incarnation_rejoins_as_another(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    host.allocate(A)
+    ((node, (identity, _)),) = store.identities.items()
+    for incarnation in (MAX_INCARNATION - 1, MAX_INCARNATION):
+        made_up = replace(identity, incarnation=incarnation, nonce="")
+        store.identities[node] = (made_up, store.raise_revision().revision)
+        host = restart(host)
+        assert host.session.find_status().state == "fenced"
+        # The last one may be had once.
+        if incarnation < MAX_INCARNATION:
+            assert "done" in call_admin(host, "FleetRejoin")
+    said = refusal(call_admin(host, "FleetRejoin"))
+    assert "none is higher: ds01ctl fleet rejoin --as-new" in said
+    assert host.session.find_status().state == "fenced"
+    assert store.identities[node][0].incarnation == MAX_INCARNATION
+    assert "a new host" in str(call_admin(host, "FleetRejoin", as_new=True)["done"])
+    assert restart(host).session.find_status().state == "member"
+
+
+def test_after_the_last_incarnation_a_start_is_fenced(store: StoreInMemory) -> None:
+    host = start(store, "gpu01")
+    kept = json.loads(host.files.files["fleet.json"])
+    kept["incarnation"] = MAX_INCARNATION
+    host.files.files["fleet.json"] = json.dumps(kept).encode()
+    ((node, (identity, _)),) = store.identities.items()
+    last = replace(identity, incarnation=MAX_INCARNATION)
+    store.identities[node] = (last, store.raise_revision().revision)
+    host = restart(host)
+    assert host.session.find_status().state == "fenced"
+    assert "rejoin --as-new" in host.session.find_status().reason
+    assert store.identities[node][0] == last
 
 
 def test_a_copy_of_a_host_becomes_another_one(store: StoreInMemory) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from ds01d.errors import Malformed
 from ds01d.model.fleet_books import (
+    MAX_INCARNATION,
     EntryPhase,
     Extra,
     FleetEntry,
@@ -67,8 +68,7 @@ class _NameValue(msgspec.Struct, frozen=True):
 class _Identity(msgspec.Struct, frozen=True):
     v: Annotated[int, msgspec.Meta(ge=1)]
     host: _Name
-    # Other readers of JSON have exact numbers up to 2**53 only.
-    incarnation: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+    incarnation: Annotated[int, msgspec.Meta(ge=0, le=MAX_INCARNATION)]
     boot_id: _Text = ""
     engine_id: _Text = ""
     version: _Text = ""
