@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 
-from ds01d.decide.bookings import Records, find_payers
+from ds01d.decide.bookings import Records, count_bookings, find_payers
 from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_quota import check_gpu_quota, make_rejection, weigh_by_books
 from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
@@ -59,6 +59,15 @@ def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId
             since=allocated_at or Wall(0.0),
         )
     return bookings
+
+
+def count_unowned(user: UserName, state: AllocatorState, records: Records) -> int:
+    """How many bookings count for a user on this host, and are none of `list_own_bookings`.
+
+    Their container has no record, so the counters of the slot alone say whose they are.
+    """
+    listed = [b for b in list_own_bookings(state, records).values() if b.user == user]
+    return max(0, count_bookings(user, state, records) - sum_own_use(listed)[0])
 
 
 def _weigh_slot(slot: Slot) -> int:
@@ -142,12 +151,14 @@ class FleetUse:
 class QuotaQuestion:
     """What is to be reserved: `request` with the limits of its user, and what it would get.
 
-    `local`: the bookings of this host when it was asked. `sevenths`: of what was chosen.
+    `local`: the bookings of this host when it was asked; `unowned`: how many more count for this
+    user (see `count_unowned`). `sevenths`: of what was chosen.
     """
 
     request: AllocationRequest
     sevenths: int
     local: OwnBookings = field(default_factory=dict)
+    unowned: int = 0
 
     @property
     def own_of_user(self) -> dict[BookingId, OwnBooking]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ds01d.decide.bookings import Bookings
-from ds01d.decide.fleet_books import QuotaQuestion, list_own_bookings, sum_own_use
+from ds01d.decide.fleet_books import QuotaQuestion, count_unowned, list_own_bookings, sum_own_use
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, AllocationRequest, Rejected
 from ds01d.model.books import Record
@@ -58,7 +58,12 @@ class AllocationPlanner(Allocator):
         # a name and an ID of its own, and joined to that entry afterwards.
         name = reserve_name(None) if is_part else wish.container
         self.plan = AllocationPlan(
-            question=QuotaQuestion(request=wish, sevenths=sevenths - before_sevenths, local=local),
+            question=QuotaQuestion(
+                request=wish,
+                sevenths=sevenths - before_sevenths,
+                local=local,
+                unowned=count_unowned(wish.user, books.state, books.records),
+            ),
             entry=FleetEntry(
                 user=wish.user,
                 node=NodeId(""),
@@ -112,7 +117,8 @@ class PermittedAllocator(Allocator):
                 raise OverPermit("to be booked", asked, reserved)
             # Decision 350: what was booked here meanwhile without the store, or by others, is not
             # in its answer.
-            booked = sum_own_use(b for b in local.values() if b.user == wish.user)
+            slots, weight = sum_own_use(b for b in local.values() if b.user == wish.user)
+            booked = (slots + count_unowned(wish.user, books.state, books.records), weight)
             counted = self.permit.counted or booked
             if booked[0] > counted[0] or booked[1] > counted[1]:
                 raise OverPermit(f"booked by {wish.user}", booked, counted)

@@ -84,6 +84,12 @@ class FleetReserver:
 
     def try_reserve(self, question: QuotaQuestion, entry: FleetEntry) -> Answer:
         """Reserve, unless the user has as much as the limits give, or the name is taken."""
+        # Decision 351: no entry can have it, so no host would count it, this one included.
+        if question.unowned:
+            return Unsettled(
+                reason=f"{question.unowned} of the bookings of {entry.user} on this host have no"
+                " record, which ds01d restores: try again"
+            )
         until = time.monotonic() + PATIENCE_S
         for attempt in range(_ATTEMPTS):
             # Decision 344: each call has its deadline, and a slow store answers within each.

@@ -11,11 +11,12 @@ from fractions import Fraction
 import pytest
 
 from ds01d.errors import BooksUnreadable
+from ds01d.model.books import AllocatorState
 from ds01d.model.fleet_books import Conflict, ConflictKind, EntryPhase, FleetEntry
 from ds01d.model.limits import GpuQuota
-from ds01d.model.primitives import UserName
+from ds01d.model.primitives import SlotId, UserName
 from tests.support.build import Life, books, gpu, inventory, mig, slot
-from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal
+from tests.support.fleet_hosts import FleetHost, fleet_config, limits, refusal, user
 from tests.support.fleet_memory_store import StoreInMemory, StoreView
 
 A, B, C = "a._.1001", "b._.1001", "c._.1001"
@@ -455,6 +456,26 @@ def test_what_was_booked_here_meanwhile_counts_too(
     one.settle()
     assert phases(store) == {A: EntryPhase.HELD, C: EntryPhase.HELD}
     assert one.findings() == {}
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_booking_without_a_record_is_not_left_out(
+    one: FleetHost, two: FleetHost, store: StoreInMemory, meanwhile: bool
+) -> None:
+    """This host counts it by the counters of its slot; nobody else could."""
+    two.allocate(A)
+    asked = one.begin("Allocate", container=B) if meanwhile else None
+    one.life.list_in("0", name=C)
+    state = one.life.host.state
+    assert isinstance(state, AllocatorState)
+    counted = replace(state.slots[SlotId("0")], users={user("alice"): 1})
+    slots = {**state.slots, counted.id: counted}
+    one.life.host.state = replace(state, slots=slots)
+    asked = asked or one.begin("Allocate", container=B)
+    one.serve_jobs()
+    assert "1 of the bookings of alice on this host have no record" in refusal(asked.last)
+    # Of others it is no matter.
+    assert "booking" in one.allocate("x._.1002", by="bob")["parameters"]
 
 
 def test_what_was_reserved_before_is_no_reason_to_reserve_again(
