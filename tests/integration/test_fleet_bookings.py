@@ -234,6 +234,11 @@ def test_commands_of_an_admin(tmp_path: Path, engine_urls: Sequence[str]) -> Non
         assert {name for name, _ in one.site.bookings()} == {"a._.1001"}
         done = one.site.ctl("fleet", "rejoin")
         assert (done.returncode, done.stdout[:20]) == (0, "Rejoined: this host ")
+        # The keys of the other one are gone as well, and nobody had it forgotten.
+        one.wait_for("restored")
+        until(lambda: "reported yet: gpu02:" in one.fleet["reason"], what=lambda: str(one.fleet))
+        done = one.site.ctl("fleet", "forget", "gpu02", "--yes")
+        assert done.stdout == "Forgotten: gpu02 (0 slots)\n", done.stderr
         one.wait_for("member")
         until(lambda: entries(etcd) == {"a._.1001": "held"}, what=lambda: str(one.fleet))
         assert "trusted already" in one.site.ctl("thaw", "--fleet").stderr
