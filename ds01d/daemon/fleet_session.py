@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from ds01d.config import Config
+from ds01d.daemon.fleet_status_builder import build_fleet_status
 from ds01d.daemon.fleet_worker import FleetParts, FleetWorker
 from ds01d.decide.fleet_books import list_own_bookings
 from ds01d.decide.fleet_elsewhere import describe_use_elsewhere
@@ -29,13 +30,7 @@ from ds01d.reconcile.fleet_report import FleetReport
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.report import Report
 from ds01d.reconcile.transactions import Transactions
-from ds01d.reporting.fleet_status import (
-    MOST_SHOWN,
-    FleetDriftStatus,
-    FleetFindingStatus,
-    FleetHostStatus,
-    FleetStatus,
-)
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.status import SourceStatus, Status
 from ds01d.service.dispatch import Handler, describe_error
 from ds01d.service.fleet_bookings import FleetBookings
@@ -162,61 +157,9 @@ class FleetSession:
         # A moment on the wall clock is never quite the same again: a status made anew in each turn
         # of the daemon would be published each time.
         if self._shown is None or self._shown[:3] != (membership, report, node):
-            self._shown = (membership, report, node, self._build_status(membership, report, node))
+            status = build_fleet_status(membership, report, node, self._world.clock.now())
+            self._shown = (membership, report, node, status)
         return self._shown[3]
-
-    def _build_status(
-        self, membership: Membership, report: FleetReport | None, node: NodeId
-    ) -> FleetStatus:
-        status = FleetStatus(
-            state=str(membership.state),
-            since=membership.since,
-            reason=membership.reason,
-            node=str(node),
-        )
-        if report is None:
-            return status
-        now = self._world.clock.now()
-        drifts = [gated for gated in report.drifts if gated.outcome is not Outcome.DONE]
-        return FleetStatus(
-            state=status.state,
-            since=status.since,
-            reason=status.reason,
-            node=status.node,
-            at=report.at,
-            cluster=report.cluster,
-            revision=report.revision,
-            entries=report.entries,
-            hosts=tuple(
-                FleetHostStatus(
-                    host=host.host,
-                    node=str(host.node),
-                    version=host.version,
-                    slots=host.slots,
-                    unseen_since=host.unseen_since,
-                )
-                for host in report.hosts[:MOST_SHOWN]
-            ),
-            drifts=tuple(
-                FleetDriftStatus(
-                    kind=str(gated.drift.kind),
-                    container=gated.drift.entry.container,
-                    user=gated.drift.entry.user,
-                    outcome=str(gated.outcome),
-                    difference=gated.drift.reason,
-                    gate=None if gated.gate is None else str(gated.gate),
-                    reason=gated.reason,
-                    first_seen=now.to_wall(gated.first_seen),
-                )
-                for gated in drifts[:MOST_SHOWN]
-            ),
-            findings=tuple(
-                FleetFindingStatus(
-                    kind=str(finding.kind), subject=finding.subject, reason=finding.reason
-                )
-                for finding in report.findings[:MOST_SHOWN]
-            ),
-        )
 
     def find_source(self) -> SourceStatus:
         """The store as a source like any other."""

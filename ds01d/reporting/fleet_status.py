@@ -45,6 +45,18 @@ class FleetFindingStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class FleetCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of all that there is, also where the lists of the status are cut.
+
+    `hosts`: with those that are `unseen`. `drifts`: by kind and outcome.
+    """
+
+    hosts: int = 0
+    unseen: int = 0
+    drifts: dict[str, dict[str, int]] = {}
+    findings: dict[str, int] = {}
+
+
 class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How this host stands to the store of its fleet, and what the last pass over that saw.
 
@@ -60,7 +72,8 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""
     revision: int = 0
     entries: int = 0
-    # Also those without a heartbeat: what they had goes on counting.
+    counts: FleetCounts = FleetCounts()
+    # At most `MOST_SHOWN` of each. Hosts also without a heartbeat: what they had goes on counting.
     hosts: tuple[FleetHostStatus, ...] = ()
     drifts: tuple[FleetDriftStatus, ...] = ()
     findings: tuple[FleetFindingStatus, ...] = ()

@@ -146,15 +146,15 @@ class Metrics(MetricFamilies):
         if not self._has_fleet:
             self._has_fleet = True
             self._create_fleet_metrics()
-        unseen = sum(host.unseen_since is not None for host in fleet.hosts)
-        self._fleet_hosts.labels(FleetHosts.UNSEEN).set(unseen)
-        self._fleet_hosts.labels(FleetHosts.ALIVE).set(len(fleet.hosts) - unseen)
-        drifts = Tally((drift.kind, drift.outcome) for drift in fleet.drifts)
+        # Not of the lists, which are cut.
+        counts = fleet.counts
+        self._fleet_hosts.labels(FleetHosts.UNSEEN).set(counts.unseen)
+        self._fleet_hosts.labels(FleetHosts.ALIVE).set(counts.hosts - counts.unseen)
         for kind, (outcome, label) in product(FleetDriftKind, OPEN_LABELS.items()):
-            self._fleet_drifts.labels(kind, label).set(drifts[str(kind), str(outcome)])
-        findings = Tally(finding.kind for finding in fleet.findings)
+            drifts = counts.drifts.get(str(kind), {})
+            self._fleet_drifts.labels(kind, label).set(drifts.get(str(outcome), 0))
         for finding in FleetFindingKind:
-            self._fleet_findings.labels(finding).set(findings[str(finding)])
+            self._fleet_findings.labels(finding).set(counts.findings.get(str(finding), 0))
 
     def _set_slots(self, slots: Sequence[SlotStatus]) -> None:
         counts = Tally(map(slot_labels, slots))

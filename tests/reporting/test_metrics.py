@@ -11,22 +11,38 @@ from itertools import product
 import msgspec
 import pytest
 
+from ds01d.daemon.fleet_status_builder import build_fleet_status
 from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.fleet_books import NodeId
+from ds01d.model.fleet_drift import (
+    FleetAction,
+    FleetDrift,
+    FleetDriftKind,
+    FleetFinding,
+    FleetFindingKind,
+    GatedFleetDrift,
+    Membership,
+    MembershipState,
+)
 from ds01d.model.notice import DeliveryRecord, DeliveryTarget
 from ds01d.model.primitives import (
     LOCAL_SOURCES,
+    Boot,
     ContainerName,
+    Now,
     SlotId,
     Source,
     UserName,
     Wall,
 )
-from ds01d.reporting.fleet_status import FleetFindingStatus, FleetHostStatus, FleetStatus
+from ds01d.reconcile.fleet_report import FleetReport, HostView
+from ds01d.reporting.fleet_status import FleetStatus
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics import Metrics
 from ds01d.reporting.status import Holder, SlotStatus, Status
+from tests.support.fleet_store import make_entry
 from tests.support.metrics import families, samples, value
 from tests.support.status import published
 
@@ -264,16 +280,7 @@ def test_notices_are_counted_by_what_ds01d_notify_has_recorded() -> None:
 def test_a_fleet_has_series_once_there_is_one() -> None:
     metrics = Metrics("1")
     assert b"ds01d_fleet" not in metrics.render(reading(published()))
-    host = {"node": "n", "version": "1", "slots": 2}
-    fleet = FleetStatus(
-        state="member",
-        since=Wall(0.0),
-        hosts=(
-            FleetHostStatus(host="gpu01", **host),  # type: ignore[arg-type]
-            FleetHostStatus(host="gpu02", unseen_since=Wall(1.0), **host),  # type: ignore[arg-type]
-        ),
-        findings=(FleetFindingStatus(kind="over-quota", subject="alice", reason="3 of 2"),),
-    )
+    fleet = make_fleet_status(hosts=2, findings=1)
     status = msgspec.structs.replace(published(), fleet=fleet)
     for _ in range(2):
         there = samples(metrics.render(reading(status)))
@@ -285,3 +292,60 @@ def test_a_fleet_has_series_once_there_is_one() -> None:
             "unseen": 1.0,
         }
         assert sum(counts.values()) == 3.0
+
+
+def test_a_fleet_is_counted_whole_though_the_status_shows_a_part() -> None:
+    fleet = make_fleet_status(hosts=700, findings=500)
+    assert (len(fleet.hosts), len(fleet.drifts), len(fleet.findings)) == (200, 200, 200)
+    status = msgspec.structs.replace(published(), fleet=fleet)
+    shown = samples(Metrics("1").render(reading(status)))
+    counts = {
+        (name, *sorted(dict(labels).values())): number
+        for (name, labels), number in shown.items()
+        if "fleet" in name and number
+    }
+    assert counts == {
+        ("ds01d_fleet_hosts", "alive"): 350.0,
+        ("ds01d_fleet_hosts", "unseen"): 350.0,
+        ("ds01d_fleet_drifts", "held", "unreported-booking"): 250.0,
+        ("ds01d_fleet_findings", "over-quota"): 500.0,
+    }
+
+
+def make_fleet_status(*, hosts: int, findings: int) -> FleetStatus:
+    """Every second host without a heartbeat, every second drift repaired."""
+    membership = Membership(state=MembershipState.MEMBER, since=Wall(0.0))
+    drift = FleetDrift(
+        kind=FleetDriftKind.UNREPORTED_BOOKING,
+        action=FleetAction.REPORT,
+        entry=make_entry(),
+        reason="x",
+    )
+    report = FleetReport(
+        at=Wall(1.0),
+        membership=membership,
+        node=NodeId("n1"),
+        hosts=tuple(
+            HostView(
+                node=NodeId(f"n{number}"),
+                host=f"gpu{number}",
+                version="1",
+                slots=2,
+                unseen_since=Wall(1.0) if number % 2 else None,
+            )
+            for number in range(hosts)
+        ),
+        drifts=tuple(
+            GatedFleetDrift(
+                drift=drift,
+                outcome=Outcome.DONE if number % 2 else Outcome.WAITING,
+                first_seen=Boot(1.0),
+            )
+            for number in range(findings - findings % 2)
+        ),
+        findings=(FleetFinding(kind=FleetFindingKind.OVER_QUOTA, subject="alice", reason="3 of 2"),)
+        * findings,
+    )
+    return build_fleet_status(
+        membership, report, NodeId("n1"), Now(wall=Wall(1.0), boot=Boot(1.0), boot_id="b")
+    )

@@ -40,7 +40,7 @@ def check_fleet(config: Config, now: Wall, booted: Path) -> Iterator[Check]:
 def describe_membership(fleet: FleetStatus) -> Check:
     """How this host stands to the store, as ds01d has published it."""
     if fleet.state == "member":
-        return ok("fleet", f"this host takes part, with {len(fleet.hosts)} hosts in all")
+        return ok("fleet", f"this host takes part, with {fleet.counts.hosts} hosts in all")
     reason = f": {fleet.reason}" if fleet.reason else ""
     return warn("fleet", f"this host is {fleet.state}{reason}", _FIXES.get(fleet.state, ""))
 
