@@ -199,6 +199,23 @@ BUGS: Final = (
             ),
         ),
     ),
+    FleetBug(
+        name="shared slot withdrawn first",
+        hosts="ds01d",
+        mix="shared slots",
+        edits=(
+            _edit(
+                "ds01d/decide/fleet_drifts.py",
+                "    if drift.entry.booking not in gate.proven and not drift.is_undercounted:\n",
+                "    if drift.entry.booking not in gate.proven:\n",
+            ),
+            _edit(
+                "ds01d/reconcile/fleet_pass.py",
+                "self._repair_drift(defer_withdrawal(gated, undercounted))\n",
+                "self._repair_drift(gated)\n",
+            ),
+        ),
+    ),
 )
 
 

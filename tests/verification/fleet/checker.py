@@ -21,6 +21,7 @@ from tests.verification.fleet.keys import (
     NodeKey,
     count_slots,
     parse_key,
+    weigh_entry,
 )
 from tests.verification.fleet.records import Attempt, Change, History
 
@@ -212,10 +213,31 @@ class _Replay:
         if quota is None:
             return
         others = [one for one in self._counted(entry, revision.seen) if one.key != entry.key]
+        if self._history.is_shared:
+            yield from self._check_places(entry, quota, revision)
+            return
         total = sum(count_slots(one.value) for one in (entry, *others))
         if total > quota:
             beside = ", ".join(map(str, others))
             what = f"{entry} makes {total} of {quota} of {entry.key.user}, beside {beside}"
+            yield Violation("over quota", f"{what}; {revision}")
+
+    def _check_places(self, entry: _Entry, quota: int, revision: _Revision) -> Iterator[Violation]:
+        """By the slots that the user certainly has: entries share them, and one has the weight."""
+        places = {
+            (attempt.host, place)
+            for key, one in self._seen.items()
+            if key.user == entry.key.user
+            and key != entry.key
+            and one.is_reserved
+            and self._is_alive(key, revision.seen)
+            for attempt in (self._attempts[key.booking],)
+            for place in attempt.places
+        }
+        total = len(places) + weigh_entry(entry.value)
+        if total > quota:
+            beside = ", ".join(f"{host}:{place}" for host, place in sorted(places))
+            what = f"{entry} makes {total:g} of {quota} GPUs of {entry.key.user}, beside {beside}"
             yield Violation("over quota", f"{what}; {revision}")
 
     def _counted(self, entry: _Entry, seen: float) -> Iterator[_Entry]:

@@ -48,8 +48,12 @@ class DaemonHost(Host):
         quotas: Mapping[str, int],
         in_fleet: bool = True,
         is_scaled: bool = True,
+        shared_slots: int = 0,
     ) -> None:
-        """Not `in_fleet`: without the store. Not `is_scaled`: with the pauses that ds01d has."""
+        """Not `in_fleet`: without the store. Not `is_scaled`: with the pauses that ds01d has.
+
+        `shared_slots`: how many it has, which containers share; 0: as many as all want.
+        """
         super().__init__(name, folder, links, books_away=books_away)
         self.notice_s = 16.0
         self._socket = folder / "booking.sock"
@@ -61,13 +65,15 @@ class DaemonHost(Host):
             books=None,
             service={"socket": str(self._socket)},
             policy={"creation_grace": "1h"},
-            allocator={"sharing": "never"},
+            allocator={"sharing": "when-full" if shared_slots else "never"},
         )
         if in_fleet:
             away = "local" if books_away else "refuse"
             self._site.configure(fleet={"etcd": links.endpoints, "name": name, "when_away": away})
         self._site.limits.write_text(_make_limits(quotas), encoding="utf-8")
-        self._site.state.write_text(json.dumps(_make_state(name)), encoding="utf-8")
+        self._site.state.write_text(
+            json.dumps(_make_state(name, shared_slots or _SLOTS)), encoding="utf-8"
+        )
         words = ("-c", _START) if is_scaled else ("-m", "ds01d.cli.daemon")
         self._daemon = RunningDaemon(self._site, command=(sys.executable, *words, "--config"))
 
@@ -113,7 +119,8 @@ class DaemonHost(Host):
             return Answer(outcome="refused", code=code)
         if booking["already"]:
             return Answer(outcome="refused", code="ALREADY")
-        return Answer(outcome="granted", booking=booking["id"], slots=len(booking["slots"]))
+        places = tuple(str(given["slot"]) for given in booking["slots"])
+        return Answer(outcome="granted", booking=booking["id"], slots=len(places), places=places)
 
     def release(self, container: str) -> bool | None:
         reply = self._call("Release", container=container)
@@ -181,7 +188,7 @@ def _make_limits(quotas: Mapping[str, int]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _make_state(name: str) -> dict[str, object]:
+def _make_state(name: str, slots: int) -> dict[str, object]:
     gpus: dict[str, object] = {
         str(number): {
             "type": "physical_gpu",
@@ -192,6 +199,6 @@ def _make_state(name: str) -> dict[str, object]:
             "reserved_until": None,
             "reserved_for": None,
         }
-        for number in range(_SLOTS)
+        for number in range(slots)
     }
     return {"gpus": gpus, "mig_enabled": False, "allocation_strategy": "least_allocated"}

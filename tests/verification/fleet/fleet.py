@@ -64,6 +64,7 @@ class _Asked:
             code=self.answer.code,
             booking=self.answer.booking,
             slots=self.answer.slots,
+            places=self.answer.places,
             released=self.released,
         )
 
@@ -298,7 +299,7 @@ def _find_only(held: Collection[tuple[str, str, str]], host: str, container: str
 
 @contextmanager
 def open_fleet(
-    folder: Path, *, kind: str, count: int, bugs: Collection[str] = ()
+    folder: Path, *, kind: str, count: int, bugs: Collection[str] = (), shared_slots: int = 0
 ) -> Iterator[Fleet]:
     """A fleet whose members and hosts run; all of it ends with the block."""
     folder.mkdir(parents=True)
@@ -314,13 +315,21 @@ def open_fleet(
         for number in range(1, count + 1):
             links = stack.enter_context(HostLinks(ports))
             host = make_host(
-                kind, f"gpu{number:02}", folder, links, books_away=number > 1, bugs=bugs
+                kind,
+                f"gpu{number:02}",
+                folder,
+                links,
+                # What is booked without the store is reserved by nobody, and would share with it.
+                books_away=number > 1 and not shared_slots,
+                bugs=bugs,
+                shared_slots=shared_slots,
             )
             stack.callback(host.close)
             hosts.append(host)
         for host in hosts:
             host.start()
         fleet = Fleet(cluster, peers, hosts)
+        fleet.history.is_shared = kind == "ds01d" and shared_slots > 0
         stack.callback(fleet.close)
         yield fleet
 
@@ -333,10 +342,18 @@ def make_host(
     *,
     books_away: bool,
     bugs: Collection[str],
+    shared_slots: int,
 ) -> Host:
     """A host of the kind that the campaign is about."""
     if kind == "ds01d":
-        return DaemonHost(name, folder / name, links, books_away=books_away, quotas=QUOTAS)
+        return DaemonHost(
+            name,
+            folder / name,
+            links,
+            books_away=books_away,
+            quotas=QUOTAS,
+            shared_slots=shared_slots,
+        )
     return ReferenceProcess(
         name,
         folder / name,

@@ -34,6 +34,7 @@ class Answer:
     code: str = ""
     booking: str = ""
     slots: int = 0
+    places: tuple[str, ...] = ()
 
 
 class Host(ABC):

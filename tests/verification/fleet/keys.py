@@ -60,6 +60,11 @@ def parse_key(key: str) -> Key | None:
             return None
 
 
+def weigh_entry(entry: Mapping[str, Any]) -> float:
+    """How many GPUs an entry counts for."""
+    return int(entry["sevenths"]) / 7
+
+
 def count_slots(entry: Mapping[str, Any]) -> int:
     """How many slots an entry counts for."""
     return int(entry["count"])

@@ -7,7 +7,7 @@ are CLOCK_BOOTTIME in seconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class Attempt:
     """A booking that somebody asked for. `outcome`: "granted", "refused", or "" without an answer.
 
     `released`: when its release was asked for, by whomever; from then on nobody knows whether it is
-    booked. `code`: why it was refused. `slots`: how many were granted, where the host said so.
+    booked. `code`: why it was refused. `slots`: how many were granted, where the host said so;
+    `places`: which.
     """
 
     host: str
@@ -56,6 +57,7 @@ class Attempt:
     code: str = ""
     booking: str = ""
     slots: int = 0
+    places: Sequence[str] = ()
     released: float | None = None
 
     def is_certain(self, since: float, until: float) -> bool:
@@ -112,6 +114,8 @@ class History:
     wrong: list[Wrong] = field(default_factory=list)
     strict: frozenset[str] = frozenset()
     """Hosts that book nothing while the store is away."""
+    is_shared: bool = False
+    """Containers share slots, and a slot counts once for each user."""
 
     def add(self, note: Note) -> None:
         match note:
@@ -138,7 +142,11 @@ class History:
 
     def write(self, path: Path) -> None:
         """Keep it: a line for the limits, then one for each note."""
-        first = {"quotas": self.quotas, "strict": sorted(self.strict)}
+        first = {
+            "quotas": self.quotas,
+            "strict": sorted(self.strict),
+            "is_shared": self.is_shared,
+        }
         lines = [json.dumps(first), *(_encode(note) for note in self.notes())]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -147,7 +155,11 @@ def read_history(lines: Iterable[str]) -> History:
     """What `History.write` kept."""
     rows = iter(lines)
     first = json.loads(next(rows))
-    history = History(quotas=first["quotas"], strict=frozenset(first["strict"]))
+    history = History(
+        quotas=first["quotas"],
+        strict=frozenset(first["strict"]),
+        is_shared=first.get("is_shared", False),
+    )
     for row in rows:
         kind, values = json.loads(row)
         history.add(_KINDS[kind](**values))

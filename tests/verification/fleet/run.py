@@ -89,7 +89,11 @@ def main(words: Sequence[str] | None = None) -> int:
     say(f"seed {seed}, {arguments.minutes:g} minutes, {arguments.count} hosts ({arguments.hosts})")
     began, mix = time.monotonic(), MIXES[arguments.mix]
     with open_fleet(
-        keep / "fleet", kind=arguments.hosts, count=arguments.count, bugs=arguments.bug
+        keep / "fleet",
+        kind=arguments.hosts,
+        count=arguments.count,
+        bugs=arguments.bug,
+        shared_slots=mix.shared_slots,
     ) as fleet:
         try:
             campaign(fleet, seed, arguments.minutes, mix, stop_early=arguments.stop_early)

@@ -50,6 +50,8 @@ class Mix:
     steps: Sequence[Step] = SPOILT
     shared_names: float = 0.3
     """How many of the containers have a name that all hosts want."""
+    shared_slots: int = 0
+    """So few slots has each host, and containers share them; 0: enough for all. ds01d only."""
 
 
 MIXES: Final[Mapping[str, Mix]] = {
@@ -78,6 +80,13 @@ MIXES: Final[Mapping[str, Mix]] = {
     "silence": Mix(hosts={"freeze host": 1}, links={"cut off": 1}),
     "books": Mix(hosts={"hide books": 1}),
     "locks": Mix(links={"probe lock": 1}),
+    "shared slots": Mix(
+        links={"spoil": 1},
+        replies=(Fault.AGAIN, Fault.LATE, Fault.HANG),
+        steps=(Step.WITHDRAW, Step.CONFIRM),
+        shared_names=0.1,
+        shared_slots=2,
+    ),
     "backups": Mix(members={"go back": 1}),
 }
 """Everything, and where each planted bug shows soon."""

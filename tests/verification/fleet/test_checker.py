@@ -69,9 +69,10 @@ class Story:
         fence: bool = True,
         named: bool = True,
         count: int = 1,
+        sevenths: int = 7,
     ) -> None:
         name = name or booking
-        value = {"v": 1, "phase": phase, "container": name, "count": count}
+        value = {"v": 1, "phase": phase, "container": name, "count": count, "sevenths": sevenths}
         changes: dict[str, dict[str, Any] | None] = {f"users/alice/held/{node}/{booking}": value}
         if fence:
             changes["users/alice/fence"] = {"v": 1}
@@ -89,7 +90,13 @@ class Story:
         self.change(changes)
 
     def attempt(
-        self, node: str, booking: str, *, granted: bool = True, released: float | None = None
+        self,
+        node: str,
+        booking: str,
+        *,
+        granted: bool = True,
+        released: float | None = None,
+        place: str = "0",
     ) -> None:
         """Asked for a moment ago, and answered now."""
         self.history.add(
@@ -103,6 +110,7 @@ class Story:
                 outcome="granted" if granted else "",
                 booking=booking,
                 slots=1,
+                places=(place,),
                 released=released,
             )
         )
@@ -149,6 +157,23 @@ def test_more_than_the_quota_by_reservation(story: Story) -> None:
 def test_several_slots_count_as_many(story: Story) -> None:
     story.booked(A, "r-1")
     story.put(B, "r-2", count=2)
+    assert story.kinds() == ["over quota"]
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_slot_that_is_shared_counts_once(story: Story, is_left: bool) -> None:
+    story.history.is_shared = True
+    story.put(A, "r-1")
+    story.attempt(A, "r-1", released=story.now + 2.5 if is_left else None)
+    story.put(A, "r-2", sevenths=0)
+    story.attempt(A, "r-2")
+    if is_left:
+        story.withdraw(A, "r-1")
+    # The store counts nothing for the second one, and the user has that slot all the same.
+    story.put(B, "r-3")
+    story.attempt(B, "r-3")
+    assert story.kinds() == []
+    story.put(B, "r-4")
     assert story.kinds() == ["over quota"]
 
 
