@@ -10,6 +10,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,13 @@ class LastWords:
             make_folder(self._folder, 0o700)
             with opened_folder(self._folder) as folder:
                 for name, word in words.items():
-                    _replace_file(folder, _file_name(name), encode_last_word(word))
+                    _replace_file(folder, _file_name(name), _encode_word(word))
+
+
+def _encode_word(word: LastWord) -> bytes:
+    data = encode_last_word(word)
+    # What would not be read again takes with it since when the host is unknown.
+    return data if len(data) <= _MAX_BYTES else encode_last_word(replace(word, status=None))
 
 
 def _file_name(name: HostName) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shlex
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from ds01d.adapters.fleet.ssh_process import (
     build_command,
     find_control_folder,
 )
-from ds01d.adapters.fleet.status_format import MAX_REASON, ParsedStatus, parse_status
+from ds01d.adapters.fleet.status_format import MAX_REASON, parse_origin, parse_status
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.fleet import HostAnswer, HostFailure, HostName
 from ds01d.model.primitives import Wall
@@ -66,6 +67,8 @@ class FleetLook:
     def __init__(self, state_dir: Path, environ: Mapping[str, str]) -> None:
         self._state_dir = state_dir
         self._environ = environ
+        # Decision 356: of hosts that answer with all that is read only one is taken apart at once.
+        self._parsing = threading.Lock()
 
     def ask_hosts(
         self, hosts: Sequence[HostName], deadline_s: float = DEADLINE_S
@@ -112,9 +115,12 @@ class FleetLook:
             status = process.follow(deadline)
         if status is None:
             return HostFailure(reason=f"no answer within {DEADLINE_S:g} s"), False
-        parts = bytes(output.data).split(f"\n{mark} ".encode())
-        if parts[-1].strip() == b"end" and len(parts) == 4:
-            return self._parse_answer(parts[1], parts[2], errors), False
+        with self._parsing:
+            parts = output.data.split(f"\n{mark} ".encode())
+            # The thread of a large answer waits for no other with it.
+            output.data.clear()
+            if parts[-1].strip() == b"end" and len(parts) == 4:
+                return self._parse_answer(parts[1], parts[2], errors), False
         reason = last_line(errors.data).removeprefix("ssh: ") or f"exit status {status}"
         return HostFailure(reason=f"ssh: {reason}"), status == SSH_FAILED
 
@@ -133,7 +139,7 @@ class FleetLook:
         return f"exec sh -c {shlex.quote(script)}"
 
     def _parse_answer(
-        self, first: bytes, second: bytes, errors: _Bounded
+        self, first: bytes | bytearray, second: bytes | bytearray, errors: _Bounded
     ) -> HostAnswer | HostFailure:
         clock, _, data = first.partition(b"\n")
         if not _CLOCK.fullmatch(clock):
@@ -142,21 +148,23 @@ class FleetLook:
             reason = last_line(errors.data)
             return HostFailure(reason=f"no status of ds01d there{f': {reason}' if reason else ''}")
         try:
-            newer = self._choose_newer(data, second)
+            status = parse_status(self._choose_newer(data, second))
         except Malformed as error:
             return HostFailure(reason=str(error))
-        return HostAnswer(status=newer.status, clock=Wall(float(clock)))
+        return HostAnswer(status=status, clock=Wall(float(clock)))
 
-    def _choose_newer(self, data: bytes, fallback: bytes) -> ParsedStatus:
+    def _choose_newer(
+        self, data: bytes | bytearray, fallback: bytes | bytearray
+    ) -> bytes | bytearray:
         # Decision 100: the runtime folder has it while the state folder cannot be written.
         if fallback.strip():
-            other = parse_status(fallback)
-            if other.state_dir == os.fspath(self._state_dir):
-                if not data.strip():
-                    return other
-                # Both may be there, from before and after the state folder could be written again.
-                return max(parse_status(data), other, key=lambda parsed: parsed.status.published_at)
-        return parse_status(data)
+            other = parse_origin(fallback)
+            # Both may be there, from before and after the state folder could be written again.
+            if other.state_dir == os.fspath(self._state_dir) and (
+                not data.strip() or other.written_at > parse_origin(data).written_at
+            ):
+                return fallback
+        return data
 
 
 def last_line(data: bytes | bytearray) -> str:

@@ -7,8 +7,8 @@ hosts may be newer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,8 +16,17 @@ from ds01d.errors import Malformed
 from ds01d.model.fleet import FleetHolder, FleetSlot, HostStatus, LastWord
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 
+_Form = TypeVar("_Form")
+
 MAX_REASON: Final = 300  # characters of what a host says about itself
 _MAX_VERSION: Final = 100
+# Decision 356: what is made of a status takes ten times its text, for each of many hosts. A host
+# of 16 GPUs with seven slots each has 112; of 10,000 containers most have a slot, if any, once.
+MAX_SLOTS: Final = 1_000
+MAX_HOLDERS: Final = 20_000
+"""Of all slots, those without a booking included."""
+MAX_TEXT: Final = 2 << 20
+"""Characters of all names: a hundred for each of so many containers."""
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -41,6 +50,12 @@ class _Source(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+# Only those that count: what a dictionary has is as much as its writer likes.
+class _Sources(msgspec.Struct, frozen=True):
+    docker: _Source | None = None
+    state: _Source | None = None
+
+
 class _Passes(msgspec.Struct, frozen=True):
     failing_since: float | None = None
     reason: str = ""
@@ -55,28 +70,28 @@ class _Status(msgspec.Struct, frozen=True):
     version: str
     ready: bool
     next_sweep: _Time | None = None
-    sources: dict[str, _Source] = {}
+    sources: _Sources = _Sources()
     passes: _Passes = _Passes()
     slots: tuple[_RemoteSlot, ...] = ()
+
+
+class StatusOrigin(msgspec.Struct, frozen=True):
+    """When a status was published, and of which ds01d it speaks."""
+
+    written_at: _Time
     state_dir: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedStatus:
-    """`state_dir`: of which ds01d it speaks, where it was found elsewhere."""
-
-    status: HostStatus
-    state_dir: str
+def parse_origin(data: bytes | bytearray) -> StatusOrigin:
+    """As much of a status as is needed to choose between two. Raises `Malformed`."""
+    return _decode_status(data, StatusOrigin)
 
 
-def parse_status(data: bytes) -> ParsedStatus:
-    """A status as ds01d publishes it. Raises `Malformed`."""
-    try:
-        raw = msgspec.json.decode(data, type=_Status)
-    # Text nested too deep, or a lone surrogate.
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Malformed(f"its status is not one of ds01d: {error}") from error
-    status = HostStatus(
+def parse_status(data: bytes | bytearray) -> HostStatus:
+    """A status as ds01d publishes it. Raises `Malformed`, also where it is too large."""
+    raw = _decode_status(data, _Status)
+    _check_size(raw.slots)
+    return HostStatus(
         published_at=Wall(raw.written_at),
         next_at=None if raw.next_sweep is None else Wall(raw.next_sweep),
         version=raw.version[:_MAX_VERSION],
@@ -84,7 +99,41 @@ def parse_status(data: bytes) -> ParsedStatus:
         # Decision 358: it goes to logs, each time that it changes.
         doubt=_find_doubt(raw)[:MAX_REASON],
     )
-    return ParsedStatus(status=status, state_dir=raw.state_dir)
+
+
+def _decode_status(data: bytes | bytearray, form: type[_Form]) -> _Form:
+    try:
+        return msgspec.json.decode(data, type=form)
+    # Text nested too deep, or a lone surrogate.
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Malformed(f"its status is not one of ds01d: {error}") from error
+
+
+def _check_size(slots: Sequence[_RemoteSlot]) -> None:
+    """Raises `Malformed` for more than a host has."""
+    holders = sum(
+        len(slot.holders) + len(slot.foreign) + len(slot.foreign_holders) for slot in slots
+    )
+    for count, most, noun in (
+        (len(slots), MAX_SLOTS, "slots"),
+        (holders, MAX_HOLDERS, "containers in slots"),
+        (sum(map(_measure_text, slots)), MAX_TEXT, "characters of names"),
+    ):
+        if count > most:
+            raise Malformed(f"its status has {count} {noun}, at most {most} are read")
+
+
+def _measure_text(slot: _RemoteSlot) -> int:
+    names = len(slot.id) + len(slot.type) + len(slot.uuid or "") + len(slot.profile or "")
+    return (
+        names
+        + sum(map(len, slot.foreign))
+        + sum(
+            len(holder.container) + len(holder.user or "") + len(holder.state)
+            for holders in (slot.holders, slot.foreign_holders)
+            for holder in holders
+        )
+    )
 
 
 def _build_slot(raw: _RemoteSlot) -> FleetSlot:
@@ -111,11 +160,10 @@ def _find_doubt(raw: _Status) -> str:
     # Decision 97: a status of failing passes is fresh, and yet from the last good pass.
     if raw.passes.failing_since is not None:
         return f"passes of ds01d there fail: {raw.passes.reason}"
-    if Source.DOCKER.value not in raw.sources:
+    if raw.sources.docker is None:
         return "ds01d there has not asked Docker yet"
     # NVML may be missing, as on a host whose GPUs are all booked by their numbers.
-    for source in (Source.DOCKER, Source.STATE):
-        entry = raw.sources.get(source.value)
+    for source, entry in ((Source.DOCKER, raw.sources.docker), (Source.STATE, raw.sources.state)):
         if entry is not None and not entry.ok:
             return f"ds01d there cannot read {source}: {entry.reason}"
     return ""

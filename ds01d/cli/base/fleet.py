@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ds01d.adapters.fleet.hosts_file import list_hosts
 from ds01d.adapters.fleet.last_words import LastWords, find_cache_folder
@@ -13,7 +14,15 @@ from ds01d.adapters.fleet.remote_command import RemoteRun
 from ds01d.config import Config
 from ds01d.decide.fleet_hosts import StatusTimes, judge_host, update_last_word
 from ds01d.errors import ConfigError
-from ds01d.model.fleet import FleetHost, HostName, RemoteEnd, RemoteResult
+from ds01d.model.fleet import (
+    FleetHost,
+    HostAnswer,
+    HostFailure,
+    HostName,
+    LastWord,
+    RemoteEnd,
+    RemoteResult,
+)
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import find_slack
 
@@ -34,16 +43,28 @@ class Fleet:
 
     def view(self) -> list[FleetHost]:
         """How the hosts are now, in the order of the configuration."""
-        before = {name: self._last_words.load(name) for name in self.hosts}
+        # Without the status: those of all hosts at once take much memory, and few are needed.
+        before = {name: replace(self._last_words.load(name), status=None) for name in self.hosts}
         # Decision 293: those that were unknown last, so that they delay nobody else.
         order = sorted(self.hosts, key=lambda name: before[name].unknown_since is not None)
         answers = self._look.ask_hosts(order)
         now = Wall(time.time())
         view = [
-            judge_host(name, answers[name], before[name], self._times, now) for name in self.hosts
+            judge_host(name, answers[name], word, self._times, now)
+            for name, word in self._recall_status(answers, before)
         ]
         self._last_words.keep({host.name: update_last_word(host) for host in view})
         return view
+
+    def _recall_status(
+        self,
+        answers: Mapping[HostName, HostAnswer | HostFailure],
+        before: Mapping[HostName, LastWord],
+    ) -> Iterator[tuple[HostName, LastWord]]:
+        """What was known of each host, with its last known status where that is shown."""
+        for name in self.hosts:
+            is_shown = isinstance(answers[name], HostFailure)
+            yield name, self._last_words.load(name) if is_shown else before[name]
 
     def run_command(
         self,

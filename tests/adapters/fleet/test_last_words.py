@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ def test_what_is_damaged_counts_as_nothing(tmp_path: Path, damage: str) -> None:
         case _:
             raise AssertionError(damage)
     assert words.load(NAME) == NOTHING_KNOWN
+
+
+def test_a_status_that_would_not_be_read_again_leaves_what_is_known_beside_it(
+    tmp_path: Path,
+) -> None:
+    """Else a host that has one would be unknown since each look anew."""
+    slot = make_status().slots[0]
+    # Six bytes of JSON for each.
+    large = replace(slot, foreign=("\x01" * 2_000_000,))
+    words = LastWords(tmp_path)
+    words.keep({NAME: replace(WORD, status=replace(make_status(), slots=(large,)))})
+    assert words.load(NAME) == replace(WORD, status=None)
 
 
 def test_a_place_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:

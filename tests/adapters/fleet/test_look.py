@@ -84,6 +84,37 @@ def test_a_status_that_is_none(look: FleetLook, site: FleetSite, data: bytes, re
     assert reason in failure(ask(look, "odd")["odd"])
 
 
+def make_large_status(*, slots: int, holders: int, text: str = "") -> bytes:
+    """Each slot with so many containers, and `text` in the name of each."""
+    holder = {"container": f"train{text}._.1001", "user": "alice", "state": "running"}
+    slot = {"id": "0.1", "type": "mig", "holders": [holder] * holders}
+    status = {"written_at": time.time(), "version": "1", "ready": True, "slots": [slot] * slots}
+    return json.dumps({**status, "sources": {"docker": {"ok": True}}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("slots", "holders", "text", "reason"),
+    [
+        # 16 GPUs with seven slots each, and 10,000 containers in them.
+        (112, 90, "", ""),
+        (1001, 0, "", "its status has 1001 slots, at most 1000 are read"),
+        (5, 4001, "", "its status has 20005 containers in slots, at most 20000 are read"),
+        (1, 3, "x" * 700_000, "characters of names, at most 2097152 are read"),
+    ],
+)
+def test_a_status_has_as_much_as_a_host_can(
+    look: FleetLook, site: FleetSite, slots: int, holders: int, text: str, reason: str
+) -> None:
+    data = make_large_status(slots=slots, holders=holders, text=text)
+    site.write_status(site.ssh.hosts["odd"], data)
+    answer = ask(look, "odd")["odd"]
+    if reason:
+        assert reason in failure(answer)
+    else:
+        assert isinstance(answer, HostAnswer)
+        assert sum(len(slot.holders) for slot in answer.status.slots) == 112 * 90
+
+
 def test_a_host_without_ds01d(look: FleetLook, site: FleetSite) -> None:
     (site.state_of(site.ssh.hosts["odd"]) / "status.json").unlink()
     reason = failure(ask(look, "odd")["odd"])

@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pytest
 
+from ds01d.adapters.fleet.look import MAX_STATUS_BYTES, MOST_CONNECTIONS
 from ds01d.adapters.fleet.view_file import read_view, write_view
 from ds01d.cli.base.context import Invocation, host_environment
 from ds01d.cli.containers.main import create
@@ -402,6 +403,58 @@ def test_a_reason_of_many_megabytes_does_not_flood_the_log(
         assert len(done.stderr) < 3000
         assert view_file.stat().st_size < 5000
     site.publish(host, free=1)
+
+
+def test_many_hosts_with_all_that_is_read_fit_into_the_memory_of_the_unit(
+    started: FleetSite, site: FleetSite
+) -> None:
+    """All at once, each with a status that takes the most memory for its text."""
+    host = started.ssh.add("gpu08")
+    FleetSite.state_of(host).mkdir()
+    host.start({str(started.state_dir): FleetSite.state_of(host)})
+    names = [f"large{number}" for number in range(MOST_CONNECTIONS)]
+    view_file = site.folder / "hosts.json"
+    view_file.unlink(missing_ok=True)
+    site.configure([*names, "gpu01"], view_file=str(view_file))
+    site.publish(host, free=0)
+    path = FleetSite.state_of(host) / "status.json"
+    status = {**json.loads(path.read_bytes()), "slots": "SLOTS"}
+    slots = b'[{"id":"0","type":"mig","foreign":[' + b'"a\xc3\xbc",' * 1_390_000 + b'""]}]'
+    data = json.dumps(status).encode().replace(b'"SLOTS"', slots)
+    assert 0.99 * MAX_STATUS_BYTES < len(data) < MAX_STATUS_BYTES
+    path.write_bytes(data)
+    try:
+        started.ssh.write_client(
+            "\n".join(
+                f"Host {name}\n  HostName 127.0.0.1\n  Port {host.port}\n  HostKeyAlias gpu08"
+                for name in names
+            )
+        )
+        process = site.start("ds01ctl", "fleet", "publish", "--every", "5m")
+        try:
+            until(view_file.exists, 60)
+            peak = read_peak(process.pid)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+    finally:
+        host.stop()
+        del started.ssh.hosts["gpu08"]
+        started.ssh.write_client()
+    shown = {str(one.name): one for one in read_view(view_file).hosts}
+    assert [shown[name].state.value for name in names] == ["unknown"] * len(names)
+    assert shown["gpu01"].state.value == "ok"
+    unit = (ROOT / "systemd" / "ds01d-hosts.service").read_text("utf-8")
+    (most,) = re.findall(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)
+    assert peak < 0.8 * (int(most) << 20)
+
+
+def read_peak(pid: int) -> int:
+    """The most memory that a process ever had, in bytes."""
+    # Not by getrusage, which has the peak of whoever started it as well.
+    text = Path(f"/proc/{pid}/status").read_text("ascii")
+    (size,) = re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(size) << 10
 
 
 def test_a_key_that_may_only_ask_for_the_status(started: FleetSite, site: FleetSite) -> None:
