@@ -25,8 +25,9 @@ _START: Final = """
 import sys
 from ds01d.adapters.fleet import circuit_breaker
 circuit_breaker.FIRST_PAUSE_S, circuit_breaker.LONGEST_PAUSE_S = 0.2, 1.0
+from ds01d.daemon import fleet_schedule
+fleet_schedule.AWAY_RETRY_S, fleet_schedule.CHANGED_AFTER_S = 0.5, 0.3
 from ds01d.daemon import fleet_worker
-fleet_worker.AWAY_RETRY_S, fleet_worker.CHANGED_AFTER_S = 0.5, 0.3
 fleet_worker.LEASE_S, fleet_worker.ALIVE_EVERY_S = 3, 0.7
 sys.argv[0] = "ds01d"
 from ds01d.cli.daemon import main
