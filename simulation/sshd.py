@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -130,14 +131,16 @@ class SshHost:
     def list_sessions(self) -> list[int]:
         """The processes of sshd that serve somebody now."""
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return _list_children(self._process.pid)
 
     def cut_connections(self) -> None:
         """Break every connection, as a pulled cable does; what was begun there goes on."""
-        for pid in self.list_sessions():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Since OpenSSH 10 a child of the session holds the connection.
+        sessions = self.list_sessions()
+        for pid in [*sessions, *chain.from_iterable(map(_list_children, sessions))]:
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text("utf-8").startswith("sshd"):
+                    os.kill(pid, signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop sshd: the kernel still takes connections, and nothing comes."""
@@ -172,6 +175,14 @@ class SshHost:
     def known_host(self) -> str:
         key = (self.folder / "host_key.pub").read_text("ascii").split()
         return f"{self.name} {key[0]} {key[1]}\n"
+
+
+def _list_children(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    except OSError:
+        return []
+    return [int(child) for child in children.split()]
 
 
 class SshHosts:

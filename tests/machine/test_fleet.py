@@ -207,10 +207,9 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
     gpu02.run("systemctl", "kill", "--signal=STOP", "docker.service")
     try:
         cut = fleet.start("amy", "container-create", "second", "pytorch", "--host", "gpu02")
-        until(
-            lambda: gpu02.run("pgrep", "-u", "amy", "-x", "container-creat", check=False).stdout,
-            what=cut.poll,
-        )
+        # By its file: its process may have another name, as of a script that begins by a shell.
+        creating = ("pgrep", "-u", "amy", "-f", "/container-create second")
+        until(lambda: gpu02.run(*creating, check=False).stdout, what=cut.poll)
         gpu02.run("pkill", "-KILL", "^sshd")  # and sshd-session
         output, errors = cut.communicate(timeout=240)
     finally:

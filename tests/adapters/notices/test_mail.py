@@ -60,7 +60,7 @@ def test_a_server_gets_one_message_to_the_user_at_the_domain() -> None:
     (request,) = server.requests
     envelope, _, message = request.partition(b"\r\n\r\n")
     assert b"from:<ds01d-notify@gpu01.example.org>" in envelope.lower()
-    assert f"TO:<{LOGIN}@example.org>".encode() in envelope
+    assert f"to:<{LOGIN}@example.org>".encode() in envelope.lower()
     parsed = email.message_from_bytes(message, policy=email.policy.default)
     assert parsed["To"] == f"{LOGIN}@example.org"
     assert parsed["Subject"] == f"GPU notice from gpu01.example.org: {notice().message}"
