@@ -76,6 +76,12 @@ def test_a_reload_of_systemd_takes_a_gpu_and_doctor_tells(service: Service) -> N
     service.systemctl("reload")
 
     machine.run("systemctl", "daemon-reload")
+    scope = f"docker-{machine.docker.client.inspect_container(name)['Id']}.scope"
+    rules = machine.run("systemctl", "show", "--property=DeviceAllow", scope).stdout
+    # runc 1.1.15 (Debian 13) gives systemd the devices without a link, too: a reload takes nothing.
+    if "/dev/char/195:255 " in rules:
+        assert told(service)[1] == ("ok", "1 container can open the requested GPUs")
+        machine.run("systemctl", "set-property", "--runtime", scope, "DeviceAllow=")
     machine.path("/run/ds01d-devices/access.json").unlink()
     lost = ("warn", f"{name} runs and cannot open /dev/nvidia1, /dev/nvidiactl")
     # systemd writes the rules of its cgroups after it has answered.
@@ -98,6 +104,7 @@ def test_a_reload_of_systemd_takes_a_gpu_and_doctor_tells(service: Service) -> N
     machine.run("sh", "-euc", LINKS)
     # What was tried before says nothing of this start.
     with service.logging("finding.gone", DS01_FINDING="device-lost"):
+        machine.run("systemctl", "revert", scope)
         machine.run("docker", "restart", "--time=0", name)
     assert told(service) == [("ok", "1 container can open the requested GPUs")]
     machine.run("systemctl", "daemon-reload")
