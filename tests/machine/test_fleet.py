@@ -176,7 +176,7 @@ def fleet(service_binds: dict[str, Path]) -> Iterator[FleetOfMachines]:
 
 # All of sshd, sshd-session too.
 CUT: Final = """
-until pgrep --euid amy --full '/container-create second' >/dev/null; do sleep 0.05; done
+until pgrep --euid amy --exact container-creat >/dev/null; do sleep 0.05; done
 pkill -KILL '^sshd'
 """
 
@@ -214,9 +214,8 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
     # An engine that is stopped keeps the creation from ending between two looks.
     gpu02.run("systemctl", "kill", "--signal=STOP", "docker.service")
     try:
-        # It gives up after 2 s, so who cuts looks all the time: by the file of the program, whose
-        # process may have another name (in a path with spaces a script begins by a shell).
-        cutter = threading.Thread(target=gpu02.run, args=("timeout", "240", "sh", "-c", CUT))
+        # It gives up after 2 s, so who cuts looks all the time.
+        cutter = threading.Thread(target=gpu02.run, args=("timeout", "120", "sh", "-c", CUT))
         cutter.start()
         cut = fleet.start("amy", "container-create", "second", "pytorch", "--host", "gpu02")
         cutter.join()
