@@ -19,7 +19,7 @@ from tests.verification.fleet.storm import MIXES, Storm
 from tests.verification.mutations import ROOT, find_unbound_names
 from tests.verification.short_campaign import check_campaign
 
-MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.08))
+MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (1.0 if PROOFS else 0.08))
 
 
 @pytest.mark.proof
