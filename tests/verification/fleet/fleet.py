@@ -161,7 +161,7 @@ class Fleet:
         if None in answers:
             return False
         # Also where it was refused: the answer may have been lost.
-        host.was_forgotten = True
+        host.was_forgotten = host.has_been_forgotten = True
         self.history.add(Forgotten(host=host.name, at=now))
         return True
 
@@ -222,7 +222,9 @@ class Fleet:
         while differences and time.monotonic() < began + CALM_S:
             time.sleep(0.2)
             for host in self.hosts:
-                host.was_forgotten = host.was_forgotten and not host.rejoin()
+                # A backup may be of when it was forgotten: then it is, again.
+                if host.has_been_forgotten:
+                    host.was_forgotten = not host.rejoin()
             with suppress(OSError, ValueError):
                 differences = self.find_differences()
             if differences and not slow and time.monotonic() > began + SLOW_S:

@@ -47,7 +47,7 @@ class Host(ABC):
         self.kills = 0
         self.is_up = True
         """False while it is killed and started again: nobody asks then."""
-        self.was_forgotten = False
+        self.was_forgotten = self.has_been_forgotten = False
         self.late_releases = 0
         self.notice_s = 8.0
         """So long it may say that all is well after the store has lost its leader."""
