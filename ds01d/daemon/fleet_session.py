@@ -154,7 +154,7 @@ class FleetSession:
         """How this host stands: the same object until something of it is another."""
         membership, report = self._worker.membership, self._worker.report
         node = self._worker.node
-        # A moment on the wall clock is never quite the same again: a status made anew in each turn
+        # A moment on the wall clock is never quite the same again: a status built in each turn
         # of the daemon would be published each time.
         if self._shown is None or self._shown[:3] != (membership, report, node):
             status = build_fleet_status(membership, report, node, self._world.clock.now())

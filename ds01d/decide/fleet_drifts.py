@@ -132,7 +132,7 @@ def _find_left_names(
             continue
         booking = local.get(taken.booking)
         if booking is not None:
-            # Decision 353: also where an entry says that the booking lives.
+            # Decision 353: also where an entry shows that the booking lives.
             if booking.container != name and (taken.booking, name) not in of_entries:
                 yield FleetDrift(
                     kind=FleetDriftKind.STALE_RESERVATION,

@@ -44,7 +44,7 @@ def decide_verdict(subject: Subject, index: BooksIndex, deadlines: Deadlines) ->
         evidence = "docker: no label, no DS01 name, no booking"
         return subject.make_holds(frozenset(), VerdictReason.FOREIGN, evidence)
     # A pinned container is exempt from every later rule: its label asks for exactly this booking,
-    # also where it contradicts the request. Whoever creates a container can set it.
+    # also where it contradicts the request. Any creator of a container can set it.
     if container is not None and container.pinned:
         evidence = "docker: ds01.protected=true"
         return subject.make_holds(subject.booked, VerdictReason.PINNED, evidence)

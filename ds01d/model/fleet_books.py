@@ -56,7 +56,7 @@ class UserEntries:
     """All entries of a user, read at once. `fence`: when the last one was reserved; 0: never.
 
     `malformed`: keys whose values cannot be understood, with why. While there are some, nobody
-    knows how much the user has; nor while `uncounted` says why not all of it was read.
+    knows how much the user has; nor while `uncounted` has the reason why not all of it was read.
     """
 
     user: UserName
