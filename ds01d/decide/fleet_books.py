@@ -17,7 +17,7 @@ from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_quota import check_gpu_quota, make_rejection, weigh_by_books
 from ds01d.model.allocation import AllocationRequest, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record, Slot
-from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId, exceeds_use
 from ds01d.model.fleet_drift import OwnBooking, OwnBookings
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName, Wall
 
@@ -109,7 +109,7 @@ def make_entry(local: OwnBooking, node: NodeId, phase: EntryPhase) -> FleetEntry
 
 def is_undercounted(local: OwnBooking, entry: FleetEntry) -> bool:
     """Whether the store counts less for a booking than the books do."""
-    return len(local.slots) > entry.count or local.sevenths > entry.sevenths
+    return exceeds_use(local.use, entry.use)
 
 
 def find_undercounted(

@@ -23,6 +23,14 @@ MAX_INCARNATION: Final = 1 << 53
 Extra = Mapping[str, object]
 """The fields of a value that this version does not know: they are written back as they were."""
 
+QuotaUse = tuple[int, int]
+"""What counts for a quota: slots, and GPU-equivalents in sevenths of a GPU."""
+
+
+def exceeds_use(use: QuotaUse, other: QuotaUse) -> bool:
+    """Whether it counts more than the other, by slots or by GPUs."""
+    return use[0] > other[0] or use[1] > other[1]
+
 
 class EntryPhase(Word):
     RESERVED = "reserved"
@@ -49,6 +57,10 @@ class FleetEntry:
     slots: tuple[SlotId, ...] = ()
     # Fields of a newer version, which are written back as they were.
     extra: Extra = field(default_factory=dict)
+
+    @property
+    def use(self) -> QuotaUse:
+        return self.count, self.sevenths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

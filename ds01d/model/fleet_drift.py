@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.model.drift import Outcome, WaitReason
-from ds01d.model.fleet_books import FleetEntry
+from ds01d.model.fleet_books import FleetEntry, QuotaUse
 from ds01d.model.primitives import (
     BookingId,
     Boot,
@@ -35,6 +35,10 @@ class OwnBooking:
     slots: tuple[SlotId, ...]
     sevenths: int
     since: Wall
+
+    @property
+    def use(self) -> QuotaUse:
+        return len(self.slots), self.sevenths
 
 
 OwnBookings = Mapping[BookingId, OwnBooking]

@@ -13,7 +13,7 @@ from ds01d.decide.fleet_books import QuotaQuestion, count_unowned, list_own_book
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, AllocationRequest, Rejected
 from ds01d.model.books import Record
-from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId
+from ds01d.model.fleet_books import EntryPhase, FleetEntry, NodeId, exceeds_use
 from ds01d.model.fleet_drift import OwnBookings
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, ContainerName, Unknown
@@ -110,17 +110,17 @@ class PermittedAllocator(Allocator):
             after = _list_after(answer, wish, books)
             count, sevenths = _measure_use(wish, after)
             before_count, before_sevenths = _measure_use(wish, local)
-            reserved = (self.permit.entry.count, self.permit.entry.sevenths)
+            reserved = self.permit.entry.use
             asked = (count - before_count, sevenths - before_sevenths)
             # Less than reserved is no harm: the confirmation says how much it is.
-            if asked[0] > reserved[0] or asked[1] > reserved[1]:
+            if exceeds_use(asked, reserved):
                 raise OverPermit("to be booked", asked, reserved)
             # Decision 350: what was booked here meanwhile without the store, or by others, is not
             # in its answer.
             slots, weight = sum_own_use(b for b in local.values() if b.user == wish.user)
             booked = (slots + count_unowned(wish.user, books.state, books.records), weight)
             counted = self.permit.counted or booked
-            if booked[0] > counted[0] or booked[1] > counted[1]:
+            if exceeds_use(booked, counted):
                 raise OverPermit(f"booked by {wish.user}", booked, counted)
         return super()._write_allocation(answer, wish, books, reason)
 

@@ -62,9 +62,9 @@ def repair_drifts(
 ) -> RepairResult:
     """Repair the drifts `due`. `checkpoint`: the checkpoint that was decided with.
 
-    A failed write is an outcome, never an exception. `is_probed`: the decision
-    already looked for living processes. If not, one that is found now ends the repair before
-    anything is written.
+    A failed write is an outcome, never an exception. `is_probed`: the decision already
+    looked for living processes. If not, one that is found now ends the repair before anything is
+    written.
     """
     return _Repair(world, checkpoint, config).run(decision, due, is_probed=is_probed)
 

@@ -23,7 +23,7 @@ from ds01d.adapters.fleet.etcd_messages import (
     put_key,
 )
 from ds01d.errors import Malformed
-from ds01d.model.fleet_books import FleetEntry, NameEntry
+from ds01d.model.fleet_books import FleetEntry, NameEntry, exceeds_use
 from ds01d.model.primitives import ContainerName
 
 
@@ -60,9 +60,7 @@ def plan_names(
 
 def is_larger(entry: FleetEntry, stored: FleetEntry | None) -> bool:
     """It takes up more of the quota than those who count know."""
-    if stored is None:
-        return True
-    return entry.count > stored.count or entry.sevenths > stored.sevenths
+    return stored is None or exceeds_use(entry.use, stored.use)
 
 
 def parse_stored(entry: FleetEntry, current: KeyValue) -> FleetEntry | None:
