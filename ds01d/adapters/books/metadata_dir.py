@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, render_record
-from ds01d.adapters.books.metadata_listing import SUFFIX, TooManyFiles, is_file_name
+from ds01d.adapters.books.metadata_listing import TooManyFiles, is_file_name
 from ds01d.adapters.books.metadata_reader import MetadataReader
 from ds01d.adapters.files import atomic_write, syncs
 from ds01d.adapters.files.backups import keep_copy
@@ -153,8 +153,8 @@ class MetadataDirectory:
         self, folder: int, path: Path, name: ContainerName, data: bytes, onto: Digest | None
     ) -> None:
         if onto is None:
-            sibling = self._reader.find_sibling(folder) or _find_sibling(folder)
-            atomic_write.create_file(path, data, like=sibling, folder=folder)
+            usual = self._reader.find_usual_status(folder)
+            atomic_write.create_file(path, data, like=usual, folder=folder)
         elif data != self._read_expected(folder, name, onto):
             atomic_write.replace_file(
                 path, data, before=lambda: self._read_expected(folder, name, onto), folder=folder
@@ -205,12 +205,3 @@ def _is_valid(data: bytes, name: ContainerName) -> bool:
     except Malformed:
         return False
     return True
-
-
-def _find_sibling(folder: int) -> os.stat_result | None:
-    """Some record that is there: a new one takes after it."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
-                return entry.stat(follow_symlinks=False)
-    return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 
 from ds01d.adapters.files.atomic_write import TEMPORARY
 from ds01d.logins import find_login
@@ -12,6 +15,8 @@ from ds01d.model.primitives import ContainerName
 
 MAX_RECORDS = 20_000
 SUFFIX = ".json"
+_COMPARED = 15
+_OWN_RIGHTS = stat.S_IRUSR | stat.S_IWUSR
 
 
 class TooManyFiles(Exception):
@@ -46,6 +51,31 @@ def _owner_of_most(folder: int, files: list[str]) -> str:
         with suppress(OSError):
             owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1
     return find_login(owners.most_common(1)[0][0]) if owners else "others"
+
+
+def find_usual_status(folder: int, files: Iterable[str]) -> os.stat_result | None:
+    """Of a record with those owners and rights that most have, of a few that are there.
+
+    One by itself may be locked away, or anybody's; a new record that took after it would be, too.
+    """
+    statuses = list(islice(_stat_records(folder, files), _COMPARED))
+    usual = Counter(map(_get_rights, statuses)).most_common(1)
+    return next((one for one in statuses if _get_rights(one) == usual[0][0]), None)
+
+
+def _stat_records(folder: int, files: Iterable[str]) -> Iterator[os.stat_result]:
+    """Of those that their owner may read and write."""
+    for file in files:
+        if not file.endswith(SUFFIX) or file.startswith("."):
+            continue
+        with suppress(OSError):
+            status = os.stat(file, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_mode & _OWN_RIGHTS == _OWN_RIGHTS:
+                yield status
+
+
+def _get_rights(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mode, status.st_uid, status.st_gid
 
 
 def is_file_name(name: ContainerName) -> bool:

@@ -7,16 +7,20 @@ written. What is read is bounded before it is understood.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 
 from ds01d.adapters.books.metadata_format import parse_record, read_container_name
-from ds01d.adapters.books.metadata_listing import SUFFIX, is_file_name, list_files
+from ds01d.adapters.books.metadata_listing import (
+    SUFFIX,
+    find_usual_status,
+    is_file_name,
+    list_files,
+)
 from ds01d.adapters.files.safe_read import (
     NotRead,
     ReadFailure,
@@ -36,7 +40,6 @@ LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 _PAUSE_S = 0.0005
 _PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
 _TRIES = 20
-_SIBLINGS = 3  # looked at before the folder is listed
 _TICK_S = 0.02  # of the clock that stamps files, at 100 Hz and at its worst
 _NS_PER_MS = 1_000_000
 
@@ -122,14 +125,9 @@ class MetadataReader:
             self._changed.add(name)
             self._folder = _sign_folder(folder) if was_current else None
 
-    def find_sibling(self, folder: int) -> os.stat_result | None:
-        """Some record that was read last, as it is now; a listing of thousands takes longer."""
-        for file in islice(self._cached, _SIBLINGS):
-            with suppress(OSError):
-                status = os.stat(file, dir_fd=folder, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    return status
-        return None
+    def find_usual_status(self, folder: int) -> os.stat_result | None:
+        """As `metadata_listing.find_usual_status`; a listing of thousands takes longer."""
+        return find_usual_status(folder, self._cached or os.listdir(folder))
 
     def drop_cached(self, name: ContainerName) -> None:
         self._cached.pop(f"{name}{SUFFIX}", None)

@@ -548,6 +548,30 @@ def test_nothing_is_written_where_nothing_would_change(lib: Lib) -> None:
     assert lib.file().stat() == before
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize("odd", [0o000, 0o600, 0o666])
+def test_a_new_record_has_the_rights_that_most_have(lib: Lib, odd: int, is_read: bool) -> None:
+    for number in range(4):
+        lib.put(ContainerName(f"other{number}._.1001"), user="ada")
+    for path in lib.path.iterdir():
+        path.chmod(0o640)
+    if is_read:
+        lib.read()
+    for path in sorted(lib.path.iterdir())[:2]:
+        path.chmod(odd)
+    new = ContainerName("new._.1003")
+    lib.book.write(Record(container=new, user=UserName("ada"), gpu_id=None), onto=None)
+    assert lib.file(new).stat().st_mode & 0o777 == 0o640
+
+
+def test_a_record_that_nobody_may_read_gives_its_rights_to_none(lib: Lib) -> None:
+    for path in lib.path.iterdir():
+        path.chmod(0)
+    new = ContainerName("new._.1003")
+    lib.book.write(Record(container=new, user=UserName("ada"), gpu_id=None), onto=None)
+    assert lib.file(new).stat().st_mode & 0o777 == 0o644
+
+
 def test_a_new_record_takes_after_its_siblings_and_overwrites_nothing(lib: Lib) -> None:
     for path in lib.path.iterdir():
         path.chmod(0o640)
