@@ -33,6 +33,7 @@ from ds01d.service.service import Service
 from ds01d.service.waiting import WaitingQueue
 
 _CALLS_S: Final = 1.0  # calls are served at most this long between two passes
+_REPLY_S: Final = 0.005  # a reply is sent in a tenth of that, unless the machine is busy
 
 
 class Worker:
@@ -203,6 +204,9 @@ class Worker:
         for request in iter(self._service.take_request, None):
             self._supervisor.mark_progress()
             serve_call(request, session.handlers)
+            # Before the next pass, which would keep the interpreter from the thread that sends.
+            if not request.is_open:
+                request.wait_closed(_REPLY_S)
             if time.monotonic() >= until:
                 break
         names = session.bookings.take_changed_names()

@@ -14,7 +14,7 @@ from functools import partial
 
 from ds01d.decide.bookings import find_owners
 from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection
-from ds01d.decide.slot_ranking import rank_slot
+from ds01d.decide.slot_ranking import find_higher, rank_slot
 from ds01d.decide.user_quota import (
     check_gpu_quota,
     check_limits,
@@ -107,7 +107,13 @@ class _SlotSelection:
         shareable = [] if enough or self._pool.sharing == "never" else taken
         if self._request.slot is not None:
             return self._choose_requested(self._request.slot, free + shareable, rejections)
-        rank = partial(rank_slot, request=self._request, pool=self._pool, index=self._index)
+        rank = partial(
+            rank_slot,
+            request=self._request,
+            pool=self._pool,
+            index=self._index,
+            higher=find_higher(self._pool.records, self._request.priority),
+        )
         best = [*sorted(free, key=rank), *sorted(shareable, key=rank)]
         offered = self._list_by_device(best)
         if len(offered) >= count:

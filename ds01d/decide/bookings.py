@@ -26,12 +26,25 @@ def count_bookings(user: UserName, state: AllocatorState, records: Records) -> i
 
     What counts for nobody's quota (`AllocatorState.uncharged`) is none of them.
     """
-    return sum(_count_in_slot(user, slot, state, records) for slot in state.slots.values())
+    slots = _list_concerned_slots(user, state, records)
+    return sum(_count_in_slot(user, slot, state, records) for slot in slots)
 
 
 def list_charged_slots(user: UserName, state: AllocatorState, records: Records) -> list[Slot]:
     """The slots in which a user has a booking that counts for their quota."""
-    return [slot for slot in state.slots.values() if _count_in_slot(user, slot, state, records)]
+    slots = _list_concerned_slots(user, state, records)
+    return [slot for slot in slots if _count_in_slot(user, slot, state, records)]
+
+
+def _list_concerned_slots(user: UserName, state: AllocatorState, records: Records) -> list[Slot]:
+    """The slots with a container of the user, or with one that a record gives to nobody."""
+    # Most slots are others': thousands of containers are passed over without a call for each.
+    others = {
+        name
+        for name, record in records.items()
+        if isinstance(record, Record) and record.user not in (user, None)
+    }
+    return [slot for slot in state.slots.values() if not others.issuperset(slot.containers)]
 
 
 def describe_charged(user: UserName, state: AllocatorState, records: Records) -> str:

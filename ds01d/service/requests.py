@@ -48,6 +48,7 @@ class PendingCall:
         self._offered = b""
         self._on_abort: Callable[[], None] | None = None
         self._stream: Stream | None = None
+        self._closed = threading.Event()
 
     @property
     def is_open(self) -> bool:
@@ -70,7 +71,8 @@ class PendingCall:
             return self._state is _Stage.OVER
 
     def withdraw(self) -> None:
-        """The peer is gone: nobody reads a reply any more."""
+        """The peer is gone, or has its last reply: nobody reads another."""
+        self._closed.set()
         with self._lock:
             is_over, self._state = self._state is _Stage.OVER, _Stage.OVER
         if not is_over:
@@ -83,6 +85,10 @@ class PendingCall:
         # Outside of the lock: what is called may come back to this call.
         if callback is not None:
             callback()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until the last reply is sent, or the peer is gone; False after the timeout."""
+        return self._closed.wait(timeout_s)
 
     def call_on_abort(self, callback: Callable[[], None]) -> None:
         """Call it when the peer is gone, in any thread; at once if it is gone already."""

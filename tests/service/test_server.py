@@ -539,3 +539,18 @@ def test_the_end_fails_what_waits_and_disconnects(tmp_path: Path) -> None:
         assert read_reply(idle) is None
         assert time.monotonic() - began < 20
     assert served.path.is_socket()  # it is systemd's, who listens at it for the next ds01d
+
+
+def test_who_answered_can_wait_until_the_reply_is_sent(server: Server) -> None:
+    """The worker does, or its next pass would keep the interpreter from the thread that sends."""
+    with server.connect() as peer:
+        send_call(peer)
+        assert read_reply(peer) is not None
+        assert server.served[0].wait_closed(30)
+    server.may_serve.clear()
+    with server.connect() as peer:
+        send_call(peer)
+        until(lambda: server.queue.has_requests)
+    server.may_serve.set()
+    until(lambda: not server.queue.has_requests)
+    assert [request.wait_closed(30) for request in server.served] == [True] * len(server.served)

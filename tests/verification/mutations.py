@@ -1283,12 +1283,20 @@ MUTATIONS = (
         invariant=2,
         name="a pid that was seen before is still of the same process",
         file="ds01d/adapters/host/followed_processes.py",
-        old="if container is not None and (entry.started, owner) == (before.started, last.owner):",
-        new="if container is not None:",
+        old="if entry.started == last.description.started else None",
+        new="",
         tests=(
             f"{FOLLOWED}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",
             f"{FOLLOWED}::test_what_was_read_ahead_counts_for_the_very_process",
         ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a process stays its user's",
+        file="ds01d/adapters/host/followed_processes.py",
+        old=" and owner == last.owner:",
+        new=":",
+        tests=(f"{FOLLOWED}::test_a_process_of_another_user_than_before_is_read_whole",),
     ),
     Mutation(
         invariant=2,

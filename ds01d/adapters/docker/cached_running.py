@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ds01d.adapters.docker.engine import DockerEngine
-from ds01d.model.containers import Container, State
+from ds01d.model.containers import State
 from ds01d.model.primitives import Unknown
 from ds01d.model.usage import Running
 
@@ -26,8 +26,14 @@ class CachedRunning:
         engine = self._engine.observe_changes()
         if isinstance(engine, Unknown):
             return engine
-        now = time.time()
-        living = [c for c in engine.containers.values() if self._is_relevant(c, now)]
+        # One that was created longer ago and never started holds no GPU for ever.
+        oldest = time.time() - self._just_created_s
+        living = [
+            c
+            for c in engine.containers.values()
+            if c.state.alive
+            or (c.state is State.CREATED and c.created is not None and c.created > oldest)
+        ]
         # A request never changes, so those that were published need no second look.
         unknown = [c for c in living if c.id[:_SHORT_ID_LENGTH] not in known_ids]
         failed = [
@@ -38,9 +44,3 @@ class CachedRunning:
             containers=tuple(c for c in unknown if not isinstance(c.request, Unknown)),
             problem=f"what GPUs they have is not known: {'; '.join(failed)}" if failed else "",
         )
-
-    def _is_relevant(self, container: Container, now: float) -> bool:
-        if container.state is not State.CREATED or container.created is None:
-            return container.state.alive
-        # A container that was created and never started holds no GPU for ever.
-        return now - container.created < self._just_created_s

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ds01d.adapters.host import followed_processes
-from ds01d.adapters.host.followed_processes import FollowedProcesses
+from ds01d.adapters.host.followed_processes import FollowedProcesses, OpenProcess
 from ds01d.adapters.host.processes import Process
 from tests.support.made_up_proc import INNER, OUTER, Proc
 
@@ -95,3 +100,61 @@ def test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now(proc: Pr
     processes.armed = True
     process = processes.look_up([50])[50]
     assert process == Process(container=OUTER, user="1002", command="python")
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def test_the_open_files_of_a_process_are_never_those_of_another(
+    child: subprocess.Popen[bytes],
+) -> None:
+    """That they end with it, at the latest when its pid can be another's, is the kernel's word."""
+    files = OpenProcess(child.pid)
+    assert files.read_command() == Path(f"/proc/{child.pid}/comm").read_text().strip()
+    assert files.read_cgroup() == Path(f"/proc/{child.pid}/cgroup").read_text()
+    child.kill()
+    child.wait()
+    with pytest.raises(ProcessLookupError):
+        files.read_command()
+    with pytest.raises(ProcessLookupError):
+        files.read_cgroup()
+    with pytest.raises(FileNotFoundError):
+        OpenProcess(child.pid)
+    assert len(list_open(child.pid)) == 2
+    del files
+    assert list_open(child.pid) == []
+
+
+@pytest.mark.parametrize("most", [0, 128])
+def test_a_real_process_is_as_by_the_first_look_however_it_is_followed(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(followed_processes, "MOST_OPEN", most)
+    # No container is needed for what is read of one.
+    monkeypatch.setattr(followed_processes, "find_container", lambda *_: OUTER)
+    processes = Counting()
+    whole = processes.look_up([child.pid, os.getpid()])
+    for _ in range(3):
+        processes.look_ahead()
+        again = processes.look_up([child.pid])[child.pid]
+        assert again == dataclasses.replace(whole[child.pid], container=OUTER)
+    assert processes.uids_read == 2, "each once"
+    assert len(list_open(child.pid)) == 2 * (most > 0)
+    child.kill()
+    child.wait()
+    assert processes.look_up([child.pid]) == {}
+    assert list_open(child.pid) == []
+    processes.look_ahead()
+
+
+def list_open(pid: int) -> list[str]:
+    """The files of a process that this one has open."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            targets.append(str(descriptor.readlink()))
+    return [target for target in targets if target.startswith(f"/proc/{pid}/")]
