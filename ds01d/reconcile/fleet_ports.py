@@ -54,7 +54,7 @@ class FleetBook(Protocol):
     def confirm_entry(self, entry: FleetEntry) -> Changed | Absent | Conflict | Unknown:
         """Make the entry of this booking what `entry` says; another booking's stays as it is.
 
-        The fence is bumped where the entry grows.
+        The fence is bumped where the entry counts more or less than before.
         """
 
     def withdraw_entry(

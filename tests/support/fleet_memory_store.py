@@ -143,7 +143,7 @@ class StoreView:
             if before is None:
                 return Absent()
             self._put_with_name(entry)
-            if _is_larger(entry, before):
+            if entry.use != before.use:
                 return self._bump(entry.user)
             return self.store.raise_revision()
 

@@ -110,9 +110,9 @@ class EtcdEntries:
                 return Absent()
             compares, changes, _ = plan_names(entry, stored)
             changes.append(_put_entry(entry, stored))
-            # Less than was reserved needs no new fence: those who counted too much have refused,
-            # not allowed.
-            if is_larger(entry, stored.entry):
+            # Decision 367: also with less, of which another container of a shared slot may have
+            # the rest in a reservation that is under way.
+            if stored.entry is None or entry.use != stored.entry.use:
                 changes.append(put_key(fence_key(entry.user), FENCE))
             reply = self._store.commit(compares, changes)
             if reply.succeeded:

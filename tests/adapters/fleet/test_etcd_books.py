@@ -177,7 +177,9 @@ def test_confirm_and_withdraw_concern_one_booking_only(books: EtcdBooks) -> None
     assert read_user(books).entries == (confirmed(new, "1.0"),)
 
 
-def test_a_confirmation_bumps_the_fence_only_where_the_entry_grows(books: EtcdBooks) -> None:
+def test_a_confirmation_bumps_the_fence_only_where_the_entry_counts_otherwise(
+    books: EtcdBooks,
+) -> None:
     entry = make_entry()
     reserve(books, entry)
     fence = read_user(books).fence
@@ -185,8 +187,13 @@ def test_a_confirmation_bumps_the_fence_only_where_the_entry_grows(books: EtcdBo
     assert read_user(books).fence == fence
     larger = replace(confirmed(entry, "0", "1"), count=2, sevenths=14)
     assert isinstance(books.confirm_entry(larger), Changed)
-    assert read_user(books).fence > fence
-    assert read_user(books).entries == (larger,)
+    grown = read_user(books).fence
+    assert grown > fence
+    # Who counted the larger one and leaves out the rest, as it is in a shared slot, counts again.
+    shrunk = replace(larger, count=0, sevenths=0)
+    assert isinstance(books.confirm_entry(shrunk), Changed)
+    assert books.reserve_entry(make_entry("b2"), grown) == Conflict(kind=ConflictKind.FENCE)
+    assert read_user(books).entries == (shrunk,)
 
 
 def test_a_confirmation_follows_a_rename(books: EtcdBooks) -> None:
