@@ -205,8 +205,7 @@ class Worker:
             self._supervisor.mark_progress()
             serve_call(request, session.handlers)
             # Before the next pass, which would keep the interpreter from the thread that sends.
-            if not request.is_open:
-                request.wait_closed(_REPLY_S)
+            request.wait_sent(_REPLY_S)
             if time.monotonic() >= until:
                 break
         names = session.bookings.take_changed_names()

@@ -86,9 +86,9 @@ class PendingCall:
         if callback is not None:
             callback()
 
-    def wait_closed(self, timeout_s: float) -> bool:
-        """Wait until the last reply is sent, or the peer is gone; False after the timeout."""
-        return self._closed.wait(timeout_s)
+    def wait_sent(self, timeout_s: float) -> bool:
+        """Wait until the last reply is sent, if there is one; False if it was not."""
+        return not self.is_open and self._closed.wait(timeout_s)
 
     def call_on_abort(self, callback: Callable[[], None]) -> None:
         """Call it when the peer is gone, in any thread; at once if it is gone already."""

@@ -60,7 +60,7 @@ def find_usual_status(folder: int, files: Iterable[str]) -> os.stat_result | Non
     """
     statuses = list(islice(_stat_records(folder, files), _COMPARED))
     usual = Counter(map(_get_rights, statuses)).most_common(1)
-    return next((one for one in statuses if _get_rights(one) == usual[0][0]), None)
+    return next((status for status in statuses if _get_rights(status) == usual[0][0]), None)
 
 
 def _stat_records(folder: int, files: Iterable[str]) -> Iterator[os.stat_result]:
