@@ -32,6 +32,7 @@ _COLUMNS = ("slot", "type", "container", "user", "state", "until", "others")
 _WIDE_COLUMNS = ("util", "memory", "processes", "uuid")
 _EVERY_SLOT = StatusFilter()
 _SHOWN_IDLE_S: Final = 600.0
+_MOST_FINDINGS: Final = 5  # of the fleet, each a line
 _TONES = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
 
 
@@ -225,11 +226,15 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
 
 def _fleet_cell(fleet: FleetStatus) -> Cell:
     """How many hosts share the store, and what is wrong with them or with this one."""
-    unseen = sum(host.unseen_since is not None for host in fleet.hosts)
-    parts = [f"{len(fleet.hosts)}, this one is {fleet.state}"]
-    parts += [f"{unseen} without a heartbeat"] if unseen else []
-    parts += [format_count(len(fleet.drifts), "drift")] if fleet.drifts else []
-    parts += [f"{finding.kind} {finding.subject}: {finding.reason}" for finding in fleet.findings]
+    # The lists of the status are cut; `counts` are of all.
+    counts, shown = fleet.counts, fleet.findings[:_MOST_FINDINGS]
+    drifts = sum(sum(by_outcome.values()) for by_outcome in counts.drifts.values())
+    parts = [f"{counts.hosts}, this one is {fleet.state}"]
+    parts += [f"{counts.unseen} without a heartbeat"] if counts.unseen else []
+    parts += [format_count(drifts, "drift")] if drifts else []
+    parts += [f"{finding.kind} {finding.subject}: {finding.reason}" for finding in shown]
+    more = sum(counts.findings.values()) - len(shown)
+    parts += [f"{format_count(more, 'more finding')}: ds01ctl status --json"] if more > 0 else []
     is_well = fleet.state == "member" and len(parts) == 1
     return Toned(parts, Tone.GOOD if is_well else Tone.WARN)
 

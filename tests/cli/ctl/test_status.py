@@ -14,6 +14,7 @@ from ds01d.adapters.docker.engine_warnings import warn_stream_cut
 from ds01d.model.books import SlotType
 from ds01d.model.drift import Action, Kind, Outcome
 from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
+from ds01d.reporting.fleet_status import FleetCounts, FleetFindingStatus, FleetStatus
 from ds01d.reporting.status import (
     DriftCount,
     Holder,
@@ -68,6 +69,31 @@ def test_and_as_json(desk: Desk) -> None:
     assert told["sources"]["nvml"]["reason"] == "no driver"
     assert told["drifts"] == [{"kind": "wrong-slot", "verdict": "waiting", "count": 2}]
     assert told["findings"][0]["kind"] == "shared-slot"
+
+
+def test_all_of_a_large_fleet_are_counted_and_a_few_findings_shown(desk: Desk) -> None:
+    """The lists of the status are cut at 200, and no terminal shows as many lines."""
+    fleet = FleetStatus(
+        state="member",
+        since=Wall(0.0),
+        counts=FleetCounts(
+            hosts=300, unseen=7, drifts={"late": {"waiting": 260}}, findings={"odd-key": 250}
+        ),
+        findings=tuple(
+            FleetFindingStatus(kind="odd-key", subject=f"k{number}", reason="cannot be read")
+            for number in range(200)
+        ),
+    )
+    desk.host.failing.add(Source.STATE)
+    write_status(msgspec.structs.replace(published(), fleet=fleet), desk.state_dir)
+    lines = [" ".join(line.split()) for line in desk.call("status").stdout.splitlines()]
+    begin = lines.index("fleet hosts 300, this one is member")
+    assert lines[begin + 1 : begin + 4] == [
+        "7 without a heartbeat",
+        "260 drifts",
+        "odd-key k0: cannot be read",
+    ]
+    assert lines[begin + 8] == "245 more findings: ds01ctl status --json"
 
 
 def test_since_when_a_container_is_idle(desk: Desk) -> None:
