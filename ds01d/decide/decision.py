@@ -20,7 +20,7 @@ from ds01d.decide.findings import find_all
 from ds01d.decide.gate import apply_gate
 from ds01d.decide.idleness import follow_idleness
 from ds01d.decide.index import BooksIndex, build_index
-from ds01d.decide.pass_scope import collect_rechecks, keep_first_seen, keep_starts, names_in_scope
+from ds01d.decide.pass_scope import collect_rechecks, find_scope, keep_first_seen, keep_starts
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.remembered_devices import restore_remembered
 from ds01d.decide.slot_table import SlotTable, follow_devices, keep_table
@@ -115,8 +115,8 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
     if isinstance(snapshot.state, Unreadable):
         return _decide_rebuild(snapshot, snapshot.state, checkpoint, config)
     checkpoint = bind_claimed(snapshot, checkpoint, config)
-    names = names_in_scope(snapshot, checkpoint)
-    checkpoint = update_checkpoint(snapshot, checkpoint, config, names)
+    scope = find_scope(snapshot, checkpoint)
+    checkpoint = update_checkpoint(snapshot, checkpoint, config, scope)
     if isinstance(snapshot.state, Unknown):
         return Decision(
             snapshot=snapshot,
@@ -129,7 +129,7 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
         )
     decision = _decide_on_table(
         _build_table(snapshot, snapshot.state, checkpoint, config),
-        names,
+        scope.names,
         snapshot,
         checkpoint,
         config,
@@ -144,7 +144,7 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
     if waiting:
         table = keep_table(snapshot.state, snapshot.gpu, checkpoint.slots)
         table = replace(table, drifts=tuple(g.drift for g in waiting))
-        return _decide_on_table(table, names, snapshot, checkpoint, config)
+        return _decide_on_table(table, scope.names, snapshot, checkpoint, config)
     return decision
 
 
@@ -211,12 +211,12 @@ def _decide_rebuild(
     whole = derive_books(replace(snapshot, state=base, names=None), checkpoint, config)
     base = whole.state if isinstance(whole.state, AllocatorState) else base
     checkpoint = bind_claimed(whole, checkpoint, config)
-    names = names_in_scope(whole, checkpoint)
-    checkpoint = update_checkpoint(whole, checkpoint, config, names)
+    scope = find_scope(whole, checkpoint)
+    checkpoint = update_checkpoint(whole, checkpoint, config, scope)
     table = replace(_build_table(whole, base, checkpoint, config), drifts=())
     index = build_index(whole, checkpoint, config, table)
     deadlines = Deadlines(whole, checkpoint)
-    verdicts = _decide_names(names, index, deadlines)
+    verdicts = _decide_names(scope.names, index, deadlines)
     drifts = (diff_rebuild(state, index, verdicts),)
     bookings = index.count_bookings()
     result = apply_gate(drifts, checkpoint, config.policy, snapshot.now, bookings=bookings)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
 
 from ds01d.decide.deadlines import start_keys
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import parse_uid
-from ds01d.decide.renames import NO_RENAMES, find_renames
-from ds01d.decide.update_checkpoint import list_booked_names
+from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
+from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
 from ds01d.model.drift import DriftKey, GatedDrift, Kind, Outcome
@@ -17,12 +19,25 @@ from ds01d.model.primitives import Boot, ContainerName, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
-def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[ContainerName, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassScope:
+    """What a pass is about: `names`, sorted; with what they were found by.
+
+    `booked`: every name that the state lists, or that is to be merged into it. `renames`: those
+    that the books have not followed yet, by the checkpoint of before the pass.
+    """
+
+    names: tuple[ContainerName, ...]
+    booked: frozenset[ContainerName]
+    renames: Renames
+
+
+def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
     """Every DS01 name that any source names; of these, those that the pass is about.
 
     With them go the names which their containers had before or have now: a swap is one change.
     """
-    booked = list_booked_names(snapshot)
+    booked = _list_booked_names(snapshot)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
     renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
@@ -39,7 +54,15 @@ def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[Containe
             return True
         return name in containers and (containers[name].labelled or parse_uid(name) is not None)
 
-    return tuple(sorted(filter(is_ds01_name, candidates)))
+    names = tuple(sorted(filter(is_ds01_name, candidates)))
+    return PassScope(names=names, booked=booked, renames=renames)
+
+
+def _list_booked_names(snapshot: Snapshot) -> frozenset[ContainerName]:
+    if not isinstance(snapshot.state, AllocatorState):
+        return frozenset()
+    listed = (slot.containers for slot in snapshot.state.slots.values())
+    return frozenset(chain(*listed, (name for name, _ in snapshot.state.merge)))
 
 
 def keep_starts(

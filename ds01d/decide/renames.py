@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TypeVar
 
 from ds01d.model.checkpoint import Checkpoint, Identity
@@ -73,12 +74,14 @@ def find_renames(
 
     `booked`: the names that slots list; `recorded`: those that have metadata.
     """
-    containers = engine.containers
-    # By ID: Docker keeps it through `docker rename`, and nothing else links the two names.
+    # By ID: Docker keeps it through `docker rename`, and nothing else links the two names. Every
+    # pass looks at all that are remembered, so without a call of Python for each.
+    ids = map(attrgetter("id"), checkpoint.identities.values())
+    containers = map(engine.containers.get, ids)
     current_name = {
         name: container.name
-        for name, identity in checkpoint.identities.items()
-        if (container := containers.get(identity.id)) is not None and container.name != name
+        for name, container in zip(checkpoint.identities, containers, strict=True)
+        if container is not None and container.name != name
     }
     # Nearly always nothing was renamed; a sweep over hundreds of names stops here.
     if not current_name:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import chain
+from typing import Final
 
 from ds01d.config import Config
 from ds01d.decide.checkpoint_clock import rebase_clock
@@ -19,8 +19,9 @@ from ds01d.decide.gaps import longest_break_s, note_gap
 from ds01d.decide.inventory_places import inventory_fingerprint
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.name_history import NameHistory
+from ds01d.decide.pass_scope import PassScope
 from ds01d.decide.remembered_devices import inventory_conditions
-from ds01d.decide.renames import Renames, find_bound_container, find_renames
+from ds01d.decide.renames import find_bound_container
 from ds01d.decide.request_resolution import needs_resolution, resolve_request
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Resolved
@@ -31,9 +32,12 @@ from ds01d.model.snapshot import Snapshot
 
 
 def update_checkpoint(
-    snapshot: Snapshot, checkpoint: Checkpoint, config: Config, names: Iterable[ContainerName]
+    snapshot: Snapshot, checkpoint: Checkpoint, config: Config, scope: PassScope
 ) -> Checkpoint:
-    """The checkpoint with what `snapshot` adds for `names`, before anything is decided."""
+    """The checkpoint with what `snapshot` adds for a pass, before anything is decided.
+
+    `scope`: what `find_scope` gives for the two.
+    """
     now = snapshot.now
     # Before the clock is rebased, which replaces the boot ID.
     same_boot = checkpoint.boot_id == now.boot_id
@@ -48,7 +52,7 @@ def update_checkpoint(
     if isinstance(snapshot.docker, Unknown):
         return replace(checkpoint, asked_at=None)
     checkpoint = _update_engine(snapshot.docker, checkpoint, now, config, same_boot=same_boot)
-    return _update_names(snapshot, snapshot.docker, checkpoint, config, tuple(names))
+    return _update_names(snapshot, snapshot.docker, checkpoint, config, scope)
 
 
 def _update_inventory(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
@@ -110,20 +114,17 @@ def _update_names(
     engine: Engine,
     checkpoint: Checkpoint,
     config: Config,
-    names: tuple[ContainerName, ...],
+    scope: PassScope,
 ) -> Checkpoint:
-    booked = list_booked_names(snapshot)
-    records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
-    renames = find_renames(checkpoint, engine, booked, records)
     history = NameHistory(snapshot, engine, checkpoint)
-    for name in names:
-        container = find_bound_container(name, checkpoint, engine, renames)
+    for name in scope.names:
+        container = find_bound_container(name, checkpoint, engine, scope.renames)
         if container is None:
             history.note_absent(name)
         else:
             history.note_present(name, container)
     has_seen_all = snapshot.names is None and isinstance(snapshot.state, AllocatorState)
-    starts = dict(anchor_creations(snapshot, engine, checkpoint, names))
+    starts = dict(anchor_creations(snapshot, engine, checkpoint, scope.names))
     checkpoint = replace(
         checkpoint,
         has_baseline=checkpoint.has_baseline or has_seen_all,
@@ -134,14 +135,14 @@ def _update_names(
         resolved=_resolve_requests(snapshot, engine, checkpoint),
         holdings=snapshot.holdings,
         removing=_track_removals(engine, checkpoint, snapshot.observed_at),
-        appeared=_note_bookings(snapshot, checkpoint, [name for name in names if name in booked]),
+        appeared=_note_bookings(snapshot, checkpoint, scope),
         starts={**checkpoint.starts, **starts},
     )
     # A partial pass has not seen the other names, so it may forget none of them.
     if snapshot.names is not None:
         return checkpoint
     checkpoint = replace(checkpoint, swept_at=snapshot.now.boot)
-    return _forget_gone(snapshot, engine, checkpoint, config, renames)
+    return _forget_gone(snapshot, engine, checkpoint, config, scope)
 
 
 def _resolve_requests(
@@ -157,16 +158,21 @@ def _resolve_requests(
 
 
 def _note_bookings(
-    snapshot: Snapshot, checkpoint: Checkpoint, booked: Iterable[ContainerName]
+    snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope
 ) -> Mapping[ContainerName, BookingFirstSeen]:
     """When each booking was first seen; one that goes and comes back is new."""
+    appeared = dict(checkpoint.appeared)
     # While the state cannot be read nobody knows which bookings are gone.
-    still_booked, appeared = list_booked_names(snapshot), checkpoint.appeared
-    # As nearly always: no booking is gone.
-    if not isinstance(snapshot.state, Unknown) and not appeared.keys() <= still_booked:
-        appeared = {name: first for name, first in appeared.items() if name in still_booked}
+    if not isinstance(snapshot.state, Unknown):
+        for name in checkpoint.appeared.keys() - scope.booked:
+            del appeared[name]
     new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.has_baseline)
-    return {**dict.fromkeys(booked, new), **appeared}
+    for name in scope.booked.intersection(scope.names):
+        appeared.setdefault(name, new)
+    return appeared
+
+
+_BEING_REMOVED: Final = (State.REMOVING, State.DEAD)
 
 
 def _track_removals(
@@ -176,16 +182,8 @@ def _track_removals(
     return {
         container.id: checkpoint.removing.get(container.id, seen_at)
         for container in engine.containers.values()
-        if container.state in (State.REMOVING, State.DEAD)
+        if container.state in _BEING_REMOVED
     }
-
-
-def list_booked_names(snapshot: Snapshot) -> frozenset[ContainerName]:
-    """Every name that the state lists, or that is to be merged into it."""
-    if not isinstance(snapshot.state, AllocatorState):
-        return frozenset()
-    listed = (slot.containers for slot in snapshot.state.slots.values())
-    return frozenset(chain.from_iterable(listed)) | {name for name, _ in snapshot.state.merge}
 
 
 def _containers_in_scope(snapshot: Snapshot, engine: Engine) -> Iterable[Container]:
@@ -196,7 +194,7 @@ def _containers_in_scope(snapshot: Snapshot, engine: Engine) -> Iterable[Contain
 
 
 def _forget_gone(
-    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, config: Config, renames: Renames
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, config: Config, scope: PassScope
 ) -> Checkpoint:
     """On a sweep, drop what no source names any more, so that the checkpoint does not grow.
 
@@ -204,8 +202,9 @@ def _forget_gone(
     """
     if not isinstance(snapshot.state, AllocatorState) or isinstance(snapshot.metadata, Unknown):
         return checkpoint
+    renames = scope.renames
     names = (
-        list_booked_names(snapshot)
+        scope.booked
         | snapshot.metadata.keys()
         | engine.by_name.keys()
         | renames.current_name.keys()

@@ -118,12 +118,14 @@ def _find_users(
     # Of every container, also in a pass over a few names: users of shared slots count as well.
     if isinstance(docker, Unknown):
         return {}, {}
-    uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}
-    logins = world.passwd.find_logins(frozenset(uids.values()))
+    uids = [*map(parse_uid, docker.by_name)]  # None: no uid in that name
+    named = frozenset(uid for uid in set(uids) if uid is not None)
+    logins = world.passwd.find_logins(named)
     # Decision 71: a label counts only where no login is known for the uid in the name.
-    unclaimed = [docker.by_name[name] for name, uid in uids.items() if uid not in logins]
-    labels = {*chain.from_iterable(container.user_labels for container in unclaimed)}
-    claims = set(filter(is_login, labels))
+    unknown = named - logins.keys()
+    pairs = zip(docker.by_name.values(), uids, strict=True) if unknown else ()
+    labels = [container.user_labels for container, uid in pairs if uid in unknown]
+    claims = set(filter(is_login, {*chain.from_iterable(labels)}))
     for container in docker.containers.values():
         if container.homes or container.cgroup_parent:
             claims.update(list_guessed_logins(container))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ds01d.decide.pass_scope import find_scope
 from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.reconcile.reconciler import Reconciler
 from tests.support.build import HOUR, NAME, OTHER
@@ -18,7 +19,7 @@ def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
     before = memory(life)
     decision = life.plan().decision
     noted = replace(decision.snapshot, names=frozenset({NAME}))
-    after = update_checkpoint(noted, before, life.config, (NAME,))
+    after = update_checkpoint(noted, before, life.config, find_scope(noted, before))
     assert after.identities == before.identities
     assert after.resolved == before.resolved
     assert after.absent == before.absent

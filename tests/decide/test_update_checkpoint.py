@@ -9,6 +9,7 @@ import pytest
 
 from ds01d.decide.deadlines import to_boot_time
 from ds01d.decide.engine_identity import same_engine
+from ds01d.decide.pass_scope import find_scope
 from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import BookingFirstSeen, Freeze, Repair, Resolved, Undone
@@ -364,7 +365,8 @@ def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> N
     life = watched().book("0.0", name=OTHER)
     noted = life.plan().decision.snapshot
     looked = Boot(noted.now.boot + 50.0)
-    after = update_checkpoint(replace(noted, looked=looked), memory(life), life.config, (OTHER,))
+    before, scope = memory(life), replace(find_scope(noted, memory(life)), names=(OTHER,))
+    after = update_checkpoint(replace(noted, looked=looked), before, life.config, scope)
     assert after.absent[OTHER] == looked
     assert after.appeared[OTHER].at == looked
     assert to_boot_time(Wall(noted.now.wall + 20.0), replace(noted, looked=looked)) == looked - 30.0

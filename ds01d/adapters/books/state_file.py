@@ -29,7 +29,7 @@ from ds01d.adapters.books.state_reader import LIMIT, StateReader, StateReading
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import find_copy, keep_copy
 from ds01d.adapters.files.file_lock import Lock
-from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file, read_bytes
+from ds01d.adapters.files.safe_read import NotRead, ReadFailure, not_read, open_file, read_bytes
 from ds01d.adapters.files.write_in_place import overwrite_file
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, make_folder
@@ -66,7 +66,7 @@ class StateFile:
         lock = path.with_name(f"{path.name}.lock")
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
         # One reader for reads and writes: it remembers which bytes have stayed broken.
-        self._reader = StateReader(path, self._parent)
+        self._reader = StateReader(path)
         self._replaced = ReplacedFiles(path, is_shared=is_shared)
         self._good: bytes | None = None  # the last valid content
         self._saved: bytes | None = None  # the content of the last good copy
@@ -81,7 +81,14 @@ class StateFile:
 
     def read(self) -> AllocatorState | Unreadable | Unknown:
         """Read and parse the file, and find bookings to merge. Writes nothing."""
-        reading = self._reader.read()
+        try:
+            with self._parent.to_read() as folder:
+                return self._read_in(folder)
+        except OSError as error:
+            return Unknown(source=Source.STATE, reason=not_read(self._path, error).reason)
+
+    def _read_in(self, folder: int) -> AllocatorState | Unreadable | Unknown:
+        reading = self._reader.read(folder)
         if reading is None:
             return Unknown(
                 source=Source.STATE, reason=f"{self._path} keeps changing while it is read"
@@ -94,7 +101,7 @@ class StateFile:
         if reading.state is None:
             return self._make_unreadable(reading.reason, reading.digest)
         self._good = reading.data
-        return self._find_merge(reading.state)
+        return self._find_merge(folder, reading.state)
 
     def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
         """The JSON of slots in the last valid content."""
@@ -114,7 +121,7 @@ class StateFile:
             raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
         with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)
-            reading = self._reader.read()
+            reading = self._reader.read(folder)
             if not isinstance(reading, StateReading) or reading.digest != onto:
                 raise BooksChanged(f"{self._path} has changed since it was read")
             self._replace_state(folder, reading.data, broken)
@@ -139,7 +146,7 @@ class StateFile:
             # The state is written: what fails from here on is repaired by the next pass.
             with suppress(WriteFailed, OSError):
                 written, complete = self._merge_late_writes(folder, written)
-        return written if complete else self._find_merge(written)
+            return written if complete else self._find_merge(folder, written)
 
     def save_last_good(self) -> None:
         """Keep the last good copy, and drop replaced files that have settled.
@@ -173,8 +180,8 @@ class StateFile:
                 return data
         return None
 
-    def _find_merge(self, state: AllocatorState) -> AllocatorState:
-        with suppress(OSError, BooksChanged), self._open_parent() as folder:
+    def _find_merge(self, folder: int, state: AllocatorState) -> AllocatorState:
+        with suppress(OSError):
             changes, _ = self._replaced.find_changes(folder)
             added = (change.added_to(state) for change in changes)
             return replace(state, merge=frozenset().union(*added))
@@ -191,7 +198,7 @@ class StateFile:
         self, folder: int, state: AllocatorState, onto: Digest, texts: Mapping[SlotId, str]
     ) -> AllocatorState:
         """Replace the file, which must be `onto`; gives what was written."""
-        reading = self._reader.read()
+        reading = self._reader.read(folder)
         if isinstance(reading, NotRead) and reading.obstacle is ReadFailure.MISSING:
             # Somebody removed it after the decision, which was about its content.
             if onto != MISSING:
@@ -279,7 +286,7 @@ class StateFile:
             changes = self._changes_of_late_writers(folder)
             if not changes:
                 return written, True
-            reading = self._reader.read()
+            reading = self._reader.read(folder)
             if not isinstance(reading, StateReading) or reading.state is None:
                 return written, False
             merged = written = reading.state

@@ -17,13 +17,11 @@ from ds01d.adapters.files.safe_read import (
     ReadFailure,
     Signature,
     digest_of,
-    not_read,
     open_file,
     read_unchanged,
     too_large,
 )
 from ds01d.errors import Malformed
-from ds01d.folders import Folder
 from ds01d.model.books import AllocatorState
 from ds01d.model.primitives import Digest
 
@@ -62,15 +60,14 @@ class StateReading:
 class StateReader:
     """Reads one state file, again and again; remembers only which bytes it found broken."""
 
-    def __init__(self, path: Path, folder: Folder) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._folder = folder
         self._broken: Signature | None = None
 
-    def read(self) -> StateReading | NotRead | None:
+    def read(self, folder: int) -> StateReading | NotRead | None:
         """Read until the file is valid, or has stayed invalid for a while.
 
-        None: it keeps changing.
+        `folder`: an open descriptor of its directory. None: it keeps changing.
         """
         start = time.monotonic()
         last_signature: Signature | None = None
@@ -78,7 +75,7 @@ class StateReader:
         changes = 0
         pause = _FIRST_PAUSE_S
         while True:
-            reading = self._read_once()
+            reading = self._read_once(folder)
             if isinstance(reading, NotRead) or (reading is not None and reading.state is not None):
                 return reading
             now = time.monotonic()
@@ -97,13 +94,9 @@ class StateReader:
             time.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_S)
 
-    def _read_once(self) -> StateReading | NotRead | None:
+    def _read_once(self, folder: int) -> StateReading | NotRead | None:
         """One look at the file; None if it changed meanwhile."""
-        try:
-            with self._folder.to_read() as folder:
-                descriptor = open_file(self._path, folder=folder)
-        except OSError as error:
-            return not_read(self._path, error)
+        descriptor = open_file(self._path, folder=folder)
         if isinstance(descriptor, NotRead):
             return descriptor
         try:

@@ -12,9 +12,11 @@ from typing import Any
 
 from ds01d import config_text
 from ds01d.adapters.docker.deadline_socket import DeadlineSocket
+from ds01d.adapters.host.process_entry import read_file
 from ds01d.errors import ConfigError
 
 _PID_FILE = Path("/run/docker.pid")
+_PROC = Path("/proc")
 
 
 class Connector:
@@ -46,9 +48,9 @@ class Connector:
             if pid == 1:  # systemd listens for dockerd, as Docker's packages have it
                 pid = int(_PID_FILE.read_text(encoding="ascii"))
             if pid is not None and pid > 1:
-                stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                stat = read_file(_PROC, pid, "stat")
                 # With the start time, because a pid is used again.
-                return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
+                return f"{pid}:{stat.rpartition(b')')[2].split()[19].decode()}"
         return ""
 
     def connect(self, deadline: float) -> DeadlineSocket:

@@ -26,6 +26,8 @@ from ds01d.logins import find_login
 from ds01d.model.primitives import Digest, Word
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LEAST_BUFFER = 1 << 14
+_LARGEST_BUFFER = 1 << 20
 
 
 class ReadFailure(Word):
@@ -153,9 +155,14 @@ def too_large(path: Path, limit: int) -> NotRead:
 
 def _read_all(descriptor: int, most: int) -> bytes:
     parts = []
-    offset = 0
-    # By offset, since the descriptor may be read again from its start.
-    while offset < most and (part := os.pread(descriptor, min(most - offset, 1 << 20), offset)):
+    offset, size = 0, os.fstat(descriptor).st_size
+    while offset < most:
+        # A much larger buffer than what there is would be new memory from the kernel each time.
+        count = min(max(size - offset, _LEAST_BUFFER), _LARGEST_BUFFER, most - offset)
+        # By offset, since the descriptor may be read again from its start.
+        part = os.pread(descriptor, count, offset)
+        if not part:
+            break
         parts.append(part)
         offset += len(part)
     return b"".join(parts)

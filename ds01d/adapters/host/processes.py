@@ -168,7 +168,7 @@ class Processes:
             return _make_unknown(problem)
         by_text = {container.encode(): container for container in containers}
         # Of a release there is one, whose text is found faster than any ID is.
-        texts = tuple(by_text) if len(by_text) <= _FEW else ()
+        texts = tuple(by_text) if len(by_text) <= _FEW else (b"",)  # which all have
         living: dict[ContainerId, int] = {}
         too_long: int | None = None
         try:
@@ -176,8 +176,8 @@ class Processes:
                 if whole is None:
                     too_long = pid
                     continue
-                # As of nearly all processes.
-                if len(whole) < ID_LENGTH or (texts and not any(t in whole for t in texts)):
+                # As of nearly all processes; without a call of Python for any of them.
+                if len(whole) < ID_LENGTH or not any(map(whole.__contains__, texts)):
                     continue
                 cgroup = whole if self._rootless else without_users_own(whole)
                 # One regular expression for each process, whatever number of containers is looked
