@@ -482,6 +482,37 @@ def test_gone_is_only_what_the_engine_has_neither_by_id_nor_by_name(
         assert docker.look_up(NAME, ident) == NotFound()
 
 
+def test_both_answers_are_asked_for_before_one_is_read(proxy: Proxy) -> None:
+    gone = ContainerId("0" * 64)
+    by_id = proxy.hold(f"/containers/{gone}/json")
+    by_name = proxy.hold(f"/containers/{re.escape(NAME)}/json")
+    with engine_at(proxy) as (docker, _):
+        seen(docker)
+        answers: list[object] = []
+        asking = threading.Thread(target=lambda: answers.append(docker.look_up(NAME, gone)))
+        asking.start()
+        assert by_id.met.wait(LATE_S)
+        assert by_name.met.wait(LATE_S)
+        assert not answers
+        by_id.go.set()
+        by_name.go.set()
+        asking.join()
+    assert answers == [NotFound()]
+
+
+def test_the_name_counts_only_for_one_that_is_gone_by_id(
+    proxy: Proxy, fake_engine: FakeEngine
+) -> None:
+    ident = ContainerId(fake_engine.containers.add(NAME))
+    proxy.fault(f"/containers/{re.escape(NAME)}/json", Mode.ERROR)
+    with engine_at(proxy) as (docker, _):
+        seen(docker)
+        found = docker.look_up(NAME, ident)
+        assert isinstance(found, Container)
+        assert isinstance(docker.look_up(NAME, ContainerId("0" * 64)), Unknown)
+        assert docker.look_up(ContainerName("a b"), ContainerId("0" * 64)) == NotFound()
+
+
 def test_who_claims_a_reservation_is_listed_past_the_cache(
     fake_engine: FakeEngine, proxy: Proxy
 ) -> None:
