@@ -6,6 +6,7 @@ made for the occasion. Needs root; sshd is that of the machine, or fetched once 
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -79,7 +80,15 @@ class SshHost:
     def start(self, folders: Mapping[str, Path], settings: Sequence[str] = ()) -> None:
         """Let it answer. `folders`: of the host, by where it sees them; `settings`: for sshd."""
         sshd = find_sshd()
-        accounts = Path("/etc/passwd").read_text("utf-8")
+        # An empty home: its shell would read the .bashrc of whoever runs this, with each command.
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        accounts = re.sub(
+            r"^(root:(?:[^:\n]*:){4})[^:\n]*",
+            rf"\g<1>{home}",
+            Path("/etc/passwd").read_text("utf-8"),
+            flags=re.MULTILINE,
+        )
         if "\nsshd:" not in accounts:
             accounts += "sshd:x:65530:65534::/run/sshd:/usr/sbin/nologin\n"
         (self.folder / "passwd").write_text(accounts, encoding="utf-8")
@@ -213,6 +222,8 @@ class SshHosts:
             f"Host *\n  User root\n  IdentityFile {self.key}\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
             "  StrictHostKeyChecking yes\n"
+            # The usual one withstands quantum computers, and is a third of a login's CPU time.
+            "  KexAlgorithms curve25519-sha256\n"
         )
         parts = [extra, *(host.ssh_settings for host in self.hosts.values()), every]
         settings.write_text("\n".join(parts), encoding="utf-8")
