@@ -486,7 +486,7 @@ def test_both_answers_are_asked_for_before_one_is_read(proxy: Proxy) -> None:
     gone = ContainerId("0" * 64)
     by_id = proxy.hold(f"/containers/{gone}/json")
     by_name = proxy.hold(f"/containers/{re.escape(NAME)}/json")
-    with engine_at(proxy) as (docker, _):
+    with engine_at(proxy, timeout_s=LATE_S) as (docker, _):
         seen(docker)
         answers: list[object] = []
         asking = threading.Thread(target=lambda: answers.append(docker.look_up(NAME, gone)))
