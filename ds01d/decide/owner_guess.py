@@ -8,7 +8,7 @@ quota (decision 225). A label is none where the container runs in the slice of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ds01d.decide.ownership import find_owner, is_login
@@ -71,10 +71,12 @@ def parse_slice_user(cgroup_parent: str) -> str | None:
     return match[1] if match else None
 
 
-def list_guessed_logins(container: Container) -> Iterator[str]:
-    """What may be a login in its folders and its slice: to be looked up."""
-    names = (*container.homes, parse_slice_user(container.cgroup_parent))
-    return (name for name in names if name is not None and is_login(name))
+def list_guessed_logins(containers: Iterable[Container]) -> set[str]:
+    """What may be a login in their folders and their slices: to be looked up."""
+    # Each pass asks for all containers, of which few differ in this.
+    places = {(c.homes, c.cgroup_parent) for c in containers if c.homes or c.cgroup_parent}
+    names = {name for homes, parent in places for name in (*homes, parse_slice_user(parent))}
+    return {name for name in names if name is not None and is_login(name)}
 
 
 def _list_guesses(container: Container, snapshot: Snapshot) -> Iterator[Owner]:

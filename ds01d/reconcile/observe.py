@@ -126,7 +126,5 @@ def _find_users(
     pairs = zip(docker.by_name.values(), uids, strict=True) if unknown else ()
     labels = [container.user_labels for container, uid in pairs if uid in unknown]
     claims = set(filter(is_login, {*chain.from_iterable(labels)}))
-    for container in docker.containers.values():
-        if container.homes or container.cgroup_parent:
-            claims.update(list_guessed_logins(container))
+    claims |= list_guessed_logins(docker.containers.values())
     return logins, world.passwd.find_uids(frozenset(claims)) if claims else {}
