@@ -100,35 +100,10 @@ class HttpClient:
         Raises `NoSuchContainer` if Docker answers so in its own words, or if Docker could not have
         such a name at all; a 404 in other words may come from a proxy.
         """
-        with self.begin_inspect(reference) as read_answer:
-            return read_answer()
-
-    @contextmanager
-    def begin_inspect(self, reference: str) -> Iterator[Callable[[], bytes]]:
-        """Ask for an inspect answer now; what is given reads it, and raises as `inspect` does.
-
-        The engine works on it meanwhile: a second one is asked for before the first is read.
-        """
-        path = f"/containers/{reference}/json"
         # Checked before the call: no name of the books becomes another path of the API.
-        is_valid = _REFERENCE.fullmatch(reference) is not None
-        with self._wrap_errors():
-            connection = self._send("GET", path, None) if is_valid else None
-
-        def read_answer() -> bytes:
-            if connection is None:
-                raise NoSuchContainer(f"invalid container name {reference[:80]!a}")
-            with self._wrap_errors(), _read_head(connection) as response:
-                body = response.read()
-            if response.status != 200:
-                raise self._describe_refusal("GET", path, response.status, body)
-            return body
-
-        try:
-            yield read_answer
-        finally:
-            if connection is not None:
-                connection.close()
+        if not _REFERENCE.fullmatch(reference):
+            raise NoSuchContainer(f"invalid container name {reference[:80]!a}")
+        return self.get(f"/containers/{reference}/json")
 
     def ping(self) -> None:
         """Check that the engine answers. Raises `EngineFailed`."""
@@ -263,23 +238,6 @@ class HttpClient:
         kind: type[EngineConnection] = EngineConnection,
     ) -> HTTPResponse:
         """The head of the answer; its body can be read from it."""
-        call = self._send(
-            method, path, params, body, timeout_s=timeout_s, headers=headers, kind=kind
-        )
-        return _read_head(call)
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        body: bytes | None = None,
-        *,
-        timeout_s: float | None = None,
-        headers: Mapping[str, str] = _CONNECTION_CLOSE,
-        kind: type[EngineConnection] = EngineConnection,
-    ) -> EngineConnection:
-        """A connection over which the request went; the answer is still to be read."""
         self._call_timeout_s = self._timeout_s if timeout_s is None else timeout_s
         self._deadline = time.monotonic() + self._call_timeout_s
         # decision 144: the newest version that is tested, not the newest of the engine.
@@ -289,11 +247,10 @@ class HttpClient:
         query = f"?{urlencode(params)}" if params else ""
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
-        target = f"/v{self._api_version}{path}{query}"
-        return self._send_to(target, method, body, headers, kind)
+        return self._exchange(method, f"/v{self._api_version}{path}{query}", body, headers, kind)
 
     def _negotiate_version(self) -> str:
-        with _read_head(self._send_to("/version", "GET")) as response:
+        with self._exchange("GET", "/version", None, _CONNECTION_CLOSE) as response:
             body = response.read()
         if response.status != 200:
             raise self._describe_refusal("GET", "/version", response.status, body)
@@ -302,21 +259,24 @@ class HttpClient:
         self.is_dockerd = version.is_dockerd
         return chosen
 
-    def _send_to(
+    def _exchange(
         self,
-        target: str,
         method: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = _CONNECTION_CLOSE,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
         kind: type[EngineConnection] = EngineConnection,
-    ) -> EngineConnection:
+    ) -> HTTPResponse:
         connection = kind(self._connect)
         try:
             connection.request(method, target, body=body, headers=headers)
+            response = connection.getresponse()
         except BaseException:
             connection.close()
             raise
-        return connection
+        if connection.sock is not None:  # from here on the answer alone keeps it open
+            connection.sock.close()
+        return response
 
     def _connect(self) -> DeadlineSocket:
         self._socket = self._connector.connect(self._deadline)
@@ -358,15 +318,3 @@ class HttpClient:
             if self._connector.is_closed:
                 raise self.make_error("connection closed by ds01d") from error
             raise EngineFailed(describe_failure(error, self.url, self._call_timeout_s)) from error
-
-
-def _read_head(connection: EngineConnection) -> HTTPResponse:
-    """The answer, which alone keeps the connection open from then on."""
-    try:
-        response = connection.getresponse()
-    except BaseException:
-        connection.close()
-        raise
-    if connection.sock is not None:
-        connection.sock.close()
-    return response

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from math import inf
 
 from ds01d.adapters.docker.cache import DockerCache
@@ -55,8 +54,7 @@ class Inspector:
                 break
             self._cache.begin_inspect(container_id)
             try:
-                body = self._client.inspect(container_id)
-                self._cache.store_inspect(_parse_own(body, container_id, info))
+                self._cache.store_inspect(self._inspect(container_id, info))
             except NoSuchContainer:
                 self._cache.drop_missing(container_id)
             except (EngineFailed, Malformed) as failure:
@@ -64,53 +62,40 @@ class Inspector:
                 complete &= self._cache.store_failure(container_id, str(failure))
         return complete
 
+    def _inspect(self, container_id: ContainerId, info: EngineInfo) -> Container:
+        body = self._client.inspect(container_id)
+        container = _parse_inspect(body, info)
+        # Only the container that was asked for may be stored under its ID.
+        if container.id != container_id:
+            raise Malformed(f"inspect of {container_id} returned {container.id}")
+        return container
+
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None, info: EngineInfo
     ) -> Container | NotFound:
         """Inspect by ID (if known) and by name, past the cache. Raises `Ds01Error`."""
-        if known_id is None:
-            return _find_by_name(name, partial(self._client.inspect, name), info)
-        # Asked at once, and read one after the other: a release waits for both answers.
-        with (
-            self._client.begin_inspect(known_id) as read_by_id,
-            self._client.begin_inspect(name) as read_by_name,
-        ):
+        if known_id is not None:
             try:
-                return _parse_own(read_by_id(), known_id, info)
+                return self._inspect(known_id, info)
             except NoSuchContainer:
                 self._cache.drop_missing(known_id)
-            return _find_by_name(name, read_by_name, info)
+        try:
+            body = self._client.inspect(name)
+        except NoSuchContainer:
+            return NotFound()
+        container = _parse_inspect(body, info)
+        if container.name == name:
+            return container
+        # Docker takes the beginning of an ID for a name, but only if nothing has that name.
+        if container.id.startswith(name):
+            return NotFound()
+        raise Malformed(f"inspect of {name!a} returned {container.name!a}")
 
     def _postpone(self, container_ids: Collection[ContainerId]) -> None:
         for container_id in container_ids:
             self._cache.store_failure(container_id, "not inspected yet: too many events at once")
         # Unknown until then, so nothing is decided about them in this pass.
         self._on_postpone(self._cache.affected_names(container_ids))
-
-
-def _parse_own(body: bytes, container_id: ContainerId, info: EngineInfo) -> Container:
-    container = _parse_inspect(body, info)
-    # Only the container that was asked for may be stored under its ID.
-    if container.id != container_id:
-        raise Malformed(f"inspect of {container_id} returned {container.id}")
-    return container
-
-
-def _find_by_name(
-    name: ContainerName, read_answer: Callable[[], bytes], info: EngineInfo
-) -> Container | NotFound:
-    """What Docker has under a name. `read_answer` raises `NoSuchContainer` if that is nothing."""
-    try:
-        body = read_answer()
-    except NoSuchContainer:
-        return NotFound()
-    container = _parse_inspect(body, info)
-    if container.name == name:
-        return container
-    # Docker takes the beginning of an ID for a name, but only if nothing has that name.
-    if container.id.startswith(name):
-        return NotFound()
-    raise Malformed(f"inspect of {name!a} returned {container.name!a}")
 
 
 def _parse_inspect(body: bytes, info: EngineInfo) -> Container:
