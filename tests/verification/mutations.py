@@ -1283,8 +1283,8 @@ MUTATIONS = (
         invariant=2,
         name="a pid that was seen before is still of the same process",
         file="ds01d/adapters/host/followed_processes.py",
-        old="if entry.started == last.description.started else None",
-        new="",
+        old="is_same = entry.started == last.description.started",
+        new="is_same = True",
         tests=(
             f"{FOLLOWED}::test_a_pid_that_was_seen_before_and_changes_hands_is_who_has_it_now",
             f"{FOLLOWED}::test_what_was_read_ahead_counts_for_the_very_process",
@@ -1292,9 +1292,19 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=2,
+        name="what was read ahead of a process that ended is of who has its pid",
+        file="ds01d/adapters/host/followed_processes.py",
+        old=" and last.files.handle not in self._ended",
+        new="",
+        tests=(
+            f"{FOLLOWED}::test_a_real_process_is_as_by_the_first_look_however_it_is_followed[128]",
+        ),
+    ),
+    Mutation(
+        invariant=2,
         name="a process stays its user's",
         file="ds01d/adapters/host/followed_processes.py",
-        old=" and owner == last.owner:",
+        old=" and again.owner == last.owner:",
         new=":",
         tests=(f"{FOLLOWED}::test_a_process_of_another_user_than_before_is_read_whole",),
     ),

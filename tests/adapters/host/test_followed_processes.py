@@ -122,7 +122,7 @@ def test_the_open_files_of_a_process_are_never_those_of_another(
         files.read_command()
     with pytest.raises(ProcessLookupError):
         files.read_cgroup()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ProcessLookupError):
         OpenProcess(child.pid)
     assert len(list_open(child.pid)) == 2
     del files
@@ -144,6 +144,7 @@ def test_a_real_process_is_as_by_the_first_look_however_it_is_followed(
         assert again == dataclasses.replace(whole[child.pid], container=OUTER)
     assert processes.uids_read == 2, "each once"
     assert len(list_open(child.pid)) == 2 * (most > 0)
+    processes.look_ahead()  # what was read of it then is of nobody any more
     child.kill()
     child.wait()
     assert processes.look_up([child.pid]) == {}
