@@ -7,6 +7,7 @@ no group but their own, ask from this host.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import threading
@@ -238,7 +239,8 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
     rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
     assert (rows["gpu01"], rows["gpu02"], rows["gpu03"]) == ("ok", "unknown", "unknown")
     assert "2 hosts unknown" in done.stdout
-    assert "no answer within 5 s" in done.stdout
+    # Whichever is first, ssh or who waits for it.
+    assert re.search(r"no answer within 5 s|timed out", done.stdout), done.stdout
     assert "slots held by" in done.stdout
     assert fleet.find_hosts("train") == {"gpu01", "gpu02"}
     # A person waits six seconds on a machine with nothing else to do; this one may be busy.
