@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 16
 
 
 class OpenProcess:
-    """Files of the process that has a pid now, which stay its own whoever has that pid later.
+    """Files of the process that has a pid now, which stay its own when another has that pid.
 
     Raises `OSError` where there is none, and for each read once it has ended (ESRCH,
     fs/proc/base.c).
@@ -34,7 +34,7 @@ class OpenProcess:
     _cgroup = _command = handle = -1
 
     def __init__(self, pid: int) -> None:
-        # First: as long as it tells of no end, what was opened by pid after it is of its process.
+        # First: until it reports an end, what was opened by pid after it is of its process.
         self.handle = os.pidfd_open(pid)
         self._cgroup = os.open(f"{PROC}/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
         self._command = os.open(f"{PROC}/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,7 +86,7 @@ class FollowedProcesses(Processes):
         self._current: dict[int, _Followed] = {}
         if time.monotonic() >= self._ahead_until:
             self._ahead = {}
-        # Last: whose pidfd tells of no end has had the pid since before it was read ahead.
+        # Last: whose pidfd reports no end has had the pid since before it was read ahead.
         self._ended = self._find_ended()
         try:
             return super().look_up(pids)
