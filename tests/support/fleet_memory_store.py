@@ -22,6 +22,7 @@ from ds01d.model.fleet_books import (
     NodeIdentity,
     Revision,
     UserEntries,
+    exceeds_use,
 )
 from ds01d.model.primitives import BookingId, ContainerName, Source, Unknown, UserName
 
@@ -114,7 +115,7 @@ class StoreView:
             taken = self.store.names.get(entry.container)
             if present is not None:
                 # An earlier call, whose answer was lost.
-                if _is_larger(entry, present):
+                if exceeds_use(entry.use, present.use):
                     return Conflict(kind=ConflictKind.FENCE)
                 return Changed(revision=Revision(self.store.revision))
             if taken is not None and not _is_of(taken, entry):
@@ -320,7 +321,3 @@ def _key(entry: FleetEntry) -> EntryKey:
 
 def _is_of(name: NameEntry, entry: FleetEntry) -> bool:
     return (name.node, name.booking) == (entry.node, entry.booking)
-
-
-def _is_larger(entry: FleetEntry, before: FleetEntry) -> bool:
-    return entry.count > before.count or entry.sevenths > before.sevenths
