@@ -197,11 +197,11 @@ class Worker:
         if self._service is None:
             self._passes.update_fleet(session, frozenset())
             return
+        # Decision 368: who calls once they are answered is served after the pass. And bounded.
+        requests, until = self._service.take_requests(), time.monotonic() + _CALLS_S
         session.bookings.serve_reserved()
         session.bookings.serve_waiting_if_due()
-        # Bounded, so that callers without an end keep no pass waiting.
-        until = time.monotonic() + _CALLS_S
-        for request in iter(self._service.take_request, None):
+        for request in requests:
             self._supervisor.mark_progress()
             serve_call(request, session.handlers)
             # Before the next pass, which would keep the interpreter from the thread that sends.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -164,6 +164,7 @@ class RequestQueue:
         self._wake = wake
         self._lock = threading.Lock()
         self._queued: deque[PendingCall] = deque()
+        self._came = 0  # calls so far, those that were served as well
         self._closed = ""
 
     @property
@@ -176,21 +177,27 @@ class RequestQueue:
             closed = self._closed
             if not closed:
                 self._queued.append(request)
+                self._came += 1
         if closed:
             request.fail(unavailable(closed))
         else:
             self._wake()
 
-    def take_request(self) -> PendingCall | None:
-        """The next call that still waits, taken; None if there is none."""
+    def take_requests(self) -> Iterator[PendingCall]:
+        """Those that have come by now, each taken when it is its turn, if it still waits then."""
+        with self._lock:
+            came = self._came
+        return self._take_first(came)
+
+    def _take_first(self, came: int) -> Iterator[PendingCall]:
         while True:
             with self._lock:
-                if not self._queued:
-                    return None
+                if not self._queued or self._came - len(self._queued) >= came:
+                    return
                 # One that was withdrawn is still in the queue, and is passed over.
                 request = self._queued.popleft()
             if request.take():
-                return request
+                yield request
 
     def close(self, reason: str) -> None:
         """Fail what is queued, and whatever comes from now on."""

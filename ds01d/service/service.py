@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from ds01d.adapters.host.processes import Processes
@@ -87,9 +87,9 @@ class Service:
         if self._containers is not None:
             self._containers.apply_config(config)
 
-    def take_request(self) -> PendingCall | None:
-        """The next call to serve; None if there is none."""
-        return self._queue.take_request()
+    def take_requests(self) -> Iterator[PendingCall]:
+        """The calls to serve that have come by now."""
+        return self._queue.take_requests()
 
     @property
     def has_requests(self) -> bool:

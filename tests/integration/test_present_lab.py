@@ -71,6 +71,7 @@ def test_a_job_that_has_ended_is_in_nobodys_way(lab: PresentLab) -> None:
         lab.run_container("--name", "keep")
         lab.run_container(*job, "job2")
         assert lab.engine.client.inspect_container("job1")["State"]["Status"] == "exited"
+        until(lambda: not lab.reserved(), what="reservations that became bookings")
         # Who is at the limit is told what holds.
         assert finish(lab.docker(*job, "job3", IMAGE, "true")) in ("quota: keep\n", "quota: job2\n")
 

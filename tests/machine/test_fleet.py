@@ -138,6 +138,9 @@ def start_ds01d(service: Service) -> None:
         books={"writers": "service"},
         policy={"creation_grace": "30m"},
         allocator={"sharing": "never"},
+        # Who waits for an engine that is stopped is cut off before.
+        docker={"timeout": "30s"},
+        daemon={"sweep_interval": "30s"},
     )
     machine.run("systemctl", "start", "ds01d.socket")
     service.start()
@@ -215,7 +218,6 @@ def test_a_fleet_from_a_race_to_the_death_of_a_host(fleet: FleetOfMachines) -> N
     # An engine that is stopped keeps the creation from ending between two looks.
     gpu02.run("systemctl", "kill", "--signal=STOP", "docker.service")
     try:
-        # It gives up after 2 s, so who cuts looks all the time.
         cutter = threading.Thread(target=gpu02.run, args=("timeout", "120", "sh", "-c", CUT))
         cutter.start()
         cut = fleet.start("amy", "container-create", "second", "pytorch", "--host", "gpu02")

@@ -53,8 +53,7 @@ class Caller:
     def take(self) -> PendingCall:
         """The next call, as the worker takes it."""
         until(lambda: self.queue.has_requests)
-        request = self.queue.take_request()
-        assert request is not None
+        request = next(self.queue.take_requests())
         assert request.peer is AMY
         return request
 

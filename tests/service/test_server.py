@@ -72,7 +72,7 @@ class Server:
             self._called.wait()
             self._called.clear()
             self.may_serve.wait()
-            while (request := self.queue.take_request()) is not None:
+            for request in self.queue.take_requests():
                 self.served.append(request)
                 self.attach(request)
                 request.finish({"given": json.loads(bytes(request.call.parameters))})

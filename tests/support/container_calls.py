@@ -141,7 +141,7 @@ class ContainerDesk:
         while not self._over:
             self._called.wait()
             self._called.clear()
-            while (request := self.queue.take_request()) is not None:
+            for request in self.queue.take_requests():
                 serve_call(request, self._booking.handlers)
 
 
