@@ -11,17 +11,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from simulation.debian_packages import PackagesUnavailable, unpack_packages
+from simulation.ports import hold_port
 
 RELEASE: Final = "trixie"
 """Of Debian: the etcd that is run where `DS01D_ETCD` names no other release."""
@@ -161,10 +161,10 @@ class EtcdMember:
         """Raises `RuntimeError` with the end of its log if it does not come to that."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.is_healthy():
-                return
             if not self.is_running():
                 break
+            if self.is_healthy():
+                return
             time.sleep(0.02)
         log = self.log.read_text("utf-8", errors="replace")
         raise RuntimeError(f"etcd {self.name} is not healthy: {log[-3000:]}")
@@ -204,7 +204,9 @@ class EtcdCluster:
         """`folder`: an empty one. `settings`: more options for each member's etcd."""
         self.programs = EtcdPrograms() if programs is None else programs
         self.folder, self._tls, self._settings = folder, tls, tuple(settings)
-        ports = iter(_find_free_ports(3 * count))
+        # Held, or a member whose port is somebody else's by now ends after its start.
+        self._holders = [hold_port() for _ in range(3 * count)]
+        ports = (int(holder.getsockname()[1]) for holder in self._holders)
         self.members = [
             EtcdMember(
                 f"etcd{number}",
@@ -243,6 +245,12 @@ class EtcdCluster:
         """End all members, whatever state they are in."""
         for member in self.members:
             member.kill()
+
+    def close(self) -> None:
+        """End all members, and give their ports back: they are not started again."""
+        self.stop()
+        for holder in self._holders:
+            holder.close()
 
     def find_leader(self) -> EtcdMember:
         """Which member leads. Raises `RuntimeError` if none does, or none can be asked."""
@@ -348,7 +356,7 @@ def etcd_cluster(
             cluster.start()
             yield cluster
         finally:
-            cluster.stop()
+            cluster.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -358,12 +366,3 @@ def _environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
     # What etcdctl of 3.4 needs to be told on some distributions, and later ones ignore.
     return {**own, "ETCDCTL_API": "3"}
-
-
-def _find_free_ports(count: int) -> list[int]:
-    """As many different ports, all free at once."""
-    with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [int(listener.getsockname()[1]) for listener in listeners]

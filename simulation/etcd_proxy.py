@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Final
 
 from simulation.etcd_steps import Step, read_step
+from simulation.ports import hold_port
 
 _UPSTREAM_S: Final = 60.0
 _HOP_BY_HOP: Final = {"connection", "content-length", "transfer-encoding", "keep-alive"}
@@ -175,10 +176,8 @@ class _Server(socketserver.ThreadingTCPServer):
 class _MemberProxy:
     def __init__(self, links: HostLinks, member: int) -> None:
         self.links, self.member = links, member
-        # Bound for good: while nobody listens, a connection of anybody could get the port.
-        self._holder = socket.socket()
-        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._holder.bind(("127.0.0.1", 0))
+        # Held for good: while nobody listens, a connection of anybody could get the port.
+        self._holder = hold_port()
         self.port = int(self._holder.getsockname()[1])
         self._lock = threading.Lock()
         self._server: _Server | None = None

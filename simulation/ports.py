@@ -1,9 +1,23 @@
-"""Ports of loopback."""
+"""Ports of loopback that nobody else is given."""
 
 import socket
 
 
+def hold_port() -> socket.socket:
+    """A socket bound to a port that no connection gets, and nobody who asks for any port.
+
+    A server that sets SO_REUSEADDR, as nearly all do, can listen there as long as this is open.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
 def find_free_port() -> int:
-    """A port on which nobody listens now; somebody may before it is used."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port on which nobody listens, held until this process ends."""
+    # Between a look and its use any connection of this machine could get it.
+    holder = hold_port()
+    port = int(holder.getsockname()[1])
+    holder.detach()  # stays open, and nobody is warned of it
+    return port

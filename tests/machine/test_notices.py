@@ -35,7 +35,7 @@ groups:
 """
 # A login on a terminal of its own, as by a console; what comes there goes into a file.
 LOGIN: Final = """
-import os, pty, sys
+import os, pty, sys, time
 user = sys.argv[1]
 pid, master = pty.fork()
 if not pid:
@@ -43,7 +43,14 @@ if not pid:
 with open(f"/run/{user}.terminal", "wb", 0) as seen:
     drawn, is_told = b"", False
     while True:
-        part = os.read(master, 4096)
+        try:
+            part = os.read(master, 4096)
+        except OSError:
+            # login hangs its terminal up and opens it again: meanwhile nobody has it.
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                raise
+            time.sleep(0.05)
+            continue
         seen.write(part)
         drawn += part
         # At the prompt: login may drop what was typed before.
