@@ -180,7 +180,7 @@ def fleet(service_binds: dict[str, Path]) -> Iterator[FleetOfMachines]:
 
 # All of sshd, sshd-session too.
 CUT: Final = """
-until pgrep --euid amy --exact container-creat >/dev/null; do sleep 0.05; done
+until pgrep --euid amy --full 'python.*container-create' >/dev/null; do sleep 0.05; done
 pkill -KILL '^sshd'
 """
 
