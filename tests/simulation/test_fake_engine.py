@@ -81,11 +81,13 @@ def test_a_real_engine_tells_the_same_story(
     real, fake = story(engine.client), story(client)
 
     def told(events: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, object]]]:
-        rows = []
+        rows: list[tuple[str, str, dict[str, object]]] = []
         for event in events:
             about = {**event["Actor"]["Attributes"], "signal": "", "container": ""}
             about.pop("execDuration", None)  # newer engines tell it
-            rows.append((event["Type"], event["Action"], about))
+            # containerd's word of a pause may come once the pause is over: 20.10 tells both again.
+            if "pause" not in event["Action"] or event["Action"] not in {row[1] for row in rows}:
+                rows.append((event["Type"], event["Action"], about))
         return [row for row in rows if row[1] != "kill"]
 
     def in_order(events: list[dict[str, Any]]) -> list[object]:
