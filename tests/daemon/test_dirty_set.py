@@ -129,7 +129,7 @@ def test_a_mark_wakes_the_worker_and_close_sends_it_home() -> None:
     waiting = threading.Semaphore(0)
 
     def worker() -> None:
-        while not dirty.is_closed:
+        while taken[-1:] != [None]:
             taken.append(dirty.take(30))
             waiting.release()
 

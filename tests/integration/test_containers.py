@@ -94,6 +94,8 @@ def seed_story(yard: Yard) -> None:
 
 
 def test_beside_the_daemon_nothing_is_taken_for_drift(yard: Yard) -> None:
+    # Until then the command has marked the stop itself, also where Docker's answer to it is late.
+    yard.site.configure(policy={"settle": "3s", "absence_grace": "3s"})
     with RunningDaemon(yard.site) as daemon:
         assert yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "2").returncode == 0
         daemon.at_rest()

@@ -907,12 +907,11 @@ def test_a_real_container_that_uses_nothing_is_reported_and_stays(
         daemon.outlast(3.0)
         entry = daemon.wait_for("finding.new", finding="idle-holder")
         assert (entry["container"], entry["slot"]) == (name, "1.0")
-        since = idle_since()[name]
-        assert since is not None
+        since = until(lambda: idle_since()[name])  # the status comes after the line
     with RunningDaemon(nvml_site) as daemon:
         # Known from the checkpoint: the first sweep finds it.
         assert daemon.wait_for("finding.new", finding="idle-holder")["container"] == name
-        assert idle_since()[name] == since
+        until(lambda: idle_since()[name] == since)
         mark = daemon.mark()
         nvml_world.set(prod4().with_process("1.0", engine.pid_of(name)))
         daemon.reload()

@@ -52,7 +52,7 @@ def test_who_asks_in_the_same_second(lab: PresentLab) -> None:
 def test_arguments_that_docker_refuses(lab: PresentLab) -> None:
     """The wrapper's list of two UUIDs is one: the reservation goes, and is explained (2)."""
     with RunningDaemon(lab.site):
-        asker = lab.docker("--name", "x", IMAGE, "sleep", "600", gpus=2, LAB_PAUSE_S=1)
+        asker = lab.docker("--name", "x", IMAGE, "sleep", "600", gpus=2, LAB_PAUSE_S=5)
         assert lab.wait_for_reservation() == "x"
         until(lambda: lab.holders() == {"0": ["x"], "1": ["x"]}, what=lab.holders)
         output = finish(asker)

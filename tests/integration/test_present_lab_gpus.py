@@ -175,7 +175,7 @@ def test_6_what_a_compose_project_computes_on_is_taken_and_its_owner_is_a_guess(
     (user,) = slot["foreign_holders"]
     assert (user["user"], user["user_by"], user["is_guess"]) == ("daemon", "folder", True)
     assert "web-1 of daemon (guess)" in lab.site.ctl("status").stdout
-    assert lab.findings() == {
+    findings = {
         (kind, place): f"foreign container web-1 ({user_id(lab)}) {does},"
         " perhaps of daemon (by its folder)"
         for kind, place, does in (
@@ -183,6 +183,7 @@ def test_6_what_a_compose_project_computes_on_is_taken_and_its_owner_is_a_guess(
             ("foreign-use", "2", "uses 2"),
         )
     }
+    until(lambda: lab.findings() == findings, what=lab.findings)
     # Taken, and nobody pays for a guess.
     assert lab.allocate("own._.1", user="daemon", count=3) == ["0", "1", "3"]
     refusal = lab.allocate("more._.2")
@@ -214,7 +215,7 @@ def test_8_a_gpu_in_mig_mode_without_instances_is_not_offered(lab: Lab) -> None:
     assert isinstance(lab.allocate("more._.1", user="daemon"), str)
     lab.engine.remove("old")
     until(lambda: "2" not in lab.status(), what=lab.status)
-    assert ("unhealthy-gpu", None) in lab.findings()
+    until(lambda: ("unhealthy-gpu", None) in lab.findings(), what=lab.findings)
 
 
 def test_the_owners_file_is_a_hint_that_an_empty_one_does_not_take_back(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from tests.support.service import Service, binds
 
 SHORT_UNIT = """\
 [Service]
-WatchdogSec=2s
+WatchdogSec=8s
 RestartSec=100ms
 """
 """The unit's own times divided by some dozen, so that a story lasts seconds."""

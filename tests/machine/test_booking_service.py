@@ -110,7 +110,7 @@ def test_no_file_that_is_trusted_can_be_written(service: Service) -> None:
     """Books, configuration, units, programs, and all that ds01d imports, maps or has open."""
     allocate(service, "amy", "job._.2001")
     machine, pid = service.machine, service.pid
-    links = machine.run("sh", "-c", f"ls -l /proc/{pid}/fd /proc/{pid}/map_files").stdout
+    links = machine.run("sh", "-c", f"ls -l /proc/{pid}/fd /proc/{pid}/map_files || :").stdout
     opened = {line.rpartition(" -> ")[2] for line in links.splitlines() if " -> /" in line}
     assert any("/python3" in path for path in opened)
     imported = machine.run(f"{PLACE}/bin/python", "-Ic", "import sys; print(*sys.path)").stdout

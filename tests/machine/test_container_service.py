@@ -97,10 +97,10 @@ def assert_session_survives_a_restart(served: Service) -> None:
 
     enter = "ds01ctl container enter train sh -c 'read word; exit 7'"
     with ThreadPoolExecutor() as pool:
-        session = pool.submit(run_as, served, "amy", "sh", "-c", f"(sleep 6; echo) | {enter}")
+        session = pool.submit(run_as, served, "amy", "sh", "-c", f"(sleep 30; echo) | {enter}")
         until(count_sessions)
         served.machine.run("systemctl", "restart", UNIT)
-        done = session.result(60)
+        done = session.result(120)
     assert done.returncode == 7, done.stderr
 
 

@@ -87,7 +87,10 @@ def read_hosts(service: Service) -> dict[str, dict[str, Any]]:
 def test_the_page_has_all_hosts_and_no_key(service: Service) -> None:
     machine = service.machine
     until(
-        lambda: read_hosts(service)["gpu01"]["state"] == "ok",
+        lambda: (
+            (hosts := read_hosts(service))["gpu01"]["state"] == "ok"
+            and "Connection refused" in (hosts["gpu02"]["reason"] or "")
+        ),
         what=lambda: str(read_hosts(service)),
     )
     hosts = read_hosts(service)

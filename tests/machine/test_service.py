@@ -34,6 +34,9 @@ def test_its_status_line_tells_the_truth(service: Service) -> None:
     assert told["ActiveState"] == "active"
     assert told["User"] == "ds01d"
     assert told["StatusText"].startswith("0 slots of 12 held, 0 drifts; docker ok, nvml ok; last")
+    # As long as two are held, which a slow start of a container must not outlast.
+    service.configure(policy={"creation_grace": "15s"})
+    service.systemctl("reload")
     train_and_other(service)
     says(service, "2 slots of 12 held")
     booked(service, ON_TRAIN)
@@ -86,6 +89,9 @@ def test_a_reload_reads_the_configuration_again(service: Service) -> None:
 def test_a_daemon_that_hangs_or_dies_is_restarted_and_goes_on(
     service: Service, signal: str
 ) -> None:
+    # As long as two are held, which a slow start of a container must not outlast.
+    service.configure(policy={"creation_grace": "15s"})
+    service.systemctl("reload")
     train_and_other(service)
     says(service, "2 slots of 12 held")
     service.systemctl("kill", f"--signal={signal}")

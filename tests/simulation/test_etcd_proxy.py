@@ -98,7 +98,7 @@ def test_a_late_request_comes_when_its_sender_has_given_up(
 
     def try_to_put() -> None:
         with pytest.raises(FAILURES):
-            put(links, timeout=1.0)
+            put(links, timeout=10.0)
         given_up.set()
 
     sender = threading.Thread(target=try_to_put)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,14 @@ def test_a_container_is_created_as_ds01_does(engine: PrivateEngine) -> None:
 def test_stopping_and_removing_are_quick(engine: PrivateEngine) -> None:
     for name in ("first", "second", "third"):
         engine.run(name)
-    start = time.monotonic()
-    engine.stop_container("first")
     engine.client.pause("third")
-    engine.remove("second")
+    for end in (partial(engine.stop_container, "first"), partial(engine.remove, "second")):
+        start = time.monotonic()
+        end()
+        assert time.monotonic() - start < 9, "sooner than Docker waits for one that ignores SIGTERM"
     assert states(engine) == {"first": "exited", "third": "paused"}
     engine.clear()
     assert states(engine) == {}
-    assert time.monotonic() - start < 9, "sooner than Docker waits for one that ignores SIGTERM"
 
 
 def test_a_killed_engine_starts_again(engine: PrivateEngine) -> None:
@@ -149,9 +150,9 @@ def test_a_paused_engine_accepts_and_says_nothing(engine: PrivateEngine) -> None
     connect(engine)
     with pytest.raises(requests.ReadTimeout):
         client.ping()
-    engine.resume()
-    assert client.ping()
     client.close()
+    engine.resume()
+    assert engine.client.ping()
 
 
 def test_another_data_root_is_another_engine(engine: PrivateEngine) -> None:

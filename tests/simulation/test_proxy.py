@@ -18,7 +18,7 @@ from tests.simulation.connections import accepts, call
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[docker.APIClient]:
-    connected = docker.APIClient(base_url=proxy.url, version="1.41", timeout=1)
+    connected = docker.APIClient(base_url=proxy.url, version="1.41", timeout=30)
     yield connected
     connected.close()
 
@@ -63,8 +63,10 @@ def test_answers_are_spoiled_by_path_and_only_so_often(
     fake_engine.fill(20)
     proxy.fault(r"GET /containers/json", mode, first=1)
     assert client.ping()
+    client.timeout = 1 if mode is Mode.HANG else 30
     with pytest.raises(error):
         client.containers(all=True)
+    client.timeout = 30
     assert len(client.containers(all=True)) == 20
 
 

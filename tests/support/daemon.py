@@ -53,8 +53,9 @@ default_group: student
 groups:
   student: {members: [alice, bob], priority: 10}
   hasty: {members: [henry], priority: 20, gpu_hold_after_stop: 1s}
+  patient: {members: [paula], priority: 20, gpu_hold_after_stop: 6s}
 """
-"""A stopped container of henry keeps its slot for a second; those of all others for ever."""
+"""How long a stopped container keeps its slot: henry's a second, paula's six, others' for ever."""
 
 
 class Site(BooksOnDisk):

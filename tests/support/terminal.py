@@ -12,7 +12,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tests.support.daemon import ROOT
 
@@ -22,21 +23,22 @@ def on_a_terminal(
 ) -> tuple[int, str]:
     """Run a module of ours there; gives its exit code and all that it drew.
 
-    `ctrl_c_at`: interrupt it as soon as it has drawn this.
+    `ctrl_c_at`: interrupt it as soon as it has drawn this, and again after each second of silence:
+    Python misses a signal that comes in the very moment in which it begins to wait.
     """
     ours, theirs = pty.openpty()
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "TZ") if key in os.environ}
     command = [sys.executable, "-m", *words]
     around = {**kept, "TERM": "xterm-256color", **(env or {})}
-    drawn, interrupted = b"", not ctrl_c_at
+    drawn, interrupted = b"", False
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=around
     ) as running:
         os.close(theirs)
         try:
-            while part := _read(ours):
+            while part := _read(ours, partial(running.send_signal, signal.SIGINT), interrupted):
                 drawn += part
-                if not interrupted and ctrl_c_at.encode() in drawn:
+                if not interrupted and ctrl_c_at and ctrl_c_at.encode() in drawn:
                     running.send_signal(signal.SIGINT)
                     interrupted = True
         except BaseException:  # a test that takes too long must not wait for it on top
@@ -46,10 +48,10 @@ def on_a_terminal(
     return running.returncode, drawn.decode()
 
 
-def _read(descriptor: int, again: bytes = b"") -> bytes:
-    """What is drawn next, b"" at the end; `again` is typed after each second of silence."""
-    while again and not select.select([descriptor], [], [], 1.0)[0]:
-        os.write(descriptor, again)
+def _read(descriptor: int, act: Callable[[], object], repeats: bool) -> bytes:
+    """What is drawn next, b"" at the end; `act` after each second of silence if it `repeats`."""
+    while repeats and not select.select([descriptor], [], [], 1.0)[0]:
+        act()
     try:
         return os.read(descriptor, 65536)
     except OSError:  # EIO: the other side is closed
@@ -78,7 +80,7 @@ def conversation(
     ) as running:
         os.close(theirs)
         try:
-            while part := _read(ours, b"" if left else again):
+            while part := _read(ours, partial(os.write, ours, again), bool(again) and not left):
                 drawn += part
                 while left and (at := drawn.find(left[0][0].encode(), seen)) >= 0:
                     cue, answer = left.pop(0)
@@ -120,13 +122,18 @@ class TerminalSession:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def expect(self, text: str, within_s: float = 20.0) -> None:
-        """Read until this was drawn, then forget what was drawn up to it."""
+    def expect(self, text: str, within_s: float = 20.0, *, again: str = "") -> None:
+        """Read until this was drawn, then forget what was drawn up to it.
+
+        `again`: type this after each second of silence (see `on_a_terminal`).
+        """
         deadline = time.monotonic() + within_s
         while text.encode() not in self.drawn:
             assert time.monotonic() < deadline, (text, self.drawn)
-            if select.select([self.ours], [], [], 0.1)[0]:
+            if select.select([self.ours], [], [], 1.0)[0]:
                 self.drawn += os.read(self.ours, 65536)
+            elif again:
+                self.type(again)
         self.drawn = self.drawn.partition(text.encode())[2]
 
     def end(self) -> int:

@@ -280,7 +280,7 @@ class DockerEngine:
         self._identifier.invalidate()
         if bridged:
             self._gaps.record_bridge()
-        elif self._stream.openings > 1:
+        elif self._stream.openings:  # there was one before
             self._gaps.record_gap()
         self._request_sweep()
 

@@ -171,7 +171,6 @@ class EventStream:
         if cut is not None:
             # Decision 82: dockerd's own memory of its events bridges a gap, not the list alone.
             missed = self._bridge.fetch_missed(cut, self._stream, self._received)
-        self.openings += 1
         if cut is not None and not cut.reopened:
             self._cuts.record_cut(cut.ended - cut.stream.opened)
             self._has_missed = missed is None
@@ -180,9 +179,10 @@ class EventStream:
         # Before the stream counts as open, so that a pass never sees a part of a gap.
         for event in missed or ():
             self._receive(event)
-        self.opening = self.openings if cut is None or missed is None else cut.opening
+        self.opening = self.openings + 1 if cut is None or missed is None else cut.opening
         self._was_tried.set()
         self._on_open(missed is not None)
+        self.openings += 1
 
     def _end_stream(self, began: Boot, *, was_cut: bool) -> float:
         """A stream has ended; its lifetime in seconds."""

@@ -878,11 +878,11 @@ def answering(docker: DockerEngine) -> Iterator[Callable[[], Engine | Unknown]]:
     thread.start()
 
     def answer() -> Engine | Unknown:
-        thread.join(5)
+        thread.join(60)
         assert answers, "it hangs"
         return answers[0]
 
     try:
         yield answer
     finally:
-        thread.join(5)
+        thread.join(60)

@@ -335,12 +335,19 @@ def test_a_user_where_etcd_asks_for_none(cluster: EtcdCluster) -> None:
 
 
 def test_how_each_member_is(cluster: EtcdCluster) -> None:
-    client = client_of(cluster, timeout_s=2.0)
+    client = client_of(cluster, timeout_s=20.0)
+
+    def is_well() -> bool:
+        return all(
+            state.has_leader and not state.problem and not state.errors
+            for state in look_at_members(client)
+        )
+
+    until(is_well)  # the tests before end members, and one more election is no harm
     states = look_at_members(client)
     assert [state.endpoint for state in states] == list(cluster.endpoints)
     assert {state.version for state in states} == {cluster.programs.version}
     assert len({state.cluster for state in states}) == 1
-    assert all(state.has_leader and not state.problem and not state.errors for state in states)
     for member in cluster.members[1:]:
         member.kill()
     first, second, _ = look_at_members(client)

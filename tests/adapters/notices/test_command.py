@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -113,12 +112,10 @@ def test_nothing_is_left_of_one_that_hangs_or_forks(tmp_path: Path, ends: str) -
         {ends}
         """,
     )
-    began = time.monotonic()
     # In a process of its own, as ds01d-notify has one: that is who adopts what is left.
-    printed = output(DRIVER, path, 3.0)
-    assert time.monotonic() - began < 50.0
+    printed = output(DRIVER, path, 40.0 if ends == "exit 0" else 10.0)
     assert printed == (
-        "" if ends == "exit 0" else f"{path} did not end within 3 s and was killed\n"
+        "" if ends == "exit 0" else f"{path} did not end within 10 s and was killed\n"
     )
     pids = [int((tmp_path / name).read_text()) for name in ("child", "daemon")]
     assert not any(map(is_alive, pids))

@@ -17,6 +17,7 @@ from ds01d.adapters.notices import mail as mail_module
 from ds01d.adapters.notices.mail import Mail, format_mail
 from ds01d.errors import DeliveryFailed
 from ds01d.notify_settings import MailRelay
+from simulation.ports import find_free_port
 from tests.support.notices import HOSTILE, LOGIN, Server, notice, serving
 from tests.support.scripts import write_script
 
@@ -110,10 +111,8 @@ def test_a_server_that_never_comes_to_an_end_costs_the_timeout(
 
 
 def test_a_server_that_refuses_is_tried_again() -> None:
-    with serving(speaking()) as server:
-        port = server.port
     with pytest.raises(DeliveryFailed, match="Connection refused") as caught:
-        by_server(port).send(notice())
+        by_server(find_free_port()).send(notice())
     assert not caught.value.is_final
 
 

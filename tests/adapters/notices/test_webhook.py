@@ -19,6 +19,7 @@ from ds01d.adapters.notices import webhook
 from ds01d.adapters.notices.webhook import Webhook, format_notice
 from ds01d.errors import DeliveryFailed
 from ds01d.notify_settings import WebAddress
+from simulation.ports import find_free_port
 from tests.support.notices import (
     AT,
     HOSTILE,
@@ -101,9 +102,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 
 def test_a_server_that_refuses_is_tried_again() -> None:
-    with serving(answering("204 No Content")) as server:
-        port = server.port
-    assert not failure(sender(port)).is_final
+    assert not failure(sender(find_free_port())).is_final
 
 
 def hang_at_once(connection: socket.socket, _server: Server) -> None:

@@ -809,6 +809,7 @@ def test_the_deadline_holds_and_the_next_sample_has_a_fresh_process(
     assert time.monotonic() - begin < 30, "it hangs for ever"
     assert rig.started[0].has_ended
     rig.world.set(prod4())
+    rig.sampler._timeout_s = 20.0
     assert rig.good().gpus
     assert len(rig.started) == 2
 
