@@ -186,13 +186,20 @@ class FakeContainers:
     # ---- what is there
 
     def find(self, key: str) -> FakeContainer | None:
-        """Find a container by name, id or the beginning of an id, as Docker does."""
+        """Find a container by name, id or the beginning of an id, as Docker does.
+
+        Raises LookupError where several ids begin so and nothing has that name.
+        """
         with self._lock:
             exact = self._by_id.get(key) or self._by_name.get(key.removeprefix("/"))
             if exact is not None:
                 return exact
-            begun = (one for one in self._by_id.values() if one.id.startswith(key))
-            return next(begun, None) if re.fullmatch("[0-9a-f]+", key) else None
+            if not re.fullmatch("[0-9a-f]+", key):
+                return None
+            begun = [one for one in self._by_id.values() if one.id.startswith(key)]
+            if len(begun) > 1:
+                raise LookupError(f"Multiple IDs found with provided prefix: {key}")
+            return begun[0] if begun else None
 
     def get(self, key: str) -> FakeContainer:
         """Find a container that must be there."""

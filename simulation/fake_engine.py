@@ -200,6 +200,8 @@ class _Handler(UnixHandler[FakeEngine]):
                     return route(self, *map(unquote, found.groups()))
                 except KeyError as missing:
                     return self.fail(404, f"No such container: {missing.args[0]}")
+                except LookupError as ambiguous:
+                    return self.fail(500, str(ambiguous))
                 except ValueError as conflict:
                     return self.fail(409, f"Conflict. {conflict}")
         return self.fail(404, "page not found")
@@ -283,10 +285,15 @@ class _Handler(UnixHandler[FakeEngine]):
     def list(self) -> None:
         containers = self.owner.containers
         filters = json.loads(self.query.get("filters") or "{}")
-        if unknown := set(filters) - {"status", "label"}:
+        if unknown := set(filters) - {"status", "label", "name"}:
             return self.fail(400, f"the fake engine knows no filters for lists by {unknown}")
         if states := filters.get("status"):
             return self.say([one.row() for one in containers.all() if one.status in states])
+        if names := filters.get("name"):
+            (pattern,) = names
+            return self.say(
+                [one.row() for one in containers.all() if re.search(pattern, f"/{one.name}")]
+            )
         if wanted := filters.get("label"):
             pairs = [text.split("=", 1) for text in wanted]
             labelled = [

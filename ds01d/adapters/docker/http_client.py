@@ -34,10 +34,20 @@ from ds01d.text import format_span
 # What Docker takes for a name or an ID. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Of a name that may be the beginning of an ID, which has 64 of them.
+_ID_BEGINNING = re.compile(r"[0-9a-f]{1,63}")
+_AMBIGUOUS = "multiple ids found with provided prefix"
 _PING_S = 15.0
 _RECENT_LINES = 256  # of a pull: more than an image has layers
 _CONNECTION_CLOSE = {"Connection": "close"}
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+
+
+class _NamedRow(msgspec.Struct, rename="pascal"):
+    """Of a list of containers, what finds one by its name."""
+
+    id: str
+    names: list[str] = []
 
 
 class HttpClient:
@@ -103,7 +113,23 @@ class HttpClient:
         # Checked before the call: no name of the books becomes another path of the API.
         if not _REFERENCE.fullmatch(reference):
             raise NoSuchContainer(f"invalid container name {reference[:80]!a}")
-        return self.get(f"/containers/{reference}/json")
+        try:
+            return self.get(f"/containers/{reference}/json")
+        except EngineRefused as refusal:
+            if _ID_BEGINNING.fullmatch(reference) and _AMBIGUOUS in refusal.message.lower():
+                return self._inspect_by_name(reference)
+            raise
+
+    def _inspect_by_name(self, name: str) -> bytes:
+        """Inspect the container of this very name. Raises `NoSuchContainer` if there is none."""
+        # Decision 370: several IDs begin so, and Docker fails before it says that nothing has that
+        # name.
+        filters = msgspec.json.encode({"name": [f"^/?{name}$"]}).decode()
+        body = self.get("/containers/json", {"all": "1", "filters": filters})
+        for row in self.decode_answer(body, list[_NamedRow], "list of containers"):
+            if f"/{name}" in row.names:
+                return self.get(f"/containers/{row.id}/json")
+        raise NoSuchContainer(f"no container is named {name}, and several IDs begin so")
 
     def ping(self) -> None:
         """Check that the engine answers. Raises `EngineFailed`."""

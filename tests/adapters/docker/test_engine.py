@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +532,33 @@ def test_the_beginning_of_an_id_is_no_name(fake_engine: FakeEngine) -> None:
     ident = fake_engine.containers.add(NAME)
     with engine_at(fake_engine) as (docker, _):
         assert docker.look_up(ContainerName(ident[:12]), None) == NotFound()
+
+
+def test_the_beginning_of_several_ids_is_no_name_unless_something_has_it(
+    fake_engine: FakeEngine,
+) -> None:
+    with engine_at(fake_engine) as (docker, _):
+        look_up_a_beginning(docker, fake_engine.containers.add)
+
+
+@pytest.mark.docker
+def test_nor_for_a_real_engine(engine: PrivateEngine) -> None:
+    with engine_at(engine, timeout_s=5) as (docker, _):
+        look_up_a_beginning(docker, partial(engine.run, start=False))
+
+
+def look_up_a_beginning(docker: DockerEngine, add: Callable[[str], str]) -> None:
+    ids: list[str] = []
+    while len({ident[:2] for ident in ids}) == len(ids):  # some twenty
+        ids.append(add(f"c{len(ids)}._.1001"))
+    name = ContainerName(ids[-1][:2])
+    seen(docker)
+    assert docker.look_up(name, None) == NotFound()
+    assert docker.look_up(name, ContainerId("f" * 64)) == NotFound()
+    ident = add(name)
+    answer = docker.look_up(name, None)
+    assert isinstance(answer, Container)
+    assert (answer.id, answer.name) == (ident, name)
 
 
 @pytest.mark.parametrize("name", ["a/../../containers", "..", "a?all=1", "a b", "x\n", "", "ä#"])
