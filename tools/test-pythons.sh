@@ -137,7 +137,7 @@ finish() {
 # report_newest RUN: print the number of passed tests, the failed ones, and the libraries that differ from the lock.
 report_newest() {
     printf 'newest libraries, Python %s: ' "${1%-*}"
-    grep -E '^[0-9]+ (passed|failed)' "$logs/$1" || { echo 'no test ran' && tail -n 5 "$logs/$1"; }
+    grep -E '^(=+ )?[0-9]+ (passed|failed)' "$logs/$1" || { echo 'no test ran' && tail -n 5 "$logs/$1"; }
     grep -E '^(FAILED|ERROR) ' "$logs/$1" | cut -c 1-160 || true
     printf 'versions that differ from the lock: %s\n' "$({ ".venvs/$1/bin/python" -m pip list --format freeze |
         sed 's/_/-/g' | grep -viE '^(ds01d|pip|setuptools|wheel)==' |
