@@ -220,6 +220,8 @@ def test_a_killed_daemon_leaves_nothing_behind(
 def test_commands_of_an_admin(tmp_path: Path, engine_urls: Sequence[str]) -> None:
     with started_etcd() as etcd, hosts(tmp_path, engine_urls, etcd) as (one, two):
         one.allocate("a")
+        # A host that it never saw is nothing that it misses.
+        until(lambda: len(one.fleet["hosts"]) == 2, 120, what=lambda: str(one.fleet))
         two.daemon.stop()
         refused = one.site.ctl("fleet", "forget", "gpu02")
         assert "add --yes" in refused.stderr
