@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,10 @@ def test_nothing_is_left_of_one_that_hangs_or_forks(tmp_path: Path, ends: str) -
         {ends}
         """,
     )
+    began = time.monotonic()
     # In a process of its own, as ds01d-notify has one: that is who adopts what is left.
     printed = output(DRIVER, path, 40.0 if ends == "exit 0" else 10.0)
+    assert time.monotonic() - began < 50.0
     assert printed == (
         "" if ends == "exit 0" else f"{path} did not end within 10 s and was killed\n"
     )
