@@ -94,6 +94,9 @@ class Lab:
         text = self.machine.path(EVENTS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
+    def event_types(self) -> list[str]:
+        return [event["event_type"] for event in self.events()]
+
     def doctor(self) -> dict[str, list[dict[str, str]]]:
         checks: dict[str, list[dict[str, str]]] = {}
         for check in self.service.ctl("doctor")["checks"]:
@@ -254,7 +257,8 @@ def take_over(lab: Lab) -> None:
     until(lambda: "gpu_hold_ending" in alert_types(lab, "alice"), what=lab.service.tail)
 
     # Who goes around the wrapper has a GPU too, and it is not given away.
-    before = lab.events()
+    until(lambda: "container.stop" in lab.event_types(), what=lab.event_types)  # the last so far
+    before = lab.event_types()
     rotated = machine.run("logrotate", "--force", "/etc/logrotate.d/ds01-lab")
     assert rotated.stderr == ""
     assert lab.events() == []
@@ -272,7 +276,9 @@ def take_over(lab: Lab) -> None:
     assert lab.docker_run("bob", "sixth", "--gpus", "1").returncode == 0
     assert lab.device_of("sixth") == freed
     until(lambda: len(lab.holders()) == 4, what=lab.holders)
-    types = [event["event_type"] for event in (*before, *lab.events())]
+    started = ("container.start", "sixth")
+    until(lambda: started in [(e["event_type"], e["details"]["container"]) for e in lab.events()])
+    types = [*before, *lab.event_types()]
     assert types.count("gpu.allocated") == 3
     assert "gpu.rejected" in types
     assert {event["schema_version"] for event in lab.events()} == {"1"}
