@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,7 @@ def _wait_for_its_keeper(shelf: Path) -> None:
     """Wait for the process that clears up after a demonstration that could not."""
     for pid, command in command_lines():
         if "simulation.enclosure" in command and str(shelf) in command:
-            handle = os.pidfd_open(pid)
-            select.select([handle], [], [], 60)
-            os.close(handle)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                handle = os.pidfd_open(pid)
+                select.select([handle], [], [], 60)
+                os.close(handle)

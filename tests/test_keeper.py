@@ -18,18 +18,21 @@ with keeper():
         [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
     )
     print(sleeper.pid, flush=True)
-    if sys.argv[1] == "killed":
-        sys.stdin.read()
+    sys.stdin.read()
 os._exit(0)
 """
 
 
 @pytest.mark.parametrize("how", ["killed", "forgot"])
 def test_what_is_left_behind_is_ended(how: str) -> None:
-    with start(DIES, how) as dying:
+    with start(DIES) as dying:
         assert dying.stdout is not None
+        assert dying.stdin is not None
         left = os.pidfd_open(int(dying.stdout.readline()))
-        dying.send_signal(signal.SIGKILL if how == "killed" else 0)
+        if how == "killed":
+            dying.send_signal(signal.SIGKILL)
+        else:
+            dying.stdin.close()
         try:
             assert select.select([left], [], [], 60)[0], "it lives on"
         finally:

@@ -24,5 +24,6 @@ def site(tmp_path: Path, engine: PrivateEngine) -> Site:
 def nvml_site(tmp_path: Path, engine: PrivateEngine, nvml_world: NvmlWorld) -> Site:
     """The same with the (simulated) NVML of that server."""
     gpu: Mapping[str, object] = {"source": "nvml", "timeout": "5s"}
+    docker: Mapping[str, object] = {"timeout": "5s"}  # a busy machine is no engine that is away
     daemon: Mapping[str, object] = {"sweep_interval": "5s"}
-    return Site(tmp_path, engine.url, env=nvml_world.env, gpu=gpu, daemon=daemon)
+    return Site(tmp_path, engine.url, env=nvml_world.env, gpu=gpu, docker=docker, daemon=daemon)

@@ -33,6 +33,7 @@ from tests.support import forked
 from tests.support.books import until
 from tests.support.daemon import ROOT, RunningDaemon, Site
 from tests.support.peers import BIN, DAEMON, call_as, public_socket, read_error
+from tests.support.processes import interrupt
 from tests.support.proofs import PROOFS
 
 LIMITS = """\
@@ -791,8 +792,7 @@ class TestWaiting:
             assert waits.stderr is not None
             with waits.stderr:
                 assert waits.stderr.readline().startswith("waiting for a slot (next): NO_GPU_AVAIL")
-                waits.send_signal(signal.SIGINT)
-                assert waits.wait(60) == 130
+                assert interrupt(waits) == 130
             RemoteAllocator(socket_of(site)).release(ContainerName("full0"))
             assert isinstance(allocate(site, "dora", "other"), Allocated)
 

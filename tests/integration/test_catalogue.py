@@ -63,6 +63,7 @@ def test_each_image_is_asked_for(
 
     # A registry that hangs costs one wait, however many images it has.
     monkeypatch.setattr(images, "_REGISTRY_S", 1.0)
+    yard.site.configure(docker={"timeout": "1s"})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         code, found = check(yard, f"{host}/a:1", f"{host}/b:1", f"{host}/c:1")

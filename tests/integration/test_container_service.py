@@ -23,6 +23,7 @@ from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
 from tests.support.books import until
 from tests.support.container_calls import ContainerDesk, make_users
+from tests.support.containers import PATIENT
 from tests.support.daemon import Site
 
 pytestmark = [
@@ -59,6 +60,7 @@ def open_desk(folder: Path, url: str) -> Iterator[ContainerDesk]:
     catalogue.write_text(CATALOGUE, encoding="utf-8")
     containers = {"frameworks": str(catalogue)}
     site = Site(folder, url, containers=containers, service={"containers": True})
+    site.configure(**PATIENT)
     site.limits.write_text(LIMITS, encoding="utf-8")
     # Not below /tmp, where everybody may put something in the place of a folder.
     with tempfile.TemporaryDirectory(dir="/var/lib", prefix="ds01-homes-") as homes:

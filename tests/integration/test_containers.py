@@ -98,15 +98,15 @@ def test_beside_the_daemon_nothing_is_taken_for_drift(yard: Yard) -> None:
     yard.site.configure(policy={"settle": "3s", "absence_grace": "3s"})
     with RunningDaemon(yard.site) as daemon:
         assert yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "2").returncode == 0
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         assert yard.call("stop", "test-workflow", "-t", "0").returncode == 0
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         assert yard.call("start", "test-workflow").returncode == 0
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         daemon.booked((NAME, "1.0"), (NAME, "1.1"))
         assert yard.site.history() == []
         assert yard.call("remove", "test-workflow", "-f").returncode == 0
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         daemon.booked()
     assert yard.left_of(NAME) == {}
 

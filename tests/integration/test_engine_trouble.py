@@ -25,19 +25,23 @@ HENRYS = {"aime.mlc": "henry", "aime.mlc.USER": "henry"}
 
 
 def start(engine: PrivateEngine, site: Site, name: str, slot: str, **options: object) -> None:
-    """Book and run a container of alice, or of henry whose holds are short."""
+    """Book and run a container of alice, or of henry whose holds are short.
+
+    Before ds01d runs: a start that takes longer than the creation grace would cost the booking.
+    """
     labels = HENRYS if name.endswith(".1003") else LABELS
     site.allocator.allocate(name, labels["aime.mlc"], slot)
     engine.run(name, devices=site.uuid(slot), labels=labels, **options)  # type: ignore[arg-type]
 
 
 def hangs_dies_and_restarts(folder: Path, engine: PrivateEngine) -> None:
-    site = Site(folder, engine.url)
+    # What is absent is kept for that long, from when the engine is back until it is killed.
+    site = Site(folder, engine.url, policy={"creation_grace": "5s"})
     stays, lives, ends = ("stays._.1001", "1.0"), ("lives._.1003", "1.1"), ("ends._.1003", "1.2")
+    start(engine, site, *stays)
+    start(engine, site, *lives, restart="always")
+    start(engine, site, *ends)
     with RunningDaemon(site) as daemon:
-        start(engine, site, *stays)
-        start(engine, site, *lives, restart="always")
-        start(engine, site, *ends)
         daemon.reload()
 
         since = daemon.mark()
@@ -103,17 +107,17 @@ def cut_and_restarted(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine
 def changed(folder: Path, engine: PrivateEngine, *, away: Away) -> None:
     with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
         site = Site(folder, proxy.url)
+        start(engine, site, "stays._.1001", "1.0", restart="always")
+        start(engine, site, "removed._.1001", "1.1")
+        start(engine, site, "stopped._.1003", "1.2")
+        start(engine, site, "renamed._.1001", "1.3", restart="always")
+        start(engine, site, "again._.1001", "2.0")
         with RunningDaemon(site) as daemon:
             changed_on(daemon, proxy, engine, away)
 
 
 def changed_on(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine, away: Away) -> None:
     site = daemon.site
-    start(engine, site, "stays._.1001", "1.0", restart="always")
-    start(engine, site, "removed._.1001", "1.1")
-    start(engine, site, "stopped._.1003", "1.2")
-    start(engine, site, "renamed._.1001", "1.3", restart="always")
-    start(engine, site, "again._.1001", "2.0")
     daemon.reload()
     with away(daemon, proxy, engine):
         engine.remove("removed._.1001")
@@ -142,9 +146,9 @@ def answers_badly(folder: Path, engine: PrivateEngine) -> None:
     with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
         site = Site(folder, proxy.url)
         lives, wedged = ("lives._.1001", "1.0"), ("wedged._.1003", "1.1")
+        for booking in (lives, wedged):
+            start(engine, site, *booking)
         with RunningDaemon(site) as daemon:
-            for booking in (lives, wedged):
-                start(engine, site, *booking)
             site.allocator.allocate("gone._.1001", "alice", "1.2")
             daemon.reload()
 
@@ -181,9 +185,9 @@ def answers_badly(folder: Path, engine: PrivateEngine) -> None:
 def another_engine(folder: Path, engine: PrivateEngine) -> None:
     site = Site(folder, engine.url)
     old = [("a._.1001", "1.0"), ("b._.1001", "1.1")]
+    for booking in old:
+        start(engine, site, *booking)
     with RunningDaemon(site) as daemon:
-        for booking in old:
-            start(engine, site, *booking)
         daemon.reload()
         engine.switch_data_root("other-data")
         daemon.wait_for("engine.changed", level="error")

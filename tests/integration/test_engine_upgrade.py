@@ -56,10 +56,11 @@ def test_an_upgrade_of_docker_is_no_other_engine_and_releases_nothing(
     tmp_path: Path, engine: PrivateEngine
 ) -> None:
     site = Site(tmp_path, engine.url)
+    # Before ds01d: a start that takes longer than the creation grace would cost the booking.
+    for (name, slot), restart in ((HELD, "no"), (BACK, "always"), (GONE, "no")):
+        site.allocator.allocate(name, "alice", slot)
+        engine.run(name, devices=site.uuid(slot), labels=LABELS, restart=restart)
     with RunningDaemon(site) as daemon:
-        for (name, slot), restart in ((HELD, "no"), (BACK, "always"), (GONE, "no")):
-            site.allocator.allocate(name, "alice", slot)
-            engine.run(name, devices=site.uuid(slot), labels=LABELS, restart=restart)
         daemon.booked(HELD, BACK, GONE)
         before = engine.client.version()["ApiVersion"]
 
@@ -82,10 +83,10 @@ def test_what_lives_through_an_upgrade_keeps_its_slot_whatever_the_engine_calls_
 ) -> None:
     """A newer engine need not recognize what an older one has started (containerd, issue 7040)."""
     engine, site = live_engine, Site(tmp_path, live_engine.url)
+    site.allocator.allocate(LIVES[0], "henry", LIVES[1])
+    engine.run(LIVES[0], devices=site.uuid(LIVES[1]), labels=HENRYS)
+    pid = engine.pid_of(LIVES[0])
     with RunningDaemon(site) as daemon:
-        site.allocator.allocate(LIVES[0], "henry", LIVES[1])
-        engine.run(LIVES[0], devices=site.uuid(LIVES[1]), labels=HENRYS)
-        pid = engine.pid_of(LIVES[0])
         daemon.booked(LIVES)
         engine.switch_dockerd(chosen_dockerd())
         daemon.outlast(2.5)  # its hold and the absence grace

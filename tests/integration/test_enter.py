@@ -17,6 +17,7 @@ from simulation.engine import IMAGE, PrivateEngine
 from tests.support.books import until
 from tests.support.containers import Yard
 from tests.support.daemon import ROOT
+from tests.support.processes import interrupt
 from tests.support.terminal import TerminalSession
 
 pytestmark = pytest.mark.docker
@@ -173,9 +174,9 @@ def test_ctrl_c_ends_a_look_at_the_logs(yard: Yard) -> None:
     ) as running:  # fmt: skip
         assert running.stdout is not None
         assert running.stdout.readline().strip() == b"ready"
-        running.send_signal(signal.SIGINT)
+        code = interrupt(running)
         _, complaints = running.communicate(timeout=20)
-    assert (running.returncode, complaints.strip()) == (130, b"")
+    assert (code, complaints.strip()) == (130, b"")
 
 
 def count_sessions(yard: Yard) -> int:

@@ -27,6 +27,7 @@ from ds01d.service.server import BookingServer
 from simulation.engine import IMAGE, PrivateEngine
 from tests.support.books import until
 from tests.support.container_calls import ContainerDesk, make_users
+from tests.support.containers import PATIENT
 from tests.support.daemon import ROOT, Site
 from tests.support.terminal import TerminalSession
 
@@ -183,6 +184,7 @@ def served(engine: PrivateEngine) -> Iterator[Served]:
             containers={"frameworks": str(catalogue)},
             service={"containers": True, "socket": str(path)},
         )
+        site.configure(**PATIENT)
         homes = folder / "homes"
         homes.mkdir(mode=0o755)
         desk = ContainerDesk(site, make_users(homes))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.docker
 
 HOLD_S = 1.0  # of henry's containers
 LONG_HOLD_S = 6.0  # of paula's: no slow start of a container outlasts it
-GRACE_S = 2.0  # of a creation
+GRACE_S = 5.0  # of a creation: nor does it outlast this
 ABSENCE_S = 0.7
 
 
@@ -79,7 +79,8 @@ class Host:
 @pytest.fixture(scope="module")
 def whole(one_engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     one_engine.reset()
-    site = Site(tmp_path_factory.mktemp("site"), one_engine.url)
+    policy = {"creation_grace": f"{GRACE_S:g}s"}
+    site = Site(tmp_path_factory.mktemp("site"), one_engine.url, policy=policy)
     with RunningDaemon(site) as daemon:
         yield Host(engine=one_engine, site=site, daemon=daemon)
 

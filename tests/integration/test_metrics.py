@@ -130,13 +130,14 @@ def test_a_reload_moves_the_listener_and_ends_it(site: Site, port: int) -> None:
         site.configure(metrics={"listen": f"127.0.0.1:{other}"})
         daemon.reload()
         assert value(scrape(other), "workqueue_adds_total") > received
-        assert answer(port) is None
+        until(lambda: answer(port) is None, what="silence")  # its thread is waited for a second
         site.configure(metrics={"listen": ""})
         daemon.reload()
         until(lambda: answer(other) is None, what="silence")
-        site.configure(metrics={"listen": f"[::1]:{other}"})
+        third = find_free_port("::1")
+        site.configure(metrics={"listen": f"[::1]:{third}"})
         daemon.reload()
-        assert until(lambda: answer(other, "::1"), what="an answer")[0] == 200
+        assert until(lambda: answer(third, "::1"), what="an answer")[0] == 200
         daemon.stop()
         with socket.create_server(("127.0.0.1", port)):
             pass

@@ -943,7 +943,8 @@ def test_a_daemon_survives_a_hanging_nvml_and_releases_when_it_answers(
     labels = {"aime.mlc": "alice", "ds01.managed": "true"}
     engine.run("run._.1001", devices="1:0", labels=labels)
     engine.run("gone._.1001", devices="1:1", labels=labels)
-    nvml_site.configure(gpu={"timeout": "1s"}, daemon={"sweep_interval": "1s"})
+    short = {"timeout": "1s"}
+    nvml_site.configure(gpu=short, docker=short, daemon={"sweep_interval": "1s"})
     nvml_site.allocator.allocate("run._.1001", "alice", "1.0")
     nvml_site.allocator.allocate("gone._.1001", "alice", "1.1")
     with RunningDaemon(nvml_site) as daemon:

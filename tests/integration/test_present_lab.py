@@ -52,7 +52,8 @@ def test_who_asks_in_the_same_second(lab: PresentLab) -> None:
 def test_arguments_that_docker_refuses(lab: PresentLab) -> None:
     """The wrapper's list of two UUIDs is one: the reservation goes, and is explained (2)."""
     with RunningDaemon(lab.site):
-        asker = lab.docker("--name", "x", IMAGE, "sleep", "600", gpus=2, LAB_PAUSE_S=5)
+        # It pauses until ds01d has shown what is reserved, also on a busy machine.
+        asker = lab.docker("--name", "x", IMAGE, "sleep", "600", gpus=2, LAB_PAUSE_S=10)
         assert lab.wait_for_reservation() == "x"
         until(lambda: lab.holders() == {"0": ["x"], "1": ["x"]}, what=lab.holders)
         output = finish(asker)
@@ -93,7 +94,7 @@ def test_a_reservation_lives_as_long_as_the_process(lab: PresentLab) -> None:
         lab.run_container("--name", "train")
         assert finish(lab.docker(IMAGE, "true")) == f"quota: {name}\n"
         asker.kill()
-        until(lambda: not lab.reserved(), 10.0, what="the end of the reservation")
+        until(lambda: not lab.reserved(), what="the end of the reservation")
         until(lambda: lab.holders() == {"1": ["train"]}, what=lab.holders)
 
 

@@ -136,7 +136,7 @@ def test_a_storm_of_callers_with_kills(lab: PresentLab, fake_engine: FakeEngine)
         assert not storm.problems
         assert storm.outcomes["created"] > CALLERS // 10
         assert storm.outcomes["died"] > CALLERS // 10
-        lab.wait_until_free(30.0)
+        lab.wait_until_free()
         daemon.sweeps(1)
         assert not lab.site.status()["drifts"]
         daemon.signal(signal.SIGTERM)

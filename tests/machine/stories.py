@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from tests.support.books import Booking, until
 from tests.support.legacy import LegacyAllocator
@@ -30,6 +31,11 @@ def train_and_other(service: Service) -> None:
     labels = {"aime.mlc": "alice", "ds01.managed": "true"}
     uuid = service.books.uuid(ON_TRAIN[1])
     service.machine.docker.run(TRAIN, devices=[uuid], labels=labels)
+
+
+def own_files(service: Service) -> list[Path]:
+    """What ds01d keeps for itself; without what it is just writing, which has another name soon."""
+    return [path for path in service.books.state_dir.iterdir() if not path.name.startswith(".")]
 
 
 def booked(service: Service, *bookings: Booking) -> None:

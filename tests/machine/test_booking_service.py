@@ -234,7 +234,9 @@ def test_an_operator_and_root_act_for_others(service: Service) -> None:
     for line, login in zip(log, ("amy", "olga", "olga", "root", "amy"), strict=True):
         assert f"; by {login} (uid " in line
         assert "ben (uid" not in line
-    told = service.machine.journal("--identifier=ds01-container", f"MESSAGE={log[-1]}")
+    told = until(  # by journald, which writes when it can
+        lambda: service.machine.journal("--identifier=ds01-container", f"MESSAGE={log[-1]}")
+    )
     assert [(entry["DS01_LOGIN"], entry["DS01_UID"]) for entry in told] == [("amy", "2001")]
 
 

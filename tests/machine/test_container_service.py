@@ -91,14 +91,12 @@ def test_a_user_in_no_group_has_containers(served: Service) -> None:
 
 
 def assert_session_survives_a_restart(served: Service) -> None:
-    def count_sessions() -> int:
-        inspected = served.machine.docker.client.inspect_container("train._.2001")
-        return len(inspected["ExecIDs"] or ())
-
-    enter = "ds01ctl container enter train sh -c 'read word; exit 7'"
+    # What it prints comes by the stream: before that it is a call, which a restart ends.
+    enter = "ds01ctl container enter train sh -c 'echo entered; read word; exit 7' >/tmp/session"
+    printed = served.machine.path("/tmp/session")
     with ThreadPoolExecutor() as pool:
         session = pool.submit(run_as, served, "amy", "sh", "-c", f"(sleep 30; echo) | {enter}")
-        until(count_sessions)
+        until(lambda: printed.exists() and printed.read_text() == "entered\n", what=served.tail)
         served.machine.run("systemctl", "restart", UNIT)
         done = session.result(120)
     assert done.returncode == 7, done.stderr

@@ -95,7 +95,8 @@ def test_a_reload_of_systemd_takes_a_gpu_and_doctor_tells(service: Service) -> N
     # What root's unit leaves for it, it knows.
     with service.logging("finding.new", DS01_FINDING="device-lost", DS01_CONTAINER=name):
         machine.run("systemctl", "start", UNITS[0])
-    (finding,) = service.ctl("status")["findings"]
+    # What a pass has found is published after it is logged.
+    (finding,) = until(lambda: service.ctl("status")["findings"], what=service.tail)
     assert (finding["container"], finding["user"], finding["slots"]) == (name, "alice", ["1.0"])
     assert service.ctl("explain", name)["device_access"]["can_open"] is False
     assert exposure(service, UNITS[0]) <= 3.0

@@ -6,6 +6,7 @@ import pytest
 
 from simulation import nvml
 from simulation.machine import Machine
+from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import CONFIG, UNIT, Service
 from tests.support.simulated_host import LIMITS
@@ -46,8 +47,9 @@ def test_a_service_that_was_installed_as_it_should_be_is_well(service: Service) 
 
 
 def test_an_entry_is_explained(service: Service) -> None:
-    shown = service.machine.run("journalctl", "-x", "-u", UNIT, "DS01_EVENT=daemon.ready").stdout
-    assert "Subject: ds01d is ready" in shown
+    words = ("journalctl", "-x", "-u", UNIT, "DS01_EVENT=daemon.ready")
+    # It is logged after systemd was told, and journald writes it when it can.
+    until(lambda: "Subject: ds01d is ready" in service.machine.run(*words).stdout)
 
 
 def test_a_drop_in_that_opens_the_sandbox_is_told_and_that_it_still_holds(

@@ -60,6 +60,15 @@ def test_with_the_drop_ins_prometheus_gets_all_of_it_both_ways(service: Service)
     machine.start_docker()
     machine.run("systemctl", "daemon-reload")
     service.systemctl("restart")
+
+    def shows_gpus() -> bool:
+        """It listens by a thread of its own, and a first sample that takes too long is none."""
+        asked = machine.run("python3", "-c", ASK, check=False)
+        return (
+            not asked.returncode and value(asked.stdout.encode(), "source_up", source="nvml") == 1
+        )
+
+    until(shows_gpus, what=service.tail)
     text = scrape(service)
     promtool = ["promtool", "check", "metrics"]
     checked = subprocess.run(promtool, input=text, capture_output=True, check=False)

@@ -197,6 +197,8 @@ def test_each_target_gets_a_notice_once_also_over_restarts(notified: Service) ->
     targets = ("terminals", "greetings", "command", "webhook")
     reach_quota(notified)
     is_sent(notified, 1, *targets)
+    # Delivered is what was written; who reads the terminal may be a moment late.
+    until(lambda: REACHED in terminal(machine, "amy"))
     shown = terminal(machine, "amy")
     assert shown.count(REACHED) == 1
     assert "GPU notice from " in shown
@@ -233,7 +235,6 @@ def test_each_target_gets_a_notice_once_also_over_restarts(notified: Service) ->
     done = run_as(notified, "amy", "ds01ctl", "allocate", "amy", "job3._.2001")
     assert done.returncode != 0
     is_sent(notified, 2, *targets)
-    # Delivered is what was written; who reads the terminal may be a moment late.
     until(lambda: terminal(machine, "amy").count("no GPU for you: USER_AT_LIMIT") == 1)
     assert terminal(machine, "amy").count(REACHED) == 1
 

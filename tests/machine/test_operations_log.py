@@ -24,10 +24,12 @@ OPERATION = {"start": "start", "die": "stop", "destroy": "remove"}
 
 
 @pytest.fixture
-def service(service: Service) -> Service:
+def service(stopped_service: Service) -> Service:
     """ds01d on an empty log."""
-    service.books.operations.write_text("")
-    return service
+    # Before it starts: of what it has read it would log the end of an earlier story's container.
+    stopped_service.books.operations.write_text("")
+    stopped_service.start()
+    return stopped_service
 
 
 def lines(service: Service) -> list[LogLine]:

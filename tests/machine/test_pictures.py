@@ -142,6 +142,19 @@ def remove_train(service: Service) -> None:
 
 
 READ_ONLY: Final = ("mount", "-o", "remount,ro", OWN)
+# While it replaces no file there: the old one would be room again.
+FILL_OWN: Final = f"""
+until
+    kill -STOP "$1"
+    while cat /proc/"$1"/task/*/status | grep '^State:' | grep -qv 'T (stopped)'; do :; done
+    ! ls -A {OWN} | grep -q '^[.]'
+do
+    kill -CONT "$1"
+    sleep 0.02
+done
+cat /dev/zero >{OWN}/filler || true
+kill -CONT "$1"
+"""
 
 
 @pytest.mark.timeout(300)
@@ -181,7 +194,7 @@ def test_while_no_pass_succeeds_every_picture_says_so_first(service: Service) ->
 def test_on_a_full_disk_what_is_due_is_failed_and_no_wait(service: Service) -> None:
     with own_disk(service):
         says(service, "2 slots of 12 held")
-        service.machine.run("sh", "-c", f"cat /dev/zero >{OWN}/filler || true")
+        service.machine.run("sh", "-c", FILL_OWN, "sh", str(service.pid))
         remove_train(service)
         says(service, "1 repair failed: the history cannot be written")
         for user in ("root", "alice"):

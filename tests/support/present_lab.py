@@ -104,10 +104,10 @@ class PresentLab:
         (name,) = self.reserved()
         return name
 
-    def wait_until_free(self, deadline_s: float = 10.0) -> None:
+    def wait_until_free(self) -> None:
         """Until nothing is reserved any more, and ds01d shows it."""
-        until(lambda: not self.reserved(), deadline_s, what="no reservation")
-        until(lambda: not self.holders(), deadline_s, what="all GPUs free")
+        until(lambda: not self.reserved(), what="no reservation")
+        until(lambda: not self.holders(), what="all GPUs free")
 
     def releases(self) -> list[dict[str, Any]]:
         """What ds01d released by itself."""

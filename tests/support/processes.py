@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def command_lines() -> Iterator[tuple[int, str]]:
@@ -13,3 +16,15 @@ def command_lines() -> Iterator[tuple[int, str]]:
         with suppress(OSError):  # it has ended meanwhile
             words = (entry / "cmdline").read_bytes()
             yield int(entry.name), words.replace(b"\0", b" ").decode(errors="replace")
+
+
+def interrupt(process: subprocess.Popen[Any]) -> int:
+    """Ctrl-C, again where nothing comes of it, as people do; its exit code.
+
+    Python misses a signal that comes in the very moment in which it begins to wait.
+    """
+    for _ in range(6):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(10)
+    raise AssertionError("Ctrl-C does not end it")

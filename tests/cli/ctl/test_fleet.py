@@ -18,7 +18,7 @@ from typing import Any
 import click
 import pytest
 
-from ds01d.adapters.fleet.look import MAX_STATUS_BYTES, MOST_CONNECTIONS
+from ds01d.adapters.fleet.look import MAX_STATUS_BYTES, MOST_CONNECTIONS, FleetLook
 from ds01d.adapters.fleet.view_file import read_view, write_view
 from ds01d.cli.base.context import Invocation, host_environment
 from ds01d.cli.containers.main import create
@@ -61,7 +61,9 @@ def started() -> Iterator[FleetSite]:
 
 
 @pytest.fixture
-def site(started: FleetSite, tmp_path: Path) -> FleetSite:
+def site(started: FleetSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FleetSite:
+    # Of what runs in this process: on a busy machine a login takes longer than 5 s now and then.
+    monkeypatch.setattr(FleetLook.ask_hosts, "__defaults__", (60.0,))
     started.cache = tmp_path
     for number, host in enumerate(started.ssh.hosts.values(), 1):
         started.publish(host, free=number, held=1)

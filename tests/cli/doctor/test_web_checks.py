@@ -8,8 +8,12 @@ import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from ds01d.adapters.fleet.view_file import write_view
+from ds01d.cli.doctor import web_checks
 from ds01d.cli.doctor.source_checks import Health
 from ds01d.cli.doctor.web_checks import check_web
 from ds01d.config import Config, FleetConfig, WebConfig
@@ -60,7 +64,11 @@ def test_another_program_there_is_not_taken_for_it() -> None:
     assert "not served at" in check.detail
 
 
-def test_a_page_that_knows_of_no_other_host_has_a_fix(tmp_path: Path) -> None:
+def test_a_page_that_knows_of_no_other_host_has_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(web_checks, "time", SimpleNamespace(time=lambda: now))
     file = tmp_path / "hosts.json"
     fleet = FleetConfig(hosts=("gpu01", "gpu02"), view_file=file)
     config = Config(fleet=fleet, web=WebConfig(listen=str(tmp_path / "page.sock")))
@@ -69,14 +77,14 @@ def test_a_page_that_knows_of_no_other_host_has_a_fix(tmp_path: Path) -> None:
     assert (check.name, check.health) == ("all hosts", Health.WARN)
     assert "hosts.json does not exist" in check.detail
     assert "systemctl enable --now ds01d-hosts" in check.fix
-    write_view(file, make_view(at=time.time() - 1000))
+    write_view(file, make_view(at=now - 1000))
     check, _ = check_web(config)
     assert "what was so 16 m 40 s ago" in check.detail
-    write_view(file, make_view(at=time.time()))
+    write_view(file, make_view(at=now))
     check, _ = check_web(config)
     assert check.health is Health.WARN
     assert check.detail.endswith("2 hosts, 1 unknown")
-    known = make_view(at=time.time())
+    known = make_view(at=now)
     write_view(file, replace(known, hosts=known.hosts[:1]))
     check, _ = check_web(config)
     assert (check.health, check.detail) == (Health.OK, "asked 0 s ago, 1 host, 0 unknown")
