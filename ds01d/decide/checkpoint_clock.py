@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from ds01d.decide.freezes import anchor_freeze, is_in_force
 from ds01d.decide.gate import LONGEST_BACKOFF_S
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Freeze, Repair
+from ds01d.model.checkpoint import Checkpoint, Freeze, Repair
 from ds01d.model.primitives import Boot, Now
 
 # `now` is read before Docker is asked.
@@ -119,7 +119,10 @@ def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
         resolved=checkpoint.resolved,
         # Decision 39: how long the host was down is not known, so waits that protect somebody start
         # again instead of being forgotten.
-        appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in checkpoint.appeared},
+        appeared={
+            name: replace(booking, at=now.boot, inherited=True)
+            for name, booking in checkpoint.appeared.items()
+        },
         inventory_changed=now.boot if checkpoint.inventory_changed is not None else None,
         released=(now.boot,) * len(checkpoint.released),
         repairs={k: _restart_backoff(r, now.boot) for k, r in checkpoint.repairs.items()},

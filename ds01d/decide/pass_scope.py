@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -23,12 +24,12 @@ from ds01d.model.snapshot import Snapshot
 class PassScope:
     """What a pass is about: `names`, sorted; with what they were found by.
 
-    `booked`: every name that the state lists, or that is to be merged into it. `renames`: those
-    that the books have not followed yet, by the checkpoint of before the pass.
+    `booked`: every name that the state lists, or that is to be merged into it, with how often.
+    `renames`: those that the books have not followed yet, by the checkpoint of before the pass.
     """
 
     names: tuple[ContainerName, ...]
-    booked: frozenset[ContainerName]
+    booked: Mapping[ContainerName, int]
     renames: Renames
 
 
@@ -37,7 +38,7 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
 
     With them go the names which their containers had before or have now: a swap is one change.
     """
-    booked = _list_booked_names(snapshot)
+    booked = _count_bookings(snapshot)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
     renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
@@ -58,11 +59,11 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
     return PassScope(names=names, booked=booked, renames=renames)
 
 
-def _list_booked_names(snapshot: Snapshot) -> frozenset[ContainerName]:
+def _count_bookings(snapshot: Snapshot) -> Mapping[ContainerName, int]:
     if not isinstance(snapshot.state, AllocatorState):
-        return frozenset()
+        return {}
     listed = (slot.containers for slot in snapshot.state.slots.values())
-    return frozenset(chain(*listed, (name for name, _ in snapshot.state.merge)))
+    return Counter(chain(*listed, (name for name, _ in snapshot.state.merge)))
 
 
 def keep_starts(

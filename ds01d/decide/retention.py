@@ -134,7 +134,7 @@ def _find_start(
     index: BooksIndex,
     deadlines: Deadlines,
 ) -> Boot | None:
-    """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
+    """The latest of stop, allocation and newest booking, on CLOCK_BOOTTIME; None if not known.
 
     One that is being removed and of which nothing else is known stopped when that was first seen.
     """
@@ -155,11 +155,16 @@ def _find_start(
             not_before=floor,
             before=f"stopped|{subject.books_name}",
         )
-    record = subject.record
+    if start is None:
+        return None
     # A slot that was given to a stopped container is held from the allocation on, or it would be
     # released at once.
-    if start is not None and record is not None and record.allocated_at is not None:
+    record, appeared = subject.record, index.checkpoint.appeared.get(subject.books_name)
+    if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
         key = f"allocated|{subject.books_name}"
         start = max(start, deadlines.anchor_time(key, text, record.allocated_at))
+    # Decision 371: the metadata may be unreadable, or that of an earlier slot.
+    if appeared is not None and not appeared.inherited:
+        start = max(start, appeared.at)
     return start

@@ -160,15 +160,20 @@ def _resolve_requests(
 def _note_bookings(
     snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope
 ) -> Mapping[ContainerName, BookingFirstSeen]:
-    """When each booking was first seen; one that goes and comes back is new."""
+    """When the newest booking of each name was first seen; one that goes and comes back is new."""
     appeared = dict(checkpoint.appeared)
     # While the state cannot be read nobody knows which bookings are gone.
     if not isinstance(snapshot.state, Unknown):
-        for name in checkpoint.appeared.keys() - scope.booked:
+        for name in checkpoint.appeared.keys() - scope.booked.keys():
             del appeared[name]
-    new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.has_baseline)
-    for name in scope.booked.intersection(scope.names):
-        appeared.setdefault(name, new)
+    for name in scope.booked.keys() & set(scope.names):
+        count, first = scope.booked[name], appeared.get(name)
+        if first is None or (first.count is not None and count > first.count):
+            first = BookingFirstSeen(
+                at=snapshot.observed_at, inherited=not checkpoint.has_baseline, count=count
+            )
+        # Decision 371: its metadata may be unreadable, so only this tells how old one more is.
+        appeared[name] = first if count == first.count else replace(first, count=count)
     return appeared
 
 
@@ -204,7 +209,7 @@ def _forget_gone(
         return checkpoint
     renames = scope.renames
     names = (
-        scope.booked
+        scope.booked.keys()
         | snapshot.metadata.keys()
         | engine.by_name.keys()
         | renames.current_name.keys()

@@ -78,10 +78,11 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookingFirstSeen:
-    """When a booking was first seen; `inherited`: it was there before ds01d."""
+    """When a name's newest booking was first seen; `inherited`: it was there before ds01d."""
 
     at: Boot
     inherited: bool
+    count: int | None = None  # of its bookings, at the last look; None: none of them is new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +193,8 @@ class Checkpoint:
     `has_baseline`: a state has been read before; bookings that appear now are new ones.
     `removing`: since when a container is seen being removed, or half removed.
     `idle`: running containers that use none of their slots; empty where nobody wants to know.
-    `released`: moments of releases without a destroy event (pace).
-    `undone`: what was taken back, by the id of the entry that did it.
-    `limits`: None = none were read since the boot.
+    `released`: moments of releases without a destroy event (pace). `undone`: what was taken back,
+    by the id of the entry that did it. `limits`: None = none were read since the boot.
     """
 
     boot_id: str = ""

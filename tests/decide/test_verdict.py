@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.model.books import Attempt, BadRecord
+from ds01d.model.books import AllocatorState, Attempt, BadRecord
 from ds01d.model.containers import NO_REQUEST, EngineIdentity, State
 from ds01d.model.devices import Inventory
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
@@ -163,6 +163,15 @@ def without_booking(life: Life) -> Life:
     return life
 
 
+def unlisted(life: Life, place: str) -> Life:
+    """Somebody takes this slot out of the state."""
+    state = life.host.state
+    assert isinstance(state, AllocatorState)
+    slots = {**state.slots, SlotId(place): replace(state.slots[SlotId(place)], containers=())}
+    life.host.state = replace(state, slots=slots, digest=Digest("less"))
+    return life
+
+
 def rebooked_since_it_went() -> Life:
     """Removed under the daemon's eyes, booked again a minute later, and nothing came of it."""
     life = booked().remove().after(MINUTE)
@@ -289,6 +298,26 @@ CREATING: list[Row] = [
         "where its metadata is broken, too",
         lambda: broken(Life().book("1.0")).after(5 * MINUTE),
         holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
+    ),
+    (
+        "where it was broken just when one more was booked: from when that one appeared",
+        lambda: broken(booked().after(HOUR).list_in("0.0")).after(5 * MINUTE).remove().after(60),
+        holds(VerdictReason.CREATING, "0.0", "1.0", lasts=9 * MINUTE),
+    ),
+    (
+        "one more is booked once the container is gone, and its metadata names the first",
+        lambda: booked().after(HOUR).remove().after(3).list_in("0.0").after(5 * MINUTE),
+        holds(VerdictReason.CREATING, "0.0", "1.0", lasts=10 * MINUTE),
+    ),
+    (
+        "one less is no creation",
+        lambda: unlisted(booked("1.0", "0.0").after(HOUR), "0.0").after(60).remove().after(3),
+        free(Proof.DESTROYED, due_in=2),
+    ),
+    (
+        "nor is the repair of where its devices are",
+        lambda: recreated(booked("1.0", "0.0").after(HOUR)).after(60).remove().after(3),
+        free(Proof.DESTROYED, due_in=2),
     ),
     (
         "anchor 4, an unlabelled container of that name was seen a minute ago (image commit)",
@@ -684,6 +713,16 @@ STOPPED: list[Row] = [
         "allocated anew since it stopped: from the allocation",
         lambda: booked().stop().after(14 * MINUTE).book("1.0", allocated_at_ago=0),
         holds(VerdictReason.CREATING, "1.0", lasts=15 * MINUTE),
+    ),
+    (
+        "one more allocated since it stopped, and its metadata is broken: from when that appeared",
+        lambda: broken(hold(600).stop().after(HOUR).list_in("0.0")).after(MINUTE),
+        holds(VerdictReason.HOLD, "0.0", "1.0", lasts=9 * MINUTE),
+    ),
+    (
+        "one more allocated since it stopped, and its metadata names the first",
+        lambda: hold(600).stop().after(HOUR).list_in("0.0").after(MINUTE),
+        holds(VerdictReason.HOLD, "0.0", "1.0", lasts=9 * MINUTE),
     ),
     (
         "allocated after it stopped, where the creation is known to be over",
