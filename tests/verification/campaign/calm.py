@@ -88,9 +88,16 @@ class Calm:
         if since is not None and any(at > since - BLIND_S for at in self.rights.faults.memory_lost):
             listed = self.ground.gpus.slots().values()
             booked |= {name for name, uuid in document.devices if uuid not in listed}
-        return booked | {
+        blind = booked | {
             one.name for one in look.by_id.values() if one.devices and one.devices & sick
         }
+        return blind | self._claimed_by(blind, look)
+
+    def _claimed_by(self, names: set[str], look: Look) -> set[str]:
+        """The names of reservations that these containers claim: they go together."""
+        claims = {one.booking for one in look.by_id.values() if one.name in names} - {""}
+        records = {name: self.books.record(name) or {} for name in list(self.books.records)}
+        return {name for name, record in records.items() if record.get("booking_id") in claims}
 
     def _of_container(self, one: Sight, booked: set[str], slot_of: dict[str, str]) -> str | None:
         record = self.books.record(one.name)

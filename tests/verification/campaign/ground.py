@@ -132,7 +132,7 @@ class Gpus:
         self._garbled: dict[str, tuple[int, ...]] = {}
         self._sick: tuple[str, str, int] | None = None
         self.sick_since: float | None = None
-        """Since when a GPU does not even say which one it is."""
+        """Since when some GPU does not even say which one it is, without a moment in between."""
         self.changed = 0
         """How often the devices or their places were changed."""
         self.ever: dict[str, float] = {}
@@ -181,7 +181,8 @@ class Gpus:
         """Let a call fail for one GPU and its MIG devices until another is sick; None: for none."""
         with self._lock:
             self._sick = None if gpu is None else (gpu, function, code)
-            self.sick_since = boot() if gpu is not None and function in IDENTIFYING else None
+            hidden = gpu is not None and function in IDENTIFYING
+            self.sick_since = (self.sick_since or boot()) if hidden else None
             self._write()
 
     def sick(self) -> frozenset[str]:

@@ -31,7 +31,8 @@ class Sight:
     """A container as it was seen. Moments on CLOCK_BOOTTIME, None where Docker has none.
 
     `devices`: the UUIDs of its request; None where that does not name devices, or where nobody can
-    know which ones an index meant. `by_index`: it names indices.
+    know which ones an index meant. `by_index`: it names indices. `booking`: the ID of the
+    reservation that its label claims, "" for none.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Sight:
     user: str
     devices: frozenset[str] | None
     by_index: bool
+    booking: str
     created: float | None
     started: float | None
     finished: float | None
@@ -179,6 +181,7 @@ class Reality:
             user=labels.get("aime.mlc", ""),
             devices=self._devices(told, started),
             by_index=any(not one.startswith(("GPU-", "MIG-")) for one in _ids(told)),
+            booking=labels.get("ds01.booking", ""),
             created=_moment(told["Created"]),
             started=started,
             finished=_moment(state["FinishedAt"]),

@@ -17,6 +17,7 @@ from tests.support.scripts import output
 from tests.verification.campaign import docker_books, plan
 from tests.verification.campaign.bugs import BUGS, Bug, planted
 from tests.verification.campaign.faults import TARGETS, Faults
+from tests.verification.campaign.ground import Gpus
 from tests.verification.campaign.profiles import PROFILES
 from tests.verification.campaign.strays import Strays
 from tests.verification.mutations import ROOT, find_unbound_names
@@ -73,6 +74,17 @@ def test_every_fault_can_be_carried_out() -> None:
     for word in plan.FAULTS:
         assert callable(getattr(Faults, "_" + word.replace("-", "_")))
     assert TARGETS.keys() <= plan.FAULTS.keys()
+
+
+def test_a_gpu_that_hides_after_another_one_leaves_no_moment_in_between(tmp_path: Path) -> None:
+    gpus = Gpus(tmp_path / "world")
+    one, other = (gpu.uuid for gpu in gpus.world.gpus[:2])
+    seen = []
+    for uuid, call in ((one, "nvmlDeviceGetUUID"), (other, "*"), (one, "nvmlDeviceGetName")):
+        gpus.sicken(uuid, call, 4)
+        seen.append(gpus.sick_since)
+    assert seen[0] is not None
+    assert seen == [seen[0], seen[0], None]
 
 
 IMPORTED = """
