@@ -349,11 +349,13 @@ def test_a_state_directory_that_is_removed_is_made_again(site: Site, engine: Pri
         aside = site.state_dir.rename(site.state_dir.with_name("aside"))
         shutil.rmtree(aside, ignore_errors=True)  # a pass may be about to write into it
 
-    def spoil_lock() -> None:
-        (site.state_dir / "lock").unlink()
-        (site.state_dir / "lock").mkdir()
-
     with RunningDaemon(site) as daemon:
+
+        def spoil_lock() -> None:
+            with stopped_between_writes(daemon):  # it would make it again before the folder is there
+                (site.state_dir / "lock").unlink()
+                (site.state_dir / "lock").mkdir()
+
         for number, spoil in enumerate((remove, spoil_lock)):
             name = f"a{number}._.1001"
             run(engine, site, name, "1.0")
@@ -437,11 +439,21 @@ def test_without_a_history_nothing_is_done_and_it_says_so(
 
 def fill(daemon: RunningDaemon, path: Path) -> None:
     """Take all the room there is, while ds01d replaces no file: the old one would be room again."""
+    with (
+        stopped_between_writes(daemon),
+        path.open("wb", buffering=0) as file,
+        suppress(OSError),
+    ):
+        while True:
+            file.write(b"x" * 512)
+
+
+@contextmanager
+def stopped_between_writes(daemon: RunningDaemon) -> Iterator[None]:
+    """Stop it at a moment at which it replaces no file."""
     until(lambda: stops_between_writes(daemon), what="a moment in which it writes nothing")
     try:
-        with path.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(b"x" * 512)
+        yield
     finally:
         daemon.signal(signal.SIGCONT)
 
