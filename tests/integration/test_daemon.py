@@ -352,9 +352,8 @@ def test_a_state_directory_that_is_removed_is_made_again(site: Site, engine: Pri
     with RunningDaemon(site) as daemon:
 
         def spoil_lock() -> None:
-            with stopped_between_writes(
-                daemon
-            ):  # it would make it again before the folder is there
+            # Or it makes it again before the folder is there.
+            with stopped_between_writes(daemon):
                 (site.state_dir / "lock").unlink()
                 (site.state_dir / "lock").mkdir()
 
