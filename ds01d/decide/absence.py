@@ -58,12 +58,7 @@ def _prove_absence(subject: Subject, first: Boot, since: Boot, index: BooksIndex
     checkpoint, policy = index.checkpoint, index.policy
     destroyed, appeared = checkpoint.destroyed.get(name), checkpoint.appeared.get(name)
     # Of a booking that is younger than the event, the event proves nothing.
-    rebooked = (
-        destroyed is not None
-        and appeared is not None
-        and not appeared.inherited
-        and appeared.at > destroyed[1]
-    )
+    rebooked = destroyed is not None and appeared is not None and appeared.at > destroyed[1]
     absence = "no container has this name"
     if name in index.renames.orphans and identity is not None:
         absence = f"container {identity.id[:12]} is gone, another one has its name"

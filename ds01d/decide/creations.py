@@ -158,10 +158,11 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
     if not identity.labelled and index.config.books.kind == "files":
         return False
     appeared, gone = checkpoint.appeared.get(subject.name), checkpoint.absent.get(subject.name)
-    # Decision 8: a booking that appeared after the removal belongs to a new creation, not to the
-    # finished one.
-    rebooked = appeared is not None and gone is not None and appeared.at > gone
-    return identity.created >= newest and not rebooked
+    if identity.created < newest or appeared is None or gone is None:
+        return identity.created >= newest
+    # Decision 8: a booking that appeared after the removal, or in the same look, belongs to a new
+    # creation, not to the finished one.
+    return appeared.at < gone or (appeared.at == gone and appeared.inherited)
 
 
 def _has_claimed(subject: Subject, index: BooksIndex) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from ds01d.decide.deadlines import start_keys
 from ds01d.decide.index import BooksIndex
@@ -16,7 +14,7 @@ from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
 from ds01d.model.drift import DriftKey, GatedDrift, Kind, Outcome
 from ds01d.model.holding import Free, Holds, Undecided, Verdicts
-from ds01d.model.primitives import Boot, ContainerName, Unknown
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
@@ -24,12 +22,12 @@ from ds01d.model.snapshot import Snapshot
 class PassScope:
     """What a pass is about: `names`, sorted; with what they were found by.
 
-    `booked`: every name that the state lists, or that is to be merged into it, with how often.
+    `booked`: every name that the state lists, or that is to be merged into it, with its slots.
     `renames`: those that the books have not followed yet, by the checkpoint of before the pass.
     """
 
     names: tuple[ContainerName, ...]
-    booked: Mapping[ContainerName, int]
+    booked: Mapping[ContainerName, set[SlotId]]
     renames: Renames
 
 
@@ -38,7 +36,7 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
 
     With them go the names which their containers had before or have now: a swap is one change.
     """
-    booked = _count_bookings(snapshot)
+    booked = _list_booked_slots(snapshot)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
     renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
@@ -59,11 +57,15 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
     return PassScope(names=names, booked=booked, renames=renames)
 
 
-def _count_bookings(snapshot: Snapshot) -> Mapping[ContainerName, int]:
-    if not isinstance(snapshot.state, AllocatorState):
-        return {}
-    listed = (slot.containers for slot in snapshot.state.slots.values())
-    return Counter(chain(*listed, (name for name, _ in snapshot.state.merge)))
+def _list_booked_slots(snapshot: Snapshot) -> Mapping[ContainerName, set[SlotId]]:
+    booked: dict[ContainerName, set[SlotId]] = {}
+    if isinstance(snapshot.state, AllocatorState):
+        for slot in snapshot.state.slots.values():
+            for name in slot.containers:
+                booked.setdefault(name, set()).add(slot.id)
+        for name, slot_id in snapshot.state.merge:
+            booked.setdefault(name, set()).add(slot_id)
+    return booked
 
 
 def keep_starts(

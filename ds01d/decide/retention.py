@@ -50,7 +50,7 @@ def decide_stopped(
     # Decision 3: after a gap in Docker's answers the container may have been started and stopped
     # again unseen, so the grace starts again.
     watched = (index.checkpoint.since or 0.0) + index.policy.absence_grace_s
-    end = Boot(max(start + hold_s, watched))
+    end = Boot(max(start + hold_s, watched, _find_booking_end(subject, start, index)))
     left_s = end - index.snapshot.now.boot
     if left_s > 0:
         remaining = f"{rule_text}: held {hold_s:.0f} s, {left_s:.0f} s more"
@@ -61,6 +61,15 @@ def decide_stopped(
     if keeps and subject.booked:
         return subject.make_holds(subject.booked, VerdictReason.OVERDUE, evidence, over)
     return _end_retention(subject, container, index, end, evidence, over)
+
+
+def _find_booking_end(subject: Subject, start: Boot, index: BooksIndex) -> float:
+    """Until when the container may be about to start on a slot that it was given since `start`."""
+    appeared = index.checkpoint.appeared.get(subject.books_name)
+    if appeared is None or appeared.inherited:
+        return 0.0
+    # Decision 371: not for its whole hold, for it may be an old copy of the state as well.
+    return appeared.at + index.policy.creation_grace_s if appeared.at > start else 0.0
 
 
 def _end_retention(
@@ -134,7 +143,7 @@ def _find_start(
     index: BooksIndex,
     deadlines: Deadlines,
 ) -> Boot | None:
-    """The latest of stop, allocation and newest booking, on CLOCK_BOOTTIME; None if not known.
+    """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
 
     One that is being removed and of which nothing else is known stopped when that was first seen.
     """
@@ -155,16 +164,11 @@ def _find_start(
             not_before=floor,
             before=f"stopped|{subject.books_name}",
         )
-    if start is None:
-        return None
+    record = subject.record
     # A slot that was given to a stopped container is held from the allocation on, or it would be
     # released at once.
-    record, appeared = subject.record, index.checkpoint.appeared.get(subject.books_name)
-    if record is not None and record.allocated_at is not None:
+    if start is not None and record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
         key = f"allocated|{subject.books_name}"
         start = max(start, deadlines.anchor_time(key, text, record.allocated_at))
-    # Decision 371: the metadata may be unreadable, or that of an earlier slot.
-    if appeared is not None and not appeared.inherited:
-        start = max(start, appeared.at)
     return start

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from ds01d.config import Config
+from ds01d.decide.booking_ages import note_bookings
 from ds01d.decide.checkpoint_clock import rebase_clock
 from ds01d.decide.creations import anchor_creations
 from ds01d.decide.engine_identity import is_upgraded, same_engine
@@ -24,10 +25,10 @@ from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import find_bound_container
 from ds01d.decide.request_resolution import needs_resolution, resolve_request
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Resolved
+from ds01d.model.checkpoint import Checkpoint, Resolved
 from ds01d.model.containers import Container, Engine, State
 from ds01d.model.devices import Inventory
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Unknown
+from ds01d.model.primitives import Boot, ContainerId, Now, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
@@ -135,7 +136,7 @@ def _update_names(
         resolved=_resolve_requests(snapshot, engine, checkpoint),
         holdings=snapshot.holdings,
         removing=_track_removals(engine, checkpoint, snapshot.observed_at),
-        appeared=_note_bookings(snapshot, checkpoint, scope),
+        appeared=note_bookings(snapshot, checkpoint, scope),
         starts={**checkpoint.starts, **starts},
     )
     # A partial pass has not seen the other names, so it may forget none of them.
@@ -155,26 +156,6 @@ def _resolve_requests(
         if container.state.alive and needs_resolution(container, previous):
             resolved[container.id] = resolve_request(container, snapshot, checkpoint)
     return resolved
-
-
-def _note_bookings(
-    snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope
-) -> Mapping[ContainerName, BookingFirstSeen]:
-    """When the newest booking of each name was first seen; one that goes and comes back is new."""
-    appeared = dict(checkpoint.appeared)
-    # While the state cannot be read nobody knows which bookings are gone.
-    if not isinstance(snapshot.state, Unknown):
-        for name in checkpoint.appeared.keys() - scope.booked.keys():
-            del appeared[name]
-    for name in scope.booked.keys() & set(scope.names):
-        count, first = scope.booked[name], appeared.get(name)
-        if first is None or (first.count is not None and count > first.count):
-            first = BookingFirstSeen(
-                at=snapshot.observed_at, inherited=not checkpoint.has_baseline, count=count
-            )
-        # Decision 371: its metadata may be unreadable, so only this tells how old one more is.
-        appeared[name] = first if count == first.count else replace(first, count=count)
-    return appeared
 
 
 _BEING_REMOVED: Final = (State.REMOVING, State.DEAD)

@@ -82,7 +82,7 @@ class BookingFirstSeen:
 
     at: Boot
     inherited: bool
-    count: int | None = None  # of its bookings, at the last look; None: none of them is new
+    slots: frozenset[SlotId] | None = None  # of the name, at the last look; None: none is new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

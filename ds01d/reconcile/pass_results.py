@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
+from ds01d.decide.booking_ages import follow_changes
 from ds01d.decide.decision import Decision
 from ds01d.decide.gate import count_repairs
 from ds01d.decide.pace import count_releases
 from ds01d.decide.renames import follow_renames
+from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, DeviceUuid, SlotId
@@ -61,20 +63,19 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
     checkpoint = follow_renames(
         checkpoint, {name: bearer or None for name, bearer in homes.items()}
     )
-    # A booking of ours has no creation behind it: it must not look like one that just appeared.
-    ours = {
-        name
-        for drift in repairs.written
-        for name, _ in drift.given
-        # A booking that follows a rename keeps the age that it had.
-        if drift.renamed_to is None or name not in checkpoint.appeared
-    }
-    booked_now = BookingFirstSeen(at=now.boot, inherited=True)
+    table = _find_written_table(decision, done)
+    is_repaired = table is not None and any(drift.of_table for drift in repairs.done)
     return replace(
         checkpoint,
         sightings={key: first for key, first in checkpoint.sightings.items() if key not in done},
-        appeared={**checkpoint.appeared, **dict.fromkeys(ours, booked_now)},
-        slots=_find_slot_devices(decision, done, checkpoint),
+        appeared=follow_changes(
+            checkpoint.appeared,
+            taken=frozenset().union(*(drift.taken for drift in repairs.written)),
+            given=frozenset().union(*(drift.given for drift in repairs.written)),
+            moved=table.moved if table is not None and is_repaired else {},
+            at=now.boot,
+        ),
+        slots=checkpoint.slots if table is None else _find_slot_devices(table, checkpoint),
     )
 
 
@@ -93,16 +94,16 @@ def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpo
     return replace(checkpoint, holdings=holdings) if ended else checkpoint
 
 
-def _find_slot_devices(
-    decision: Decision, done: set[DriftKey], checkpoint: Checkpoint
-) -> Mapping[SlotId, DeviceUuid]:
-    """The device of each slot in the file now."""
+def _find_written_table(decision: Decision, done: set[DriftKey]) -> SlotTable | None:
+    """The slots, if the file has them now."""
     # While a repair of the table is open the file still has the former slots (decision 4).
     if decision.index is None:
-        return checkpoint.slots
+        return None
     table = decision.index.table
     pending = [d for d in table.drifts if d.key not in done and d.of_table]
-    if pending:
-        return checkpoint.slots
+    return None if pending else table
+
+
+def _find_slot_devices(table: SlotTable, checkpoint: Checkpoint) -> Mapping[SlotId, DeviceUuid]:
     devices = {**checkpoint.slots, **table.device_of}
     return {slot: devices[slot] for slot in table.slots if slot in devices}

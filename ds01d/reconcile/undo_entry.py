@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ds01d.decide.booking_ages import follow_changes
 from ds01d.decide.renames import follow_renames
 from ds01d.decide.undo_choice import Reversal
 from ds01d.model.actor import Actor
 from ds01d.model.books import BadRecord, Record
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.history import UNDO, Entry, Phase
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown
 from ds01d.model.snapshot import Snapshot
@@ -70,9 +71,9 @@ def guard_undone(checkpoint: Checkpoint, reversal: Reversal, entry: Entry) -> Ch
     }
     if reversal.hold is not None:
         undone[entry.id] = reversal.hold
-    # Bookings that come back are not part of a creation, which would protect them.
-    ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
-    appeared = dict(checkpoint.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
+    appeared = follow_changes(
+        checkpoint.appeared, reversal.taken, reversal.given, moved={}, at=Boot(entry.boot)
+    )
     return replace(checkpoint, undone=undone, appeared=appeared)
 
 

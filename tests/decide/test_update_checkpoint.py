@@ -35,6 +35,8 @@ from tests.support.repairs import memory, rebooted, watched
 from tests.support.world import BOOT, IDENTITY
 
 TRAIN = f"id-{NAME}"
+ONE = frozenset((SlotId("1.0"),))
+TWO = ONE | {SlotId("0.0")}
 
 
 # --- since when waiting counts ----------------------------------------------------------------
@@ -125,7 +127,7 @@ def test_a_boot_drops_every_moment_and_keeps_what_is_not_one() -> None:
     assert new.destroyed == {}
     assert new.identities[NAME].id == TRAIN
     assert new.identities[NAME].alive_at is None
-    assert new.appeared == {NAME: BookingFirstSeen(at=Boot(500.0), inherited=True, count=1)}
+    assert new.appeared == {NAME: BookingFirstSeen(at=Boot(500.0), inherited=True, slots=ONE)}
     assert (new.engine, new.inventory, new.slots) == (
         old.engine,
         old.inventory,
@@ -204,30 +206,30 @@ def test_nvml_failing_is_no_change_but_a_break() -> None:
 
 
 def test_bookings_of_the_first_sweep_were_there_before() -> None:
-    first = BookingFirstSeen(at=Boot(BOOT), inherited=True, count=1)
+    first = BookingFirstSeen(at=Boot(BOOT), inherited=True, slots=ONE)
     assert memory(watched()).appeared == {NAME: first}
 
 
 def test_later_ones_are_new() -> None:
     life = watched().list_in("0.0", name=OTHER).after(60.0)
     assert memory(life).appeared[OTHER] == BookingFirstSeen(
-        at=Boot(life.host.boot - 60.0), inherited=False, count=1
+        at=Boot(life.host.boot - 60.0), inherited=False, slots=TWO - ONE
     )
 
 
 def test_one_more_of_the_same_name_is_new_and_one_less_is_not() -> None:
     life = watched().list_in("0.0").after(60.0)
     appeared = Boot(life.host.boot - 60.0)
-    assert memory(life).appeared[NAME] == BookingFirstSeen(at=appeared, inherited=False, count=2)
+    assert memory(life).appeared[NAME] == BookingFirstSeen(at=appeared, inherited=False, slots=TWO)
     life.host.state = replace(watched().host.state, digest=Digest("x"))
-    one = BookingFirstSeen(at=appeared, inherited=False, count=1)
+    one = BookingFirstSeen(at=appeared, inherited=False, slots=ONE)
     assert memory(life.after(60.0)).appeared[NAME] == one
 
 
 def test_one_more_while_the_host_was_down_is_new() -> None:
     life = rebooted(watched().list_in("0.0"))
     assert memory(life).appeared[NAME] == BookingFirstSeen(
-        at=Boot(life.host.boot), inherited=False, count=2
+        at=Boot(life.host.boot), inherited=False, slots=TWO
     )
 
 
@@ -235,10 +237,10 @@ def test_what_an_earlier_version_had_seen_is_not_new() -> None:
     life = watched()
     store = CheckpointStore(life.host.world().state_dir)
     before = memory(life)
-    seen = {NAME: replace(before.appeared[NAME], count=None)}
+    seen = {NAME: replace(before.appeared[NAME], slots=None)}
     store.save(replace(before, appeared=seen))
     life.list_in("0.0").after(60.0)
-    assert memory(life).appeared == {NAME: replace(seen[NAME], count=2)}
+    assert memory(life).appeared == {NAME: replace(seen[NAME], slots=TWO)}
 
 
 def test_a_first_pass_over_one_name_does_not_make_all_others_new() -> None:
