@@ -20,27 +20,30 @@ Ages = Mapping[ContainerName, BookingFirstSeen]
 
 def note_bookings(snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope) -> Ages:
     """The ages with what is booked now: one more slot is new, and one that goes and comes back."""
-    state, ages = snapshot.state, dict(checkpoint.appeared)
+    state, ages, names = snapshot.state, dict(checkpoint.appeared), frozenset(scope.names)
     # While the state cannot be read nobody knows which bookings are gone.
     if not isinstance(state, Unknown):
-        for name, booking in checkpoint.appeared.items():
-            if name not in scope.booked:
-                del ages[name]
-            elif booking.slots is not None and not booking.slots <= scope.booked[name]:
-                ages[name] = replace(booking, slots=booking.slots & scope.booked[name])
+        for name in checkpoint.appeared.keys() - scope.booked.keys():
+            del ages[name]
+        for name in ages.keys() - names:
+            slots = ages[name].slots
+            if slots is not None and not slots <= scope.booked[name]:
+                ages[name] = replace(ages[name], slots=slots & scope.booked[name])
     # With Docker as the books these come and go with their devices; nobody has just booked them.
     derived = state.derived if isinstance(state, AllocatorState) else frozenset()
-    for name in scope.booked.keys() & set(scope.names):
-        slots, first = frozenset(scope.booked[name]), ages.get(name)
+    for name in scope.booked.keys() & names:
+        booked, first = scope.booked[name], ages.get(name)
+        if first is not None and booked == first.slots:
+            continue
         if first is None:
-            more = slots
+            more = booked
         else:
-            more = frozenset() if first.slots is None else slots - first.slots
+            more = frozenset() if first.slots is None else booked - first.slots
         is_booked = any((name, slot) not in derived for slot in more)
         if first is None or is_booked:
             inherited = not checkpoint.has_baseline or not is_booked
             first = BookingFirstSeen(at=snapshot.observed_at, inherited=inherited)
-        ages[name] = first if slots == first.slots else replace(first, slots=slots)
+        ages[name] = replace(first, slots=frozenset(booked))
     return ages
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ds01d.decide.deadlines import start_keys
@@ -27,7 +28,7 @@ class PassScope:
     """
 
     names: tuple[ContainerName, ...]
-    booked: Mapping[ContainerName, set[SlotId]]
+    booked: Mapping[ContainerName, AbstractSet[SlotId]]
     renames: Renames
 
 
@@ -57,7 +58,7 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
     return PassScope(names=names, booked=booked, renames=renames)
 
 
-def _list_booked_slots(snapshot: Snapshot) -> Mapping[ContainerName, set[SlotId]]:
+def _list_booked_slots(snapshot: Snapshot) -> Mapping[ContainerName, AbstractSet[SlotId]]:
     booked: dict[ContainerName, set[SlotId]] = {}
     if isinstance(snapshot.state, AllocatorState):
         for slot in snapshot.state.slots.values():
