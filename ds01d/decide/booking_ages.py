@@ -42,7 +42,9 @@ def note_bookings(snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope) 
         is_booked = any((name, slot) not in derived for slot in more)
         if first is None or is_booked:
             inherited = not checkpoint.has_baseline or not is_booked
-            first = BookingFirstSeen(at=snapshot.observed_at, inherited=inherited)
+            first = BookingFirstSeen(
+                at=snapshot.observed_at, inherited=inherited, missed_at=checkpoint.swept_at
+            )
         ages[name] = replace(first, slots=frozenset(booked))
     return ages
 

@@ -59,6 +59,7 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterable[Boot]:
         map(attrgetter("alive_at"), identities),
         map(attrgetter("unborn_at"), identities),
         map(attrgetter("at"), checkpoint.appeared.values()),
+        map(attrgetter("missed_at"), checkpoint.appeared.values()),
         checkpoint.unlabelled.values(),
         (at for _, at in checkpoint.destroyed.values()),
         checkpoint.removing.values(),
@@ -120,7 +121,7 @@ def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
         # Decision 39: how long the host was down is not known, so waits that protect somebody start
         # again instead of being forgotten.
         appeared={
-            name: replace(booking, at=now.boot, inherited=True)
+            name: replace(booking, at=now.boot, inherited=True, missed_at=None)
             for name, booking in checkpoint.appeared.items()
         },
         inventory_changed=now.boot if checkpoint.inventory_changed is not None else None,

@@ -151,7 +151,9 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
         return True
     if container is not None:
         created = container.created if container.labelled else None
-        return created is not None and (newest is None or created >= newest)
+        if created is None or (newest is not None and created < newest):
+            return False
+        return not _is_booked_since_stop(subject, container, index)
     if identity is None or identity.created is None or newest is None:
         return False
     # Decision 202: labels are no sign where a container is its booking.
@@ -163,6 +165,17 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
     # Decision 8: a booking that appeared after the removal, or in the same look, belongs to a new
     # creation, not to the finished one.
     return appeared.at < gone or (appeared.at == gone and appeared.inherited)
+
+
+def _is_booked_since_stop(subject: Subject, container: Container, index: BooksIndex) -> bool:
+    """Whether a stopped container was given a slot since, and is perhaps about to be started."""
+    appeared, stopped = index.checkpoint.appeared.get(subject.books_name), container.finished
+    # Decision 371: the metadata may be torn, or that of an earlier slot. A job that ran and ended
+    # between two sweeps was booked before it ended.
+    if container.state.alive or appeared is None or appeared.inherited or stopped is None:
+        return False
+    missed_at = appeared.missed_at
+    return missed_at is not None and to_boot_time(stopped, index.snapshot) < missed_at
 
 
 def _has_claimed(subject: Subject, index: BooksIndex) -> bool:

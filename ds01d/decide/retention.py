@@ -50,7 +50,7 @@ def decide_stopped(
     # Decision 3: after a gap in Docker's answers the container may have been started and stopped
     # again unseen, so the grace starts again.
     watched = (index.checkpoint.since or 0.0) + index.policy.absence_grace_s
-    end = Boot(max(start + hold_s, watched, _find_booking_end(subject, start, index)))
+    end = Boot(max(start + hold_s, watched))
     left_s = end - index.snapshot.now.boot
     if left_s > 0:
         remaining = f"{rule_text}: held {hold_s:.0f} s, {left_s:.0f} s more"
@@ -61,15 +61,6 @@ def decide_stopped(
     if keeps and subject.booked:
         return subject.make_holds(subject.booked, VerdictReason.OVERDUE, evidence, over)
     return _end_retention(subject, container, index, end, evidence, over)
-
-
-def _find_booking_end(subject: Subject, start: Boot, index: BooksIndex) -> float:
-    """Until when the container may be about to start on a slot that it was given since `start`."""
-    appeared = index.checkpoint.appeared.get(subject.books_name)
-    if appeared is None or appeared.inherited:
-        return 0.0
-    # Decision 371: not for its whole hold, for it may be an old copy of the state as well.
-    return appeared.at + index.policy.creation_grace_s if appeared.at > start else 0.0
 
 
 def _end_retention(

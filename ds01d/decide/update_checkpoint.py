@@ -48,6 +48,7 @@ def update_checkpoint(
         checkpoint = replace(checkpoint, freezes=freezes)
     checkpoint = _update_inventory(snapshot, checkpoint)
     checkpoint = replace(checkpoint, limits=note_limits(snapshot, checkpoint.limits, config.policy))
+    checkpoint = replace(checkpoint, appeared=note_bookings(snapshot, checkpoint, scope))
     # Decision 3: without Docker no absence is observed; the next answer starts every grace again
     # (`asked_at` None).
     if isinstance(snapshot.docker, Unknown):
@@ -136,7 +137,6 @@ def _update_names(
         resolved=_resolve_requests(snapshot, engine, checkpoint),
         holdings=snapshot.holdings,
         removing=_track_removals(engine, checkpoint, snapshot.observed_at),
-        appeared=note_bookings(snapshot, checkpoint, scope),
         starts={**checkpoint.starts, **starts},
     )
     # A partial pass has not seen the other names, so it may forget none of them.

@@ -83,6 +83,7 @@ class BookingFirstSeen:
     at: Boot
     inherited: bool
     slots: frozenset[SlotId] | None = None  # of the name, at the last look; None: none is new
+    missed_at: Boot | None = None  # the last sweep before it appeared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,12 +188,11 @@ class Checkpoint:
     `engine`: the trusted engine; `untrusted_engine`: another one since, which freezes releases.
     `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
     break; `inventory_changed`: when it last took the place of another; `inventory_conditions`: the
-    boot and the driver under which it was last seen.
-    `devices`: the number of devices remembered, to judge an inventory soon after boot.
-    `slots`: the device behind each slot, also where the file has no UUID.
-    `has_baseline`: a state has been read before; bookings that appear now are new ones.
-    `removing`: since when a container is seen being removed, or half removed.
-    `idle`: running containers that use none of their slots; empty where nobody wants to know.
+    boot and the driver under which it was last seen. `devices`: the number of devices remembered,
+    to judge an inventory soon after boot. `slots`: the device behind each slot, also where the file
+    has no UUID. `has_baseline`: a state has been read before; bookings that appear now are new
+    ones. `removing`: since when a container is seen being removed, or half removed. `idle`: running
+    containers that use none of their slots; empty where nobody wants to know.
     `released`: moments of releases without a destroy event (pace). `undone`: what was taken back,
     by the id of the entry that did it. `limits`: None = none were read since the boot.
     """

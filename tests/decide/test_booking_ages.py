@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ds01d.decide.booking_ages import follow_changes
+from ds01d.decide.booking_ages import follow_changes, note_bookings
+from ds01d.decide.pass_scope import find_scope
 from ds01d.model.books import BadRecord
-from ds01d.model.checkpoint import BookingFirstSeen
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.holding import Free, Holds, Verdict, VerdictReason
 from ds01d.model.limits import HoldRule
-from ds01d.model.primitives import Boot, Digest, SlotId, UserName
+from ds01d.model.primitives import Boot, ContainerName, Digest, SlotId, Source, UserName
 from ds01d.reconcile.reconciler import Reconciler
-from tests.support.build import HOUR, LIMITS, NAME, OTHER, Life, with_docker_books
+from tests.support.build import HOUR, LIMITS, NAME, OTHER, Life, books, slot, with_docker_books
 from tests.support.repairs import REPAIR, memory, state
 from tests.support.repairs import life as repaired
 
@@ -172,11 +177,33 @@ def test_an_old_copy_of_the_state_gives_a_stopped_container_no_new_hold() -> Non
     assert not state(life).find_slots(NAME)
 
 
-def test_a_short_hold_ends_before_the_creation_grace_of_its_booking() -> None:
-    life = held_for(Life(REPAIR).after(HOUR), 30.0)
-    life.list_in("1.0").after(1.0).start_now("MIG-1-0", created_ago=0.0).after(MINUTE).stop()
-    life.after(2 * MINUTE)
+@pytest.mark.parametrize("hold", [0.0, 60.0])
+@pytest.mark.parametrize("ran_for", [0.0, 10.0, HOUR])
+def test_a_job_whose_booking_is_seen_after_its_end_has_no_more_than_its_hold(
+    ran_for: float, hold: float
+) -> None:
+    life = held_for(Life(REPAIR).after(HOUR), hold)
+    life.host.pass_time(1.0)
+    life.book("1.0", allocated_at_ago=0.0).start_now("MIG-1-0", created_ago=0.0)
+    life.host.pass_time(ran_for)
+    life.stop().host.pass_time(1.0)
+    life.after(3 * MINUTE + hold)  # ds01d was away in between: the absence grace counts, too
     assert not state(life).find_slots(NAME)
+
+
+def test_also_if_docker_did_not_answer_meanwhile() -> None:
+    life = held_for(Life(REPAIR).after(HOUR), 0.0).fail(Source.DOCKER).after(MINUTE)
+    life.book("1.0", allocated_at_ago=0.0).start_now("MIG-1-0", created_ago=0.0).after(MINUTE)
+    life.stop().after(MINUTE).mend().after(3 * MINUTE)
+    assert not state(life).find_slots(NAME)
+
+
+def test_what_went_and_came_back_while_docker_did_not_answer_is_new() -> None:
+    life = repaired().fail(Source.DOCKER).after(5.0)
+    life.remove()
+    unlisted(life, "1.0").after(5.0)
+    torn(life.list_in("1.0")).after(5.0).mend().after(MINUTE)
+    assert is_being_created(life, "1.0")
 
 
 def test_the_list_that_names_a_container_twice_gives_it_no_new_hold() -> None:
@@ -197,3 +224,72 @@ def test_with_docker_as_the_books_a_device_that_comes_back_gives_no_new_hold() -
             life.after(3 * MINUTE)
     found = verdict(life)
     assert isinstance(found, Free) or (isinstance(found, Holds) and not found.slots)
+
+
+# --- whatever happens -----------------------------------------------------------------------------
+
+SLOTS = tuple(map(SlotId, ("0.0", "0.1", "1.0")))
+PAIRS = st.tuples(st.sampled_from((NAME, OTHER)), st.sampled_from(SLOTS))
+DEEDS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(("book", "unbook", "take", "give")), PAIRS),
+        st.tuples(st.just("look"), st.sampled_from(((NAME,), (OTHER,), (NAME, OTHER)))),
+    ),
+    max_size=25,
+)
+
+
+@given(DEEDS)
+def test_no_booking_of_others_is_older_than_it_is(deeds: list[tuple[str, Any]]) -> None:
+    """What a look has missed, or ds01d has taken, is new once others have booked it."""
+    checkpoint = Checkpoint(has_baseline=True)
+    listed: dict[tuple[ContainerName, SlotId], float] = {}  # and since when, by others; 0: ours
+    missed = pairs_of((NAME, OTHER))
+    for at, (deed, what) in enumerate(deeds, 1):
+        if deed == "book":
+            listed.setdefault(what, at if what in missed else 0.0)
+        elif deed == "unbook":
+            listed.pop(what, None)
+        elif deed == "look":
+            checkpoint = replace(checkpoint, appeared=look(checkpoint, what, listed, at))
+            missed |= {pair for pair in pairs_of(what) if pair not in listed}
+            missed -= {pair for pair in pairs_of(what) if pair in listed}
+        else:
+            own = frozenset((what,)), frozenset[tuple[ContainerName, SlotId]]()
+            taken, given_ = own if deed == "take" else own[::-1]
+            appeared = follow_changes(checkpoint.appeared, taken, given_, {}, Boot(at))
+            checkpoint = replace(checkpoint, appeared=appeared)
+            if deed == "take":
+                listed.pop(what, None)
+                missed.add(what)
+            else:
+                listed[what] = 0.0
+                missed.discard(what)
+        if deed == "look":
+            for (name, _), since in listed.items():
+                if name in what and since:
+                    newest = checkpoint.appeared[name]
+                    assert newest.at >= since
+                    assert not newest.inherited
+
+
+def pairs_of(names: Iterable[ContainerName]) -> set[tuple[ContainerName, SlotId]]:
+    return {(name, slot_id) for name in names for slot_id in SLOTS}
+
+
+def look(
+    checkpoint: Checkpoint,
+    names: tuple[ContainerName, ...],
+    listed: Iterable[tuple[ContainerName, SlotId]],
+    at: float,
+) -> Mapping[ContainerName, BookingFirstSeen]:
+    slots = [slot(place, *(name for name, where in listed if where == place)) for place in SLOTS]
+    before = Life().sweep().decision.snapshot
+    snapshot = replace(
+        before,
+        now=replace(before.now, boot=Boot(at)),
+        looked=None,
+        state=books(*slots),
+        names=frozenset(names),
+    )
+    return note_bookings(snapshot, checkpoint, find_scope(snapshot, checkpoint))

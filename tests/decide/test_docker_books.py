@@ -64,6 +64,11 @@ DIFFERENT = {
     "stopped: allocated anew since it stopped: from the allocation": holds(
         HOLD, "1.0", lasts=900.0
     ),
+    "stopped: one more allocated since it stopped, and its metadata is broken: from when that"
+    " appeared": free(Proof.EXPIRED, due_in=-3060.0),
+    "stopped: one more allocated since it stopped, and its metadata names the first": free(
+        Proof.EXPIRED, due_in=-3060.0
+    ),
     # The slot table follows the devices at once; an index may mean two.
     "running: by index, running since before ds01d: what that meant is not known, the booking"
     " stays": holds(RUNNING, "1.0", "1.1"),

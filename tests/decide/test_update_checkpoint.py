@@ -212,18 +212,19 @@ def test_bookings_of_the_first_sweep_were_there_before() -> None:
 
 def test_later_ones_are_new() -> None:
     life = watched().list_in("0.0", name=OTHER).after(60.0)
+    at = Boot(life.host.boot - 60.0)
     assert memory(life).appeared[OTHER] == BookingFirstSeen(
-        at=Boot(life.host.boot - 60.0), inherited=False, slots=TWO - ONE
+        at=at, inherited=False, slots=TWO - ONE, missed_at=at
     )
 
 
 def test_one_more_of_the_same_name_is_new_and_one_less_is_not() -> None:
     life = watched().list_in("0.0").after(60.0)
-    appeared = Boot(life.host.boot - 60.0)
-    assert memory(life).appeared[NAME] == BookingFirstSeen(at=appeared, inherited=False, slots=TWO)
+    at = Boot(life.host.boot - 60.0)
+    two = BookingFirstSeen(at=at, inherited=False, slots=TWO, missed_at=at)
+    assert memory(life).appeared[NAME] == two
     life.host.state = replace(watched().host.state, digest=Digest("x"))
-    one = BookingFirstSeen(at=appeared, inherited=False, slots=ONE)
-    assert memory(life.after(60.0)).appeared[NAME] == one
+    assert memory(life.after(60.0)).appeared[NAME] == replace(two, slots=ONE)
 
 
 def test_one_more_while_the_host_was_down_is_new() -> None:

@@ -717,12 +717,12 @@ STOPPED: list[Row] = [
     (
         "one more allocated since it stopped, and its metadata is broken: from when that appeared",
         lambda: broken(hold(600).stop().after(HOUR).list_in("0.0")).after(MINUTE),
-        holds(VerdictReason.HOLD, "0.0", "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "0.0", "1.0", lasts=14 * MINUTE),
     ),
     (
         "one more allocated since it stopped, and its metadata names the first",
         lambda: hold(600).stop().after(HOUR).list_in("0.0").after(MINUTE),
-        holds(VerdictReason.HOLD, "0.0", "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "0.0", "1.0", lasts=14 * MINUTE),
     ),
     (
         "allocated after it stopped, where the creation is known to be over",
