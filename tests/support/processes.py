@@ -21,10 +21,11 @@ def command_lines() -> Iterator[tuple[int, str]]:
 def interrupt(process: subprocess.Popen[Any]) -> int:
     """Ctrl-C, again where nothing comes of it, as people do; its exit code.
 
-    Python misses a signal that comes in the very moment in which it begins to wait.
+    Python misses a signal that comes in the very moment in which it begins to wait, and dies of
+    one that comes while it exits.
     """
     for _ in range(6):
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            return process.wait(10)
+            return process.wait(30)
     raise AssertionError("Ctrl-C does not end it")

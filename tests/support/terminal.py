@@ -23,8 +23,9 @@ def on_a_terminal(
 ) -> tuple[int, str]:
     """Run a module of ours there; gives its exit code and all that it drew.
 
-    `ctrl_c_at`: interrupt it as soon as it has drawn this, and again after each second of silence:
-    Python misses a signal that comes in the very moment in which it begins to wait.
+    `ctrl_c_at`: interrupt it as soon as it has drawn this, and again after each ten seconds of
+    silence: Python misses a signal that comes in the very moment in which it begins to wait, and
+    dies of one that comes while it exits.
     """
     ours, theirs = pty.openpty()
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "TZ") if key in os.environ}
@@ -49,8 +50,8 @@ def on_a_terminal(
 
 
 def _read(descriptor: int, act: Callable[[], object], repeats: bool) -> bytes:
-    """What is drawn next, b"" at the end; `act` after each second of silence if it `repeats`."""
-    while repeats and not select.select([descriptor], [], [], 1.0)[0]:
+    """What is drawn next, b"" at the end; `act` after ten seconds of silence if it `repeats`."""
+    while repeats and not select.select([descriptor], [], [], 10.0)[0]:
         act()
     try:
         return os.read(descriptor, 65536)
@@ -122,15 +123,15 @@ class TerminalSession:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def expect(self, text: str, within_s: float = 20.0, *, again: str = "") -> None:
+    def expect(self, text: str, within_s: float = 60.0, *, again: str = "") -> None:
         """Read until this was drawn, then forget what was drawn up to it.
 
-        `again`: type this after each second of silence (see `on_a_terminal`).
+        `again`: type this after ten seconds of silence (see `on_a_terminal`).
         """
         deadline = time.monotonic() + within_s
         while text.encode() not in self.drawn:
             assert time.monotonic() < deadline, (text, self.drawn)
-            if select.select([self.ours], [], [], 1.0)[0]:
+            if select.select([self.ours], [], [], 10.0)[0]:
                 self.drawn += os.read(self.ours, 65536)
             elif again:
                 self.type(again)
