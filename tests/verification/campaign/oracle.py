@@ -202,14 +202,14 @@ class Oracle:
                 continue
             if not moved:
                 self.releases += 1
-                self._judge_release(name, uuid, change.begin, change.end, after)
+                self._judge_release(name, uuid, change.begin, change.end, told)
             steady = self.rights.steady(uuid, change.begin, change.end)
             if not (taken or (told.table and (moved or not steady))):
                 self._accuse_gone(name, slot, change)
         for name, uuid in sorted(before.devices - after.devices):
             slot = next(s for n, s in before.slots if n == name and before.uuids.get(s, s) == uuid)
             if (name, slot) in after.slots and not change.in_place:  # its slot is another device's
-                self._judge_release(name, uuid, change.begin, change.end, after)
+                self._judge_release(name, uuid, change.begin, change.end, told)
 
     def _accuse_gone(self, name: str, slot: str, change: Change) -> None:
         what = f"the booking of {name} on {slot} is gone, by no entry in the history"
@@ -230,7 +230,7 @@ class Oracle:
                 del self._owed[name, slot]
                 self._accuse_gone(name, slot, change)
                 uuid = told.before.uuids.get(slot, slot)
-                self._judge_release(name, uuid, change.begin, change.end, told.after)
+                self._judge_release(name, uuid, change.begin, change.end, told)
 
     def _judge_come(self, told: _Told) -> None:
         for name, slot in sorted(told.after.slots - told.before.slots):
@@ -294,7 +294,7 @@ class Oracle:
         uuid: str,
         begin: float,
         end: float,
-        after: Document | None,
+        told: _Told | None,
         entry: Entry | None = None,
     ) -> None:
         """Whether a container had a right to a booking at the moment when it lost it."""
@@ -303,12 +303,12 @@ class Oracle:
             return
         sight = self.rights.now_called(name, begin, end)
         if sight is not None and sight.name != name:
-            follows = after is not None and (sight.name, uuid) in after.devices
-            if follows or (entry is not None and entry.kind == "renamed-container"):
+            follows = told is not None and (sight.name, uuid) in told.after.devices
+            if follows or _has_followed(name, [entry] if entry else told.entries if told else []):
                 return
-        told = f" ({entry.kind}: {entry.reason})" if entry is not None else ""
+        reason = f" ({entry.kind}: {entry.reason})" if entry is not None else ""
         self.accuse(
-            "false release", f"{name} lost {uuid} at {end:.2f}, but {why}{told}", name, uuid
+            "false release", f"{name} lost {uuid} at {end:.2f}, but {why}{reason}", name, uuid
         )
 
     # --- metadata
@@ -352,6 +352,17 @@ class Oracle:
                 late = ", into a file that was just replaced" if write.late else ""
                 what = f"{write.who} booked {pair[0]} on {pair[1]}{late}, and it never was there"
                 self.accuse("lost foreign update", what, pair)
+
+
+def _has_followed(name: str, entries: list[Entry]) -> bool:
+    """Whether a booking went where its container was renamed to, which may have yet another name.
+
+    Two renames may come between two looks.
+    """
+    return any(
+        entry.kind == "renamed-container" and any(who == name for who, _ in entry.taken)
+        for entry in entries
+    )
 
 
 def _takes(write: Write, name: str, slot: str) -> bool:
