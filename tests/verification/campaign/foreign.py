@@ -87,6 +87,11 @@ class Notes:
             newest = reversed(self.writes)
             return [one for one in newest if one.what == what and one.meets(begin, end)]
 
+    def released(self, name: str, begin: float, end: float) -> bool:
+        """Whether somebody began to release this container between two moments."""
+        with self.lock:
+            return any(name in one.removed and begin <= one.begun <= end for one in self.writes)
+
     def book(self, name: str, at: float) -> None:
         """Somebody has booked something for this container; no earlier."""
         with self.lock:

@@ -135,6 +135,8 @@ class Rights:
         if last.named(name) is not None:
             return None  # it came just then
         booked = max(self._begun(name, begin), default=0.0)
+        if self.notes.released(name, booked, end):
+            return None  # also what was booked last
         newest_sight = self._last_sight(name, first)
         if newest_sight is not None:
             at, sight = newest_sight

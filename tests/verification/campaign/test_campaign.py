@@ -17,6 +17,7 @@ from tests.support.scripts import output
 from tests.verification.campaign import docker_books, plan
 from tests.verification.campaign.bugs import BUGS, Bug, planted
 from tests.verification.campaign.faults import TARGETS, Faults
+from tests.verification.campaign.foreign import Notes, Write
 from tests.verification.campaign.ground import Gpus
 from tests.verification.campaign.profiles import PROFILES
 from tests.verification.campaign.strays import Strays
@@ -85,6 +86,15 @@ def test_a_gpu_that_hides_after_another_one_leaves_no_moment_in_between(tmp_path
         seen.append(gpus.sick_since)
     assert seen[0] is not None
     assert seen == [seen[0], seen[0], None]
+
+
+def test_a_release_counts_for_what_was_booked_before_it() -> None:
+    notes = Notes()
+    write = Write(who="old", what="state", begun=5.0, removed=frozenset({"a._.1001"}))
+    with notes.writing(write):
+        assert notes.released("a._.1001", 4.0, 6.0)
+    assert not notes.released("a._.1001", 5.5, 6.0)
+    assert not notes.released("b._.1001", 4.0, 6.0)
 
 
 IMPORTED = """
