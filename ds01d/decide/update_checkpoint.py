@@ -47,8 +47,11 @@ def update_checkpoint(
     if len(freezes) < len(checkpoint.freezes):
         checkpoint = replace(checkpoint, freezes=freezes)
     checkpoint = _update_inventory(snapshot, checkpoint)
-    checkpoint = replace(checkpoint, limits=note_limits(snapshot, checkpoint.limits, config.policy))
-    checkpoint = replace(checkpoint, appeared=note_bookings(snapshot, checkpoint, scope))
+    checkpoint = replace(
+        checkpoint,
+        limits=note_limits(snapshot, checkpoint.limits, config.policy),
+        appeared=note_bookings(snapshot, checkpoint, scope),
+    )
     # Decision 3: without Docker no absence is observed; the next answer starts every grace again
     # (`asked_at` None).
     if isinstance(snapshot.docker, Unknown):

@@ -12,33 +12,18 @@ from hypothesis import strategies as st
 
 from ds01d.decide.booking_ages import follow_changes, note_bookings
 from ds01d.decide.pass_scope import find_scope
-from ds01d.model.books import BadRecord
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.holding import Free, Holds, Verdict, VerdictReason
 from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import Boot, ContainerName, Digest, SlotId, Source, UserName
 from ds01d.reconcile.reconciler import Reconciler
+from tests.decide.test_verdict import broken as torn
+from tests.decide.test_verdict import unlisted
 from tests.support.build import HOUR, LIMITS, NAME, OTHER, Life, books, slot, with_docker_books
 from tests.support.repairs import REPAIR, memory, state
 from tests.support.repairs import life as repaired
 
 MINUTE = 60.0
-
-
-def torn(life: Life) -> Life:
-    """The allocator died, or the disk was full, while it wrote the metadata."""
-    life.host.records[NAME] = BadRecord(
-        container=NAME, reason="is not JSON", digest=Digest("bad"), replaceable=True
-    )
-    return life
-
-
-def unlisted(life: Life, place: str) -> Life:
-    """Another program takes this slot out of the state."""
-    now = state(life)
-    slots = {**now.slots, SlotId(place): replace(now.slots[SlotId(place)], containers=())}
-    life.host.state = replace(now, slots=slots, digest=Digest(f"{now.digest}-"))
-    return life
 
 
 def booked(*places: str, on: tuple[str, ...] = ("MIG-1-0",)) -> Life:
