@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ds01d.decide.pass_scope import PassScope
-from ds01d.model.books import AllocatorState
+from ds01d.model.books import AllocatorState, Booking
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.primitives import Boot, ContainerName, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
@@ -51,8 +51,8 @@ def note_bookings(snapshot: Snapshot, checkpoint: Checkpoint, scope: PassScope) 
 
 def follow_changes(
     ages: Ages,
-    taken: frozenset[tuple[ContainerName, SlotId]],
-    given: frozenset[tuple[ContainerName, SlotId]],
+    taken: frozenset[Booking],
+    given: frozenset[Booking],
     moved: Mapping[SlotId, SlotId],
     at: Boot,
 ) -> Ages:

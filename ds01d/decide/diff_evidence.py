@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ds01d.decide.expected_books import Booking
 from ds01d.decide.index import BooksIndex
-from ds01d.model.books import Record
+from ds01d.model.books import Booking, Record
 from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerName, SlotId
 

@@ -19,7 +19,15 @@ from ds01d.decide.docker_owners import (
 )
 from ds01d.decide.docker_slots import list_slots
 from ds01d.decide.usage import find_requested_devices
-from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, SlotType, Unreadable
+from ds01d.model.books import (
+    MISSING,
+    AllocatorState,
+    BadRecord,
+    Booking,
+    Record,
+    SlotType,
+    Unreadable,
+)
 from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container
 from ds01d.model.devices import Inventory
@@ -27,7 +35,6 @@ from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotI
 from ds01d.model.reservation import ProcessState
 from ds01d.model.snapshot import Snapshot
 
-Booking = tuple[ContainerName, SlotId]
 Records = Mapping[ContainerName, Record | BadRecord]
 
 

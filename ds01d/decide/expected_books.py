@@ -13,7 +13,7 @@ from ds01d.decide.booking_record import find_booking
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_counters import recount_users
-from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, is_recordable
+from ds01d.model.books import AllocatorState, BadRecord, Booking, Record, Slot, is_recordable
 from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
 from ds01d.model.limits import Limits
@@ -26,8 +26,6 @@ from ds01d.model.primitives import (
     UserName,
 )
 from ds01d.model.reservation import ProcessState, parse_reserved_name
-
-Booking = tuple[ContainerName, SlotId]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

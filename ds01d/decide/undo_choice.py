@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ds01d.decide.expected_books import Booking
 from ds01d.decide.history_outcomes import change_of, find_newer, find_undone
-from ds01d.model.books import AllocatorState, Slot
+from ds01d.model.books import AllocatorState, Booking, Slot
 from ds01d.model.checkpoint import Checkpoint, Undone
 from ds01d.model.history import BooksState, ContainerFingerprint, Entry, HistoryEntry, Phase
 from ds01d.model.primitives import ContainerName, DeviceUuid, Digest, SlotId, Word

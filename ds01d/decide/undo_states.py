@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ds01d.decide.expected_books import Booking
 from ds01d.decide.inventory_places import device_positions
-from ds01d.model.books import AllocatorState, Slot
+from ds01d.model.books import AllocatorState, Booking, Slot
 from ds01d.model.devices import Inventory
 from ds01d.model.history import BooksState, Entry, HistoryEntry, SlotRecord, record_slot
 from ds01d.model.primitives import ContainerName, SlotId

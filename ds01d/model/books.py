@@ -29,6 +29,9 @@ class SlotType(Word):
     MIG = "mig_instance"
 
 
+Booking = tuple[ContainerName, SlotId]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """One entry of the state's `gpus`. Only what decisions need: the adapter keeps the rest.
@@ -66,9 +69,9 @@ class AllocatorState:
     slots: Mapping[SlotId, Slot]
     mig_enabled: bool
     digest: Digest
-    merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
-    derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
-    doubled: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    merge: frozenset[Booking] = frozenset()
+    derived: frozenset[Booking] = frozenset()
+    doubled: frozenset[Booking] = frozenset()
     # Decision 225: a label with a foreign name could otherwise fill somebody's quota.
     uncharged: frozenset[ContainerName] = frozenset()
 
@@ -76,7 +79,7 @@ class AllocatorState:
         """The slots that list a container, in their order."""
         return tuple(slot.id for slot in self.slots.values() if name in slot.containers)
 
-    def list_bookings(self) -> frozenset[tuple[ContainerName, SlotId]]:
+    def list_bookings(self) -> frozenset[Booking]:
         """Every container with each slot that lists it."""
         return frozenset(
             (name, slot.id) for slot in self.slots.values() for name in slot.containers

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ds01d.decide.decision import Decision
-from ds01d.decide.expected_books import Booking, ExpectedBooks, RecordChange
+from ds01d.decide.expected_books import ExpectedBooks, RecordChange
 from ds01d.errors import Ds01Error
-from ds01d.model.books import AllocatorState
+from ds01d.model.books import AllocatorState, Booking
 from ds01d.model.drift import Drift, Kind
 from ds01d.model.primitives import ContainerName, Digest, Unknown
 from ds01d.reconcile.ports import World

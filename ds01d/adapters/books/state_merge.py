@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ds01d.model.books import AllocatorState, Slot
+from ds01d.model.books import AllocatorState, Booking, Slot
 from ds01d.model.primitives import ContainerName, SlotId
-
-Booking = tuple[ContainerName, SlotId]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
