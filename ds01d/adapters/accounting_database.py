@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,6 +20,7 @@ NAME: Final = "accounting.sqlite"
 MOST_JOURNAL_BYTES: Final = 64 << 20
 _JOURNAL_BYTES: Final = 4 << 20
 _VERSION: Final = 1
+_JOURNAL_MODE: Final = "journal_mode = WAL"
 _MODE: Final = 0o640  # who uses what is for operators
 # Decision 252: what a damaged file gives is checked as everything that others write.
 Moment = Annotated[float, msgspec.Meta(ge=-1e11, le=253_402_300_799)]  # the end of year 9999
@@ -107,37 +108,51 @@ def open_database(path: Path) -> sqlite3.Connection:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "it is not a regular file")
     except FileNotFoundError:
-        # SQLite would make it for everybody to read, and its journal by its example.
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        os.close(os.open(path, flags, _MODE))
+        _make_database(path)
     # Never waits: what is not stored now is stored later.
     database = connect(path, timeout_s=0.0)
     try:
         # Decision 248: what a crash of the host takes away is read from the history again.
         for setting in (
-            "journal_mode = WAL",
+            _JOURNAL_MODE,
             "synchronous = NORMAL",
             "cache_size = -256",
             f"journal_size_limit = {_JOURNAL_BYTES}",
         ):
             database.execute(f"PRAGMA {setting}")
-        _prepare_tables(database)
+        check_format(database)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _prepare_tables(database: sqlite3.Connection) -> None:
+def _make_database(path: Path) -> None:
+    """Make it under another name: who reads finds none, or all of it, and is in nobody's way."""
+    new = path.with_name(f".{path.name}.new")
+    # What a killed process left, and of a file that somebody removed, the journal, which SQLite
+    # would play into this one.
+    for name in (new.name, path.name):
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(f"{name}{suffix}").unlink(missing_ok=True)
+    new.unlink(missing_ok=True)
+    # SQLite would make it for everybody to read, and its journal by its example.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    os.close(os.open(new, flags, _MODE))
+    with closing(connect(new, timeout_s=0.0)) as database:
+        database.execute(f"PRAGMA {_JOURNAL_MODE}")
+        with transaction(database):
+            for statement in _SCHEMA.split(";")[:-1]:
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+    new.rename(path)
+
+
+def check_format(database: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` if it is no accounting, or one of another ds01d."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == _VERSION:
-        return
-    if version:
+    if version != _VERSION:
         raise sqlite3.DatabaseError(f"it has format {version}, expected {_VERSION}")
-    with transaction(database):
-        for statement in _SCHEMA.split(";")[:-1]:
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 @contextmanager

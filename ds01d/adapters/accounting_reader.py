@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ds01d.adapters.accounting_database import NAME, connect, read_progress
+from ds01d.adapters.accounting_database import NAME, check_format, connect, read_progress
 from ds01d.errors import AccountingBroken
 from ds01d.model.accounting import (
     AccountedBooking,
@@ -23,7 +23,7 @@ from ds01d.model.accounting import (
 )
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 
-_WAIT_S: Final = 5.0  # while the file is made, or its journal is being played back
+_WAIT_S: Final = 5.0  # while its journal is being played back
 _WITHIN: Final = "begun >= :since AND ended <= :until"
 _CROSSES: Final = "(begun < :since OR ended > :until OR ended IS NULL)"
 _TOUCHES: Final = "begun < :until AND (ended > :since OR ended IS NULL)"
@@ -158,6 +158,7 @@ def open_reader(folder: Path) -> Iterator[AccountingReader | None]:
             database.execute("PRAGMA query_only = ON")
             # One transaction: what is saved meanwhile is in none of the answers.
             database.execute("BEGIN")
+            check_format(database)
             yield AccountingReader(database)
     except (sqlite3.Error, msgspec.ValidationError, ValueError, TypeError) as error:
         raise AccountingBroken(f"cannot read the accounting in {path}: {error}") from error

@@ -284,12 +284,26 @@ def test_whatever_byte_is_damaged_it_is_an_error_that_the_daemon_expects(tmp_pat
     assert 0 < broken < DAMAGED
 
 
-def test_one_of_another_format_is_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [0, 99])
+def test_one_of_another_format_is_damaged(tmp_path: Path, version: int) -> None:
     store(tmp_path, begun(1, 10.0)).close()
     with closing(sqlite3.connect(tmp_path / NAME)) as database:
-        database.execute("PRAGMA user_version = 99")
-    with pytest.raises(AccountingBroken, match="format 99"):
+        database.execute(f"PRAGMA user_version = {version}")
+    expected = f"format {version}, expected 1"
+    with pytest.raises(AccountingBroken, match=expected), open_reader(tmp_path):
+        pass
+    with pytest.raises(AccountingBroken, match=expected):
         AccountingFile(tmp_path, 1000).load()
+
+
+def test_the_journal_of_one_that_was_removed_is_not_played_into_the_next(tmp_path: Path) -> None:
+    file = store(tmp_path, begun(1, 10.0))
+    journal = (tmp_path / f"{NAME}-wal").read_bytes()
+    assert journal
+    file.close()
+    (tmp_path / NAME).unlink()
+    (tmp_path / f"{NAME}-wal").write_bytes(journal)
+    assert not AccountingFile(tmp_path, 1000).load().bookings
 
 
 def test_a_symlink_is_not_followed(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.verification.crash.accounting
 
 As `points` does it: a child makes a change and stands still at each call that changes a file; what
-the disk has then is copied, opened by a new process' accounting, and compared with an independent
-replay of the history. SQLite calls through libc as well. What it maps (`-shm`) it makes anew.
+the disk has then is copied, read for a report, opened by a new process' accounting, and compared
+with an independent replay of the history. SQLite calls through libc as well. What it maps (`-shm`)
+it makes anew.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 import msgspec
 
 from ds01d.adapters.accounting_database import NAME
+from ds01d.adapters.accounting_reader import open_reader
 from ds01d.reconcile.reconciler import Reconciler
 from tests.support.accounting import Accounted, assert_agrees
 from tests.verification.crash.points import MEMORY, ROOT, Found, summary
 from tests.verification.crash.stepping import Stepper, environment
 
+DAMAGED = b"no database" * 500
 Build = Callable[[Path], tuple[Accounted, Callable[[], object]]]
 
 
@@ -98,7 +101,7 @@ def set_aside(folder: Path) -> tuple[Accounted, Callable[[], object]]:
     """A damaged file is replaced by what the history has."""
     host = _host(folder)
     host.accounting.close()
-    (folder / NAME).write_bytes(b"no database" * 500)
+    (folder / NAME).write_bytes(DAMAGED)
     host.seen.clear()
     report = Reconciler(host.life.host.world(), host.config).run()
 
@@ -134,7 +137,7 @@ def _enumerate(build: Build, root: Path, stepper: Stepper) -> Found:
             (f"{moment} call {calls}, {call.name} {name}", _copy(live, root, len(copies)))
         )
     copies.append(("after the last call", _copy(live, root, len(copies))))
-    wrong = [f"{where}: {why}" for where, copy in copies if (why := _judge(host, copy))]
+    wrong = [f"{where}: {why}" for where, copy in copies if (why := _judge(host, copy, root))]
     return Found(f"accounting-{build.__name__}", calls, len(copies), wrong)
 
 
@@ -142,12 +145,13 @@ def _copy(live: Path, root: Path, number: int) -> Path:
     return Path(shutil.copytree(live, root / f"{live.name}-{number}"))
 
 
-def _judge(host: Accounted, copy: Path) -> str:
-    """What is wrong with a disk once the next process has made a pass; "" if nothing is."""
+def _judge(host: Accounted, copy: Path, root: Path) -> str:
+    """What is wrong with a disk, and once the next process has made a pass; "" if nothing is."""
     restarted = Accounted(copy)
     restarted.life, restarted.seen = host.life, [*host.seen]
     restarted.restart()
     try:
+        _read_report(copy, root / "read")
         # What is damaged is set aside by the first, and made anew by the next.
         restarted.accounting.record_pass(Reconciler(host.life.host.world(), host.config).run())
         restarted.sweep()
@@ -162,6 +166,18 @@ def _judge(host: Accounted, copy: Path) -> str:
     finally:
         shutil.rmtree(copy)
     return ""
+
+
+def _read_report(disk: Path, copy: Path) -> None:
+    """Who reads meanwhile finds no accounting or a whole one. On a copy: a reader tidies up."""
+    shutil.copytree(disk, copy)
+    try:
+        path = copy / NAME
+        if not (path.exists() and path.read_bytes() == DAMAGED):
+            with open_reader(copy) as reader:
+                assert reader is None or reader.progress.place is None or reader.list_users()
+    finally:
+        shutil.rmtree(copy)
 
 
 def run() -> list[Found]:
