@@ -112,7 +112,7 @@ class History:
         try:
             told = json.loads(line)
             if told["phase"] == "begin":
-                self.entries.setdefault(told["id"], _entry(told))
+                self.entries.setdefault(told["id"], read_entry(told))
             elif told["id"] in self.entries:
                 self.entries[told["id"]].outcome = told["phase"]
                 self.entries[told["id"]].closed = boot()
@@ -120,7 +120,8 @@ class History:
             return  # a line that was torn
 
 
-def _entry(told: Mapping[str, Any]) -> Entry:
+def read_entry(told: Mapping[str, Any]) -> Entry:
+    """The entry of a line of the history that begins a change."""
     before, after = told.get("before") or {}, told.get("after") or {}
     was, now = before.get("slots") or {}, after.get("slots") or {}
     held = {(name, slot) for slot, one in was.items() for name in (one or {}).get("containers", ())}

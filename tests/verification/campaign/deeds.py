@@ -76,7 +76,9 @@ class Users:
 
     def _rename(self, step: Step) -> None:
         self._engine_is_up()
-        self._ground.engine.client.rename(step.name, str(step.args["to"]))
+        to = str(step.args["to"])
+        self._notes.rename(step.name, to)
+        self._ground.engine.client.rename(step.name, to)
 
     def _sprawl(self, step: Step) -> None:
         """A process of it uses one device more, and that is booked for it.

@@ -70,6 +70,7 @@ class Notes:
     announced: dict[str, list[float]] = field(default_factory=dict)
     finished: dict[str, list[float]] = field(default_factory=dict)
     claimed: dict[str, list[float]] = field(default_factory=dict)
+    renamed: list[tuple[float, str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -111,6 +112,20 @@ class Notes:
         """A container of another name is about to be made that claims this reservation."""
         with self.lock:
             self.claimed.setdefault(name, []).append(boot())
+
+    def rename(self, name: str, to: str) -> None:
+        """A container is about to be renamed, which may fail."""
+        with self.lock:
+            self.renamed.append((boot(), name, to))
+
+    def later_names(self, name: str, begin: float, end: float) -> frozenset[str]:
+        """What the container of this name may have been called since then, but for this name."""
+        names = {name}
+        with self.lock:
+            for at, old, new in self.renamed:
+                if begin <= at <= end and old in names:
+                    names.add(new)
+        return frozenset(names - {name})
 
 
 class Failed(Exception):

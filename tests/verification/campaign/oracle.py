@@ -304,7 +304,9 @@ class Oracle:
         sight = self.rights.now_called(name, begin, end)
         if sight is not None and sight.name != name:
             follows = told is not None and (sight.name, uuid) in told.after.devices
-            if follows or _has_followed(name, [entry] if entry else told.entries if told else []):
+            names = self.notes.later_names(name, begin - ENTRY_S, end)
+            entries = [entry] if entry else told.entries if told else []
+            if follows or has_followed(name, names, entries):
                 return
         reason = f" ({entry.kind}: {entry.reason})" if entry is not None else ""
         self.accuse(
@@ -354,13 +356,15 @@ class Oracle:
                 self.accuse("lost foreign update", what, pair)
 
 
-def _has_followed(name: str, entries: list[Entry]) -> bool:
-    """Whether a booking went where its container was renamed to, which may have yet another name.
+def has_followed(name: str, names: frozenset[str], entries: list[Entry]) -> bool:
+    """Whether a booking went to one of the names that its container had since.
 
-    Two renames may come between two looks.
+    Two renames may come between two looks: by then it may have yet another name.
     """
     return any(
-        entry.kind == "renamed-container" and any(who == name for who, _ in entry.taken)
+        entry.kind == "renamed-container"
+        and any(who == name for who, _ in entry.taken)
+        and any(who in names for who, _ in entry.given)
         for entry in entries
     )
 

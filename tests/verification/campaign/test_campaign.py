@@ -15,10 +15,13 @@ from simulation.engine import PrivateEngine
 from tests.support.proofs import PROOFS
 from tests.support.scripts import output
 from tests.verification.campaign import docker_books, plan
+from tests.verification.campaign.books import Entry, read_entry
 from tests.verification.campaign.bugs import BUGS, Bug, planted
+from tests.verification.campaign.clock import boot
 from tests.verification.campaign.faults import TARGETS, Faults
 from tests.verification.campaign.foreign import Notes, Write
 from tests.verification.campaign.ground import Gpus
+from tests.verification.campaign.oracle import has_followed
 from tests.verification.campaign.profiles import PROFILES
 from tests.verification.campaign.strays import Strays
 from tests.verification.mutations import ROOT, find_unbound_names
@@ -95,6 +98,36 @@ def test_a_release_counts_for_what_was_booked_before_it() -> None:
         assert notes.released("a._.1001", 4.0, 6.0)
     assert not notes.released("a._.1001", 5.5, 6.0)
     assert not notes.released("b._.1001", 4.0, 6.0)
+
+
+def test_a_booking_may_follow_to_a_name_that_its_container_had_in_between() -> None:
+    notes = Notes()
+    begin = boot()
+    for step in (("a._.1001", "b._.1001"), ("x._.1001", "y._.1001"), ("b._.1001", "c._.1001")):
+        notes.rename(*step)
+    names = notes.later_names("a._.1001", begin, boot())
+    assert names == {"b._.1001", "c._.1001"}
+    assert not notes.later_names("a._.1001", boot(), boot())
+    followed = _entry(kind="renamed-container", taken="a._.1001", given="b._.1001")
+    assert has_followed("a._.1001", names, [followed])
+    for wrong in (
+        _entry(kind="renamed-container", taken="a._.1001", given="y._.1001"),
+        _entry(kind="renamed-container", taken="x._.1001", given="b._.1001"),
+        _entry(kind="stale-allocation", taken="a._.1001", given="b._.1001"),
+    ):
+        assert not has_followed("a._.1001", names, [wrong])
+
+
+def _entry(*, kind: str, taken: str, given: str) -> Entry:
+    told = {
+        "id": "1",
+        "kind": kind,
+        "container": taken,
+        "taken": [[taken, "0.0"]],
+        "before": {"slots": {"0.0": {"containers": [taken]}}},
+        "after": {"slots": {"0.0": {"containers": [given]}}},
+    }
+    return read_entry(told)
 
 
 IMPORTED = """
