@@ -135,7 +135,7 @@ class PrivateEngine(EngineClient):
         """
         process = self._forget()
         process.kill()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         if containers:
             self._enclosure.kill()
         for name in ("docker.pid", "exec/containerd/containerd.pid"):
@@ -156,7 +156,7 @@ class PrivateEngine(EngineClient):
         """Stop dockerd as `systemctl stop` would: containers are stopped, unless they live on."""
         process = self._forget()
         process.terminate()
-        process.wait(timeout=40)
+        process.wait(timeout=60)
 
     def restart(self) -> None:
         """Stop and start again."""
@@ -200,7 +200,7 @@ class PrivateEngine(EngineClient):
         if self._process is not None:
             process = self._forget()
             process.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         self._enclosure.close()
 
     # ---- for tests

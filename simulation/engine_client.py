@@ -33,7 +33,7 @@ class EngineClient:
     def client(self) -> docker.APIClient:
         """A client of this engine."""
         if self._client is None:
-            self._client = docker.APIClient(base_url=self.url, version="auto", timeout=30)
+            self._client = docker.APIClient(base_url=self.url, version="auto", timeout=60)
         return self._client
 
     def provide_image(self) -> None:

@@ -87,7 +87,7 @@ def call_script(path: Path, by: list[str], *, search: Path) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     return done.returncode, done.stdout + done.stderr
 

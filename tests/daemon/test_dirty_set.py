@@ -136,9 +136,9 @@ def test_a_mark_wakes_the_worker_and_close_sends_it_home() -> None:
     thread = threading.Thread(target=worker)
     thread.start()
     dirty.mark([A])
-    assert waiting.acquire(timeout=10)
+    assert waiting.acquire(timeout=60)
     dirty.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert taken == [work(A), None]
     dirty.mark([B])

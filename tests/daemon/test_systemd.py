@@ -199,7 +199,7 @@ class Process:
         self.inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.inbox.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.inbox.bind(address.replace("@", "\0", 1))
-        self.inbox.settimeout(20)
+        self.inbox.settimeout(60)
         self.process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, argument],
             env={**os.environ, "NOTIFY_SOCKET": address, **environ},
@@ -218,7 +218,7 @@ class Process:
         return told
 
     def ended(self) -> str:
-        return self.process.communicate(timeout=20)[0].strip()
+        return self.process.communicate(timeout=60)[0].strip()
 
 
 @contextmanager
@@ -263,7 +263,7 @@ def test_a_worker_that_dies_ends_the_daemon_also_without_a_socket(tmp_path: Path
         [sys.executable, "-c", SCRIPT, "broken"],
         env={**os.environ, **environ},
         cwd=Path(__file__).parents[2],
-        capture_output=True, text=True, timeout=20, check=True,
+        capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == ("broken", "")
 
@@ -362,7 +362,7 @@ def test_sigterm_ends_a_process_whose_interpreter_stands_still(tmp_path: Path) -
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
         inbox.bind(address)
-        inbox.settimeout(20)
+        inbox.settimeout(60)
         process = subprocess.Popen(
             [sys.executable, "-c", HUNG],
             env={**os.environ, "NOTIFY_SOCKET": address},
@@ -371,7 +371,7 @@ def test_sigterm_ends_a_process_whose_interpreter_stands_still(tmp_path: Path) -
         try:
             assert inbox.recv(4096).startswith(b"READY=1")
             process.send_signal(TERM)
-            assert process.wait(timeout=20) == -signal.SIGALRM
+            assert process.wait(timeout=60) == -signal.SIGALRM
         finally:
             process.kill()
             process.wait()

@@ -826,7 +826,7 @@ def dripping(path: Path) -> Iterator[None]:
         finally:
             ended.set()
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(60)
 
 
 def test_an_engine_that_drips_is_left_at_the_deadline(

@@ -160,7 +160,7 @@ class TestUsers:
                 calls.start()
                 time.sleep(1.0)  # until it waits for the lock
                 site.allocator.allocate("job", "bin", "1.0")
-            calls.join(30)
+            calls.join(60)
             assert read_error(answers[0]) == ("NotYours", {"owner": "bin"})
             daemon.sweeps(1)
             assert site.bookings() == {("job", "1.0")}
@@ -596,7 +596,7 @@ class Wait:
     def leave(self) -> None:
         """What Ctrl-C does."""
         self._allocator.cancel_wait()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def end(self) -> Allocated | Rejected | Ds01Error | None:
         self._thread.join(60)
@@ -726,7 +726,7 @@ class TestWaiting:
             fake_engine.start()
             daemon.sweeps(2)
             RemoteAllocator(socket_of(site)).release(ContainerName(full[0]))
-            waits.join(30)
+            waits.join(60)
             assert "error" not in answers[0]
 
     def test_limits_that_are_lowered_meanwhile_count(self, site: Site) -> None:

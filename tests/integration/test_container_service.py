@@ -434,7 +434,7 @@ class TestAnEnd:
         hold = proxy.hold(step)
         framework = "missing" if step == PULL else "pytorch"
         call = desk.begin("amy", "Create", name="train", framework=framework)
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         call.request.withdraw()
         hold.go.set()
         until(lambda: desk.creations == [], what="its end")
@@ -480,7 +480,7 @@ class TestAnEnd:
     ) -> None:
         hold = proxy.hold(STARTED)
         call = desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         engine.kill()
         hold.go.set()
         kind, text = error_of(call.wait())
@@ -494,7 +494,7 @@ class TestAnEnd:
     ) -> None:
         hold = proxy.hold(STARTED)
         call = desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         desk.service.stop()
         assert "is stopping" in error_of(call.wait())[1]
         hold.go.set()

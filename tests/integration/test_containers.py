@@ -193,11 +193,11 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_begun(yard: Yard) ->
 def test_a_name_that_is_taken_in_the_last_moment(yard: Yard) -> None:
     hold = yard.proxy.hold(CREATE)
     with yard.begun("create", "test-workflow", "pytorch-2.5.0") as running:
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         assert yard.site.bookings() == {(NAME, "1.0")}
         other = yard.engine.run(NAME, start=False)
         hold.go.set()
-        _, complaint = running.communicate(timeout=30)
+        _, complaint = running.communicate(timeout=60)
         assert running.returncode == 1
         assert "already in use" in complaint
         assert yard.site.bookings() == set()
@@ -251,7 +251,7 @@ def rest(running: subprocess.Popen[str]) -> str:
     """Wait for its end; what it still complains of."""
     assert running.stderr is not None
     complaint = running.stderr.read()
-    running.wait(30)
+    running.wait(60)
     return complaint
 
 
@@ -263,7 +263,7 @@ def test_a_signal_at_each_step(yard: Yard, step: str, number: signal.Signals) ->
     hold = yard.proxy.hold(step)
     framework = "tensorflow" if step == PULL else "pytorch-2.5.0"
     with yard.begun("create", "test-workflow", framework, "--architecture", "CUDA_ADA") as running:
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         running.send_signal(number)
         heard(running)
         if step != PULL:  # a pull is broken off, all else is waited for
@@ -293,10 +293,10 @@ def test_a_signal_while_the_books_are_locked(yard: Yard) -> None:
 def test_an_engine_that_is_killed(yard: Yard, step: str) -> None:
     hold = yard.proxy.hold(step)
     with yard.begun("create", "test-workflow", "pytorch-2.5.0") as running:
-        assert hold.met.wait(20)
+        assert hold.met.wait(60)
         yard.engine.kill()
         hold.go.set()
-        _, complaint = running.communicate(timeout=30)
+        _, complaint = running.communicate(timeout=60)
         assert running.returncode == 1
         assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
         if step == IMAGES:

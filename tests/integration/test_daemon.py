@@ -540,7 +540,7 @@ def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None
     path = site.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(45)
+        listener.settimeout(60)
 
         def next_with(key: str) -> dict[str, str]:
             while True:

@@ -87,7 +87,7 @@ def test_the_terminal_is_closed(yard: Yard) -> None:
         shell.expect(SHELL_READY)
         os.close(shell.ours)
         os.close(shell._theirs)
-        assert shell.process.wait(20) == 128 + signal.SIGHUP
+        assert shell.process.wait(60) == 128 + signal.SIGHUP
         shell.ours, shell._theirs = os.pipe()
 
 
@@ -155,7 +155,7 @@ def test_a_closed_stdout_ends_it(yard: Yard) -> None:
         assert running.stdout is not None
         assert running.stdout.read(2) == b"y\n"
         running.stdout.close()
-        assert running.wait(20) == 1
+        assert running.wait(60) == 1
 
 
 def test_without_a_stdout_it_fails(yard: Yard) -> None:
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_a_look_at_the_logs(yard: Yard) -> None:
         assert running.stdout is not None
         assert running.stdout.readline().strip() == b"ready"
         code = interrupt(running)
-        _, complaints = running.communicate(timeout=20)
+        _, complaints = running.communicate(timeout=60)
     assert (code, complaints.strip()) == (130, b"")
 
 
@@ -246,7 +246,7 @@ def test_logs(yard: Yard) -> None:
             lines = [following.stdout.readline().strip() for _ in range(4)]
             assert lines == [b"1", b"2", b"3", b"end"]
             yard.engine.client.stop("c._.1001", timeout=0)
-            assert following.wait(20) == 0  # it ends with the container
+            assert following.wait(60) == 0  # it ends with the container
         assert read("c") == b"1\n2\n3\nend\n"
         assert read("c", "--tail", "2") == b"3\nend\n"
         assert read("c", "--since", "1h") == b"1\n2\n3\nend\n"

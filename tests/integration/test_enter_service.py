@@ -138,7 +138,7 @@ def connected(path: Path, uid: int) -> Iterator[socket.socket]:
             peer.connect(str(path))
         finally:
             set_thread_uid(0)
-        peer.settimeout(30)
+        peer.settimeout(60)
         yield peer
 
 
@@ -164,7 +164,7 @@ def receive(peer: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
         reply += data
         streams += [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for stream in streams:
-        stream.settimeout(10)
+        stream.settimeout(60)
     return json.loads(reply[:-1]), streams
 
 
@@ -241,7 +241,7 @@ def test_pipes_exit_codes_and_logs(served: Served) -> None:
         assert following.stdout is not None
         assert following.stdout.readline().strip() == b"begun"
         assert "error" not in served.desk.call("amy", "Stop", name="a", kill_after_s=0)
-        assert following.wait(20) == 0
+        assert following.wait(60) == 0
     done = served.run(4001, "enter", "a", "true")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"a._.4001 is not running (exited): container-start a first" in done.stderr

@@ -116,7 +116,7 @@ def test_the_gap_between_two_containers_of_a_name_is_nobodys(lab: PresentLab) ->
         # Dead before its first container, and in the gap.
         for step in ("allocate", "remove"):
             dying = lab.script("mlc-create.sh", "nlp._.1001", IMAGE, LAB_END=step)
-            assert dying.wait(30) == -signal.SIGKILL
+            assert dying.wait(60) == -signal.SIGKILL
             lab.wait_until_free()
 
 

@@ -77,7 +77,7 @@ def test_it_shows_what_ds01ctl_shows_and_that_ds01d_has_ended(site: Site) -> Non
             assert gone["slots"], "what the books say is still shown"
         until(lambda: b"cannot reach ds01d" in request(port, "/page.json").body)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0
 
 
 def test_users_can_be_hidden_and_it_can_be_a_socket(site: Site, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_users_can_be_hidden_and_it_can_be_a_socket(site: Site, tmp_path: Path) 
             assert NAME.encode() not in body
             assert b'"container-' in body
         server.terminate()
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0
     assert not path.exists()
 
 

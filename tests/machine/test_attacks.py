@@ -323,7 +323,7 @@ def test_nothing_else_comes_to_harm_and_others_are_repaired(
         if attack.end:
             machine.run("sh", "-euc", f"cd {LIB}\n{attack.end}", check=not attack.background)
     for holder in holders:
-        holder.wait(timeout=30)
+        holder.wait(timeout=60)
     service.start()
     booked(service, ON_TRAIN)
     assert manifest(service) == before

@@ -22,12 +22,12 @@ NAME = "train._.1001"
 LINE = f"2026-11-29 12:00:00|start|alice|{NAME}|1.0|success|"
 ASK = """
 import http.client, socket, sys
-connection = http.client.HTTPConnection("localhost", timeout=20)
+connection = http.client.HTTPConnection("localhost", timeout=60)
 if sys.argv[1].startswith("/"):
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(sys.argv[1])
 else:
-    connection = http.client.HTTPConnection(*sys.argv[1].rsplit(":", 1), timeout=20)
+    connection = http.client.HTTPConnection(*sys.argv[1].rsplit(":", 1), timeout=60)
 connection.request("GET", sys.argv[2])
 print(connection.getresponse().read().decode())
 """

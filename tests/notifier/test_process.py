@@ -192,7 +192,7 @@ def test_without_a_target_it_ends_and_as_root_it_does_not_begin(host: Host) -> N
             "--config",
             str(host.folder / "ds01d.toml"),
         ]
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
         assert done.returncode == os.EX_CONFIG
         assert "does not run as root" in done.stderr
 

@@ -49,7 +49,7 @@ def threads() -> int:
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection((HOST, port), timeout=10)
+    return socket.create_connection((HOST, port), timeout=60)
 
 
 def test_it_has_metrics_and_a_pointer_to_them_and_nothing_else() -> None:

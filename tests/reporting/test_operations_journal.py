@@ -33,7 +33,7 @@ LINE = LogLine(
 def reader(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "socket"))
-        receiver.settimeout(5)
+        receiver.settimeout(60)
         yield receiver
 
 

@@ -38,7 +38,7 @@ def deaf_service(path: Path) -> Iterator[list[bytes]]:
         thread.start()
         yield calls
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize(

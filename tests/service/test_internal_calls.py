@@ -58,7 +58,7 @@ class Caller:
         return request
 
     def wait(self) -> object:
-        self._thread.join(10)
+        self._thread.join(60)
         return self.answer
 
 

@@ -82,7 +82,7 @@ class Server:
         peer.connect(
             str(self.path)
         )  # waits for room in the backlog, as one with a time limit would not
-        peer.settimeout(30)
+        peer.settimeout(60)
         return peer
 
 
@@ -262,7 +262,7 @@ class TestStreams:
     @pytest.fixture
     def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
         ours, theirs = socket.socketpair()
-        ours.settimeout(10)
+        ours.settimeout(60)
         with ours, theirs:
             yield ours, theirs
 

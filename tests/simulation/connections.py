@@ -17,7 +17,7 @@ class Answer:
 
 def call(path: Path, target: str) -> Answer:
     """Ask for a target, and take what comes until the connection or the answer ends."""
-    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     try:
         connection.sock.connect(str(path))

@@ -67,6 +67,6 @@ def test_nothing_is_left_behind() -> None:
     except EtcdUnavailable as error:
         pytest.skip(str(error))
     assert not made.folder.exists()
-    connection = http.client.HTTPConnection("127.0.0.1", member.client_port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", member.client_port, timeout=60)
     with pytest.raises(ConnectionRefusedError):
         connection.connect()

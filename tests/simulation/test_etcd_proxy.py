@@ -149,7 +149,7 @@ def test_a_host_that_is_cut_off(setting: Setting, links: HostLinks) -> None:
 
 def test_a_watch_goes_through_as_it_comes(setting: Setting, links: HostLinks) -> None:
     port = int(links.endpoints[0].rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/v3/watch", json.dumps({"create_request": {"key": KEY}}))
     with connection.getresponse() as response:
         assert json.loads(response.readline())["result"]["created"]

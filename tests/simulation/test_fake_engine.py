@@ -23,7 +23,7 @@ DATA = Path(__file__).parent.parent / "data"
 
 @pytest.fixture
 def client(fake_engine: FakeEngine) -> Iterator[docker.APIClient]:
-    connected = docker.APIClient(base_url=fake_engine.url, version="auto", timeout=10)
+    connected = docker.APIClient(base_url=fake_engine.url, version="auto", timeout=60)
     yield connected
     connected.close()
 
@@ -284,7 +284,7 @@ def test_ten_thousand_containers_in_a_process_of_its_own(
 ) -> None:
     path = tmp_path_factory.mktemp("fake") / "docker.sock"
     with fake_engine_process(path, containers=10_000, devices=["0", "1:0"]) as url:
-        client = docker.APIClient(base_url=url, version="1.41", timeout=30)
+        client = docker.APIClient(base_url=url, version="1.41", timeout=60)
         rows = client.containers(all=True)
         assert len(rows) == 10_000
         assert len({row["Id"] for row in rows}) == 10_000

@@ -18,7 +18,7 @@ from tests.simulation.connections import accepts, call
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[docker.APIClient]:
-    connected = docker.APIClient(base_url=proxy.url, version="1.41", timeout=30)
+    connected = docker.APIClient(base_url=proxy.url, version="1.41", timeout=60)
     yield connected
     connected.close()
 
@@ -157,7 +157,7 @@ def test_open_connections_are_cut(
     listener = threading.Thread(target=lambda: heard.extend(stream))
     listener.start()
     proxy.cut()
-    listener.join(timeout=5)
+    listener.join(timeout=60)
     assert not listener.is_alive()
     assert heard == []
     stream.close()
@@ -168,7 +168,7 @@ def test_open_connections_are_cut(
 def test_it_stands_before_a_real_engine(engine: PrivateEngine) -> None:
     path = engine.root / "proxy.sock"
     with Proxy(path, engine.socket) as proxy:
-        client = docker.APIClient(base_url=proxy.url, version="auto", timeout=10)
+        client = docker.APIClient(base_url=proxy.url, version="auto", timeout=60)
         stream = client.events(decode=True)
         made = engine.run("train._.1001", start=False)
         assert next(stream)["id"] == made

@@ -49,7 +49,7 @@ def start(world: NvmlWorld, script: str, lib: Path | None = None) -> subprocess.
 def ask(world: NvmlWorld, script: str, lib: Path | None = None) -> Any:
     """Run a script to its end and return what it told last."""
     with start(world, script, lib) as process:
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return ast.literal_eval(output.splitlines()[-1])
 
@@ -60,7 +60,7 @@ def ask_while(world: NvmlWorld, before: str, change: Callable[[], None], after: 
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         change()
-        output, _ = process.communicate("\n", timeout=20)
+        output, _ = process.communicate("\n", timeout=60)
     assert process.returncode == 0
     return ast.literal_eval(output.splitlines()[-1])
 
@@ -373,7 +373,7 @@ def test_a_call_that_hangs_ends_only_with_sigkill(nvml_world: NvmlWorld) -> None
             process.wait(timeout=0.1)
         assert nvml_world.sessions().pids == (process.pid,)
         process.kill()
-        assert process.wait(timeout=10) == -signal.SIGKILL
+        assert process.wait(timeout=60) == -signal.SIGKILL
     assert nvml_world.sessions().pids == ()
 
 
@@ -397,7 +397,7 @@ def test_sessions_are_counted_while_they_are_open(nvml_world: NvmlWorld) -> None
         assert nvml_world.sessions().pids == (first.pid,)
         ask(nvml_world, "nvmlInit(); nvmlShutdown(); tell(0)")
         assert nvml_world.sessions() == nvml.Sessions(pids=(first.pid,), opened=2, peak=2)
-        first.communicate("\n", timeout=20)
+        first.communicate("\n", timeout=60)
     assert nvml_world.sessions() == nvml.Sessions(pids=(), opened=2, peak=2)
 
 

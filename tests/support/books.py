@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-DEADLINE_S = 45.0
+DEADLINE_S = 90.0
 
 Booking = tuple[str, str]
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class BooksOnDisk:
                 return state
             return None
 
-        return until(whole, 5)
+        return until(whole)
 
     def write_state(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Change the state in place, as the allocator does."""

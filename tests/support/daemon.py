@@ -257,7 +257,7 @@ class RunningDaemon:
             return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # not yet waited for: the number is still ours
-        process.wait(10)
+        process.wait(60)
         self._over()
 
     def _over(self) -> None:

@@ -42,7 +42,7 @@ def fetch(
     port: int, path: str = "/metrics", *, host: str = "127.0.0.1", method: str = "GET"
 ) -> tuple[int, bytes]:
     """Ask a listener: status and body."""
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request(method, path)
         answer = connection.getresponse()

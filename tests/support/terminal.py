@@ -138,7 +138,7 @@ class TerminalSession:
         self.drawn = self.drawn.partition(text.encode())[2]
 
     def end(self) -> int:
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         while select.select([self.ours], [], [], 0)[0]:
             self.drawn += os.read(self.ours, 65536)
         assert termios.tcgetattr(self._theirs) == self.modes, "the terminal is not restored"

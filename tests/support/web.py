@@ -28,12 +28,12 @@ class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=60)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect(str(self._path))
 
 
@@ -42,7 +42,7 @@ def request(where: int | Path, path: str = "/", *, method: str = "GET", **header
     connection = (
         UnixConnection(where)
         if isinstance(where, Path)
-        else http.client.HTTPConnection("127.0.0.1", where, timeout=20)
+        else http.client.HTTPConnection("127.0.0.1", where, timeout=60)
     )
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -72,6 +72,6 @@ def serving(
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             finally:
                 process.kill()

@@ -43,7 +43,7 @@ def served(
         yield where
     finally:
         server.request_stop()
-        thread.join(20)
+        thread.join(60)
         listener.close()
         assert not thread.is_alive()
 
@@ -164,7 +164,7 @@ def test_a_slow_client_of_a_socket_is_cut_off(tmp_path: Path) -> None:
         served(WebConfig(listen=str(path)), path, patience_s=3.0) as where,
         socket.socket(socket.AF_UNIX) as slow,
     ):
-        slow.settimeout(20)
+        slow.settimeout(60)
         slow.connect(str(path))
         slow.sendall(b"GET / HT")
         assert request(where).status == 200

@@ -131,7 +131,7 @@ def forwarded(family: int, address: str, path: Path) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             for thread in (acceptor, *carriers):
-                thread.join(10)
+                thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_cut_that_the_engine_remembers_moves_nothing(
         for number in range(1, 4):
             hold = proxy.hold("GET /events")
             proxy.cut()
-            assert hold.met.wait(10)
+            assert hold.met.wait(60)
             gone = fake_engine.containers.add(NAME)  # while no stream is open
             fake_engine.containers.remove(gone)
             hold.go.set()
@@ -62,7 +62,7 @@ def test_nothing_is_proven_between_the_cut_and_the_list_after_it(
         assert docker.look_up(NAME, None) == NotFound()
         hold = proxy.hold("GET /events")
         proxy.cut()
-        assert hold.met.wait(10)
+        assert hold.met.wait(60)
         assert docker.look_up(NAME, None) != NotFound()
         seen(docker)
         assert docker.look_up(NAME, None) != NotFound()
@@ -82,7 +82,7 @@ def test_an_engine_that_forgot_its_events_moves_since(
         before = seen(docker).since
         hold = proxy.hold("GET /events")
         proxy.cut()
-        assert hold.met.wait(10)
+        assert hold.met.wait(60)
         fake_engine.containers.forget_past()
         later = boot() + 1.1  # what dockerd takes to start is more than a moment
         until(lambda: boot() > later)
@@ -100,7 +100,7 @@ def test_an_engine_that_does_not_tell_of_the_gap_moves_since(
         before = seen(docker).since
         hold = proxy.hold("GET /events")
         proxy.cut()
-        assert hold.met.wait(10)
+        assert hold.met.wait(60)
         proxy.fault(spoilt, Mode.ERROR)
         hold.go.set()
         until(lambda: docker.reconnects == 1)

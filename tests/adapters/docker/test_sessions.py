@@ -54,7 +54,7 @@ def test_what_comes_with_the_head_belongs_to_the_stream() -> None:
     with engine(UPGRADED + b"first words") as url:
         stream = DockerSessions(url, 5).start_session(SESSION, size=None)
         with stream:
-            stream.settimeout(5)
+            stream.settimeout(60)
             assert stream.recv(100) == b"first words"
 
 

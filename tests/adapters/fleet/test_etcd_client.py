@@ -207,7 +207,7 @@ def test_close_ends_what_waits(cluster: EtcdCluster) -> None:
     thread.start()
     until(lambda: client._connections._open)
     client.close()
-    thread.join(30)
+    thread.join(60)
     assert "closed by ds01d" in str(failures[0])
 
 

@@ -102,7 +102,7 @@ def member(cgroup: Path) -> Iterator[int]:
             yield process.pid
         finally:
             process.stdin.close()
-            process.wait(30)
+            process.wait(60)
 
 
 @needs_v1

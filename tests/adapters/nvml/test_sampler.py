@@ -921,7 +921,7 @@ def test_calls_at_once_share_one_sample_and_so_does_a_prefetch(rig: Rig) -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(answers) == 8
     assert len({id(answer) for answer in answers}) == 1
     assert rig.world.sessions().opened == 1
@@ -934,7 +934,7 @@ def test_samples_never_overlap(rig: Rig) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     sessions = rig.world.sessions()
     assert (sessions.opened, sessions.peak) == (8, 1)
     assert len(rig.started) == 1

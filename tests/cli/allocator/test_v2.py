@@ -66,7 +66,7 @@ class CannedService:
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def asked(self, method: str = "Allocate") -> list[Json]:
         return [c["parameters"] for c in self.calls if c["method"].endswith(f".{method}")]

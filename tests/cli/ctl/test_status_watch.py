@@ -165,7 +165,7 @@ class Piped:
     def close_reader(self) -> int:
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture

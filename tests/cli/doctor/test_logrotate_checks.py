@@ -61,7 +61,7 @@ def test_what_it_says_is_what_logrotate_does(tmp_path: Path, case: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     skipped = set(re.findall(r"found error in file (\S+), skipping", done.stderr))
     checks = list(check_logrotate([logs / log for log in LOGS], folder))

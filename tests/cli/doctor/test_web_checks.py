@@ -52,7 +52,7 @@ def test_another_program_there_is_not_taken_for_it() -> None:
         thread.start()
         listen = f"127.0.0.1:{other.server_address[1]}"
         (check,) = check_web(Config(web=WebConfig(listen=listen)))
-        thread.join(20)
+        thread.join(60)
     assert check.health is Health.WARN
     assert "not as ds01d does" in check.detail
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -60,7 +60,7 @@ def test_another_program_there_is_not_taken_for_it() -> None:
         thread.start()
         listen = f"127.0.0.1:{deaf.getsockname()[1]}"
         (check,) = check_web(Config(web=WebConfig(listen=listen)))
-        thread.join(20)
+        thread.join(60)
     assert "not served at" in check.detail
 
 

@@ -177,7 +177,7 @@ class Books:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def record(self, name: str) -> Mapping[str, Any] | None:
         """A record as it is now, {} where it makes no sense."""

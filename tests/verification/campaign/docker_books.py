@@ -166,7 +166,7 @@ class User(threading.Thread):
         super().__init__(daemon=True)
         self._lab, self._random, self._ends = lab, random.Random(seed), ends
         self._number = seed * 1000
-        self._client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=30)
+        self._client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=60)
 
     def run(self) -> None:
         while time.monotonic() < self._ends:
@@ -421,7 +421,7 @@ def holders(site: Site) -> set[tuple[str, str]]:
 
 def calm_down(lab: Lab) -> float:
     """How long it takes until the status says what is, and nothing is left to do."""
-    client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=30)
+    client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=60)
     for row in client.containers(all=True):
         if row["Names"][0].removeprefix("/") in lab.hasty:  # its hold may end at any moment
             client.remove_container(row["Id"], force=True)

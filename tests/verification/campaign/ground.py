@@ -115,7 +115,7 @@ class SharedEngine(PrivateEngine):
         """A client of this engine, for the caller's thread."""
         known: docker.APIClient | None = getattr(self._clients, "client", None)
         if known is None:
-            known = docker.APIClient(base_url=self.url, version=self._api or "auto", timeout=30)
+            known = docker.APIClient(base_url=self.url, version=self._api or "auto", timeout=60)
             self._api = known.api_version
             self._clients.client = known
         return known

@@ -85,7 +85,7 @@ class Reality:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._thread.join(40)
+        self._thread.join(60)
 
     # --- questions
 

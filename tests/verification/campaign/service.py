@@ -72,11 +72,11 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         with self._lock:
             if self._process is not None:
                 self._signal_group(signal.SIGKILL)
-                self._process.wait(10)
+                self._process.wait(60)
         self._socket.close()
 
     # --- what people and faults do to it

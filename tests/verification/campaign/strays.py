@@ -98,7 +98,7 @@ class Strays:
                 stray.ended = boot()
         for stray in living:
             stray.process.kill()
-            stray.process.wait(10)
+            stray.process.wait(60)
             with suppress(OSError):
                 stray.folder.rmdir()
 

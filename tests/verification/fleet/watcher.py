@@ -46,7 +46,7 @@ class Watcher:
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(2)
-        self._thread.join(30)
+        self._thread.join(60)
 
     def drain(self, seconds: float) -> bool:
         """Wait until all is seen that the store has now; whether that came about."""
