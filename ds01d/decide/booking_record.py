@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from ds01d.config import Policy
@@ -57,8 +58,33 @@ def add_reservation(given: Allocated, record: Record, now: Wall, policy: Policy)
     return replace(given, id=record.booking, until=until)
 
 
-def find_booking(booking: BookingId, records: Records) -> ContainerName | None:
-    """The name under which an allocation is booked; None if it is none any more."""
+def identify_booking(name: ContainerName, record: Record | BadRecord | None) -> BookingId:
+    """The ID of a booking: that of its record, else one that follows from it."""
+    if not isinstance(record, Record):
+        return derive_booking_id(name, None)
+    # Decision 311: what other writers booked has no ID. One that is derived needs no memory, and
+    # another booking of that name has another one.
+    return record.booking or derive_booking_id(name, record)
+
+
+def derive_booking_id(name: ContainerName, record: Record | None) -> BookingId:
+    """The ID of a booking that has none, by its name and its time."""
+    allocated = record.allocated_at if record is not None else None
+    # repr of a float is the shortest text that gives it back, on every Python: the ID stays after
+    # an upgrade.
+    text = f"{name}\0{'' if allocated is None else repr(float(allocated))}"
+    return BookingId(f"d-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+
+
+def find_booking(
+    booking: BookingId, records: Records, name: ContainerName | None = None
+) -> ContainerName | None:
+    """The name under which an allocation is booked; None if it is none any more.
+
+    With `name`: under that one alone.
+    """
+    if name is not None:
+        return name if identify_booking(name, records.get(name)) == booking else None
     names = sorted(
         name
         for name, record in records.items()

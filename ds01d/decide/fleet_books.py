@@ -6,12 +6,12 @@ and never counted instead of them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 
+from ds01d.decide.booking_record import derive_booking_id, identify_booking
 from ds01d.decide.bookings import Records, count_bookings, find_payers
 from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_quota import check_gpu_quota, make_rejection, weigh_by_books
@@ -46,9 +46,9 @@ def list_own_bookings(state: AllocatorState, records: Records) -> dict[BookingId
     bookings: dict[BookingId, OwnBooking] = {}
     for (name, user), listed in slots.items():
         record = records.get(name)
-        booking = find_entry_id(name, record if isinstance(record, Record) else None)
+        booking = identify_booking(name, record)
         if booking in bookings:  # a record that somebody copied by hand, with its ID
-            booking = _derive_id(name, None)
+            booking = derive_booking_id(name, None)
         allocated_at = record.allocated_at if isinstance(record, Record) else None
         bookings[booking] = OwnBooking(
             booking=booking,
@@ -73,23 +73,6 @@ def count_unowned(user: UserName, state: AllocatorState, records: Records) -> in
 def _weigh_slot(slot: Slot) -> int:
     # Upwards: a share between two sevenths may not make a quota larger.
     return ceil(weigh_by_books(slot) * _SEVENTHS)
-
-
-def find_entry_id(name: ContainerName, record: Record | None) -> BookingId:
-    """The ID of a booking in the store: that of its record, else one that follows from it."""
-    if record is not None and record.booking is not None:
-        return record.booking
-    # Decision 311: what other writers booked has no ID. One that is derived needs no memory, and
-    # another booking of that name has another one.
-    return _derive_id(name, record)
-
-
-def _derive_id(name: ContainerName, record: Record | None) -> BookingId:
-    allocated = record.allocated_at if record is not None else None
-    # repr of a float is the shortest text that gives it back, on every Python: the ID stays after
-    # an upgrade.
-    text = f"{name}\0{'' if allocated is None else repr(float(allocated))}"
-    return BookingId(f"d-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
 
 
 def make_entry(local: OwnBooking, node: NodeId, phase: EntryPhase) -> FleetEntry:

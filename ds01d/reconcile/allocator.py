@@ -7,14 +7,13 @@ Failures raise a `Ds01Error`; a refusal is a return value.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.allocation import choose_slot
-from ds01d.decide.allocation_request import build_request
+from ds01d.decide.allocation_request import build_request, validate_request
 from ds01d.decide.booking_record import (
     add_reservation,
     build_record,
@@ -53,11 +52,6 @@ from ds01d.reconcile.booking_logs import BookingLogs
 from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
-# With the suffix of its record it is the name of a file, of which file systems take 255 bytes.
-_MAX_NAME_LENGTH = 250
-_MAX_REASON_LENGTH = 200
 
 
 class Allocator:
@@ -108,7 +102,7 @@ class Allocator:
         if container is None:
             uid = self._world.passwd.find_uids(frozenset({user})).get(user)
             container = reserve_name(uid)
-        _validate_request(user, container, reason)
+        validate_request(user, container, reason)
         if count < 1 or (count > 1 and slot is not None):
             raise Malformed(f"invalid count {count}: expected 1 with a slot, else 1 or more")
         asked = asked or self._pools.begin_sample()
@@ -163,16 +157,28 @@ class Allocator:
         ]
 
     def release(
-        self, container: ContainerName | None, booking: BookingId | None = None
+        self,
+        container: ContainerName | None,
+        booking: BookingId | None = None,
+        *,
+        if_gone: bool = False,
     ) -> Released | NotAllocated:
-        """Release every slot of a container, or of an allocation, and remove its metadata."""
+        """Release every slot of a container, or of an allocation, and remove its metadata.
+
+        With both: of that allocation if the container still has it. `if_gone`: only while Docker
+        has no living container of that name; raises `Refused`.
+        """
         priority, left = 0, 0
+        if if_gone and container is not None:
+            self._pools.require_none_alive(container)
 
         def act(books: Bookings) -> Released | NotAllocated:
             nonlocal priority, left
-            name = container if booking is None else find_booking(booking, books.records)
-            # A caller who gives both has been asked whether the container is theirs.
-            if name is None or container not in (None, name):
+            name = container
+            if booking is not None:
+                # Decision 373: the name may have been booked again since the caller looked.
+                name = find_booking(booking, books.records, container)
+            if name is None:
                 return NotAllocated(container=ContainerName(booking or ""))
             record = books.records.get(name)
             slots = books.state.find_slots(name)
@@ -388,13 +394,3 @@ def _describe_booking(given: Allocated, asked_for: str) -> str:
     if given.shared_with:
         text += f"; no slot was free: shared with {', '.join(given.shared_with)}"
     return f"{text}; reason: {asked_for}" if asked_for else text
-
-
-def _validate_request(user: str, container: str, reason: str) -> None:
-    """Raise `Malformed` for what books and logs cannot hold."""
-    if _NAME.fullmatch(container) is None or len(container) > _MAX_NAME_LENGTH:
-        raise Malformed(f"invalid container name {container!r:.80}")
-    if not user or not user.isprintable():
-        raise Malformed(f"invalid user name {user!r:.80}")
-    if len(reason) > _MAX_REASON_LENGTH or not reason.isprintable():
-        raise Malformed(f"invalid reason {reason!r:.80}: expected a line of at most 200 characters")

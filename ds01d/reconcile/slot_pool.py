@@ -15,10 +15,10 @@ from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.published_use import join_uses, known_requests
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import slot_devices, users_by_slot
-from ds01d.errors import BooksUnreadable
+from ds01d.errors import BooksUnreadable, Refused
 from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
-from ds01d.model.primitives import Now, Unknown
+from ds01d.model.primitives import ContainerName, Now, Unknown
 from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.books_ports import BooksWorld
 
@@ -57,6 +57,17 @@ class PoolBuilder:
         if doubt and self._config.books.kind == "docker":
             raise BooksUnreadable(doubt)
         return ObservedUse(published=published, running=running, gpu=self._sample_gpus(asked))
+
+    def require_none_alive(self, name: ContainerName) -> None:
+        """Raise `Refused` if a container of that name lives, or Docker does not say so."""
+        world = self._world
+        published = None if world.published is None else world.published.read_use()
+        running = None if world.running is None else world.running.read(known_requests(published))
+        # Where no Docker listens, nobody can have made a container since the booking.
+        if isinstance(running, Unknown) and not running.missing:
+            raise Refused(f"cannot see whether {name} exists: {running.reason}")
+        if isinstance(running, Running) and name in running.names.values():
+            raise Refused(f"a container with the name {name} exists")
 
     def build_pool(
         self, books: Bookings, observed: ObservedUse, limits: Limits | Unknown

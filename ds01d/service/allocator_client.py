@@ -54,9 +54,16 @@ class SlotAllocator(Protocol):
         """Book `slot`, or the best one."""
 
     def release(
-        self, container: ContainerName | None, booking: BookingId | None = None
+        self,
+        container: ContainerName | None,
+        booking: BookingId | None = None,
+        *,
+        if_gone: bool = False,
     ) -> Released | NotAllocated:
-        """Release every slot of a container, or of an allocation."""
+        """Release every slot of a container, or of an allocation; with both, if it still has it.
+
+        `if_gone`: only while Docker has no container of that name.
+        """
 
     def mark_stopped(
         self, container: ContainerName, started: Wall | None = None
@@ -119,13 +126,21 @@ class RemoteAllocator(ServiceClient):
         raise ServiceUnanswered("the wait for a slot ended without an answer")
 
     def release(
-        self, container: ContainerName | None, booking: BookingId | None = None
+        self,
+        container: ContainerName | None,
+        booking: BookingId | None = None,
+        *,
+        if_gone: bool = False,
     ) -> Released | NotAllocated:
-        """Release every slot of a container, or of an allocation."""
+        """Release every slot of a container, or of an allocation; with both, if it still has it.
+
+        `if_gone`: only while Docker has no container of that name; raises `ServiceRefused`.
+        """
         name = container or ContainerName(booking or "")
+        parameters = {"container": container, "id": booking, "if_gone": if_gone or None}
         try:
             # Without an answer not repeated: the name may be booked for another container by then.
-            reply = self.call("Release", {"container": container, "id": booking})
+            reply = self.call("Release", parameters)
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NOT_ALLOCATED:
                 raise

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds01d.config import Config
-from ds01d.decide.booking_record import find_booking
+from ds01d.decide.booking_record import find_booking, identify_booking
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record
@@ -315,7 +315,7 @@ class BookingService:
         states = self._world.reserving.find_states(processes).values()
         # Decision 231: or their end would take away what this caller is given.
         if processes and all(state is ProcessState.ENDED for state in states):
-            allocator.release(name)
+            allocator.release(name, identify_booking(name, record))
 
     def _find_next_hold_end(self) -> float | None:
         """When the next hold after stop ends, in seconds since the epoch."""
@@ -326,7 +326,8 @@ class BookingService:
         wanted = parse_parameters(request.call, ReleaseParameters)
         name, booking = self._find_booked(wanted)
         with self._open_allocator(request.peer, name) as (allocator, container):
-            rules.require_no_use(request.peer, name, container)
+            check = rules.require_gone if wanted.if_gone else rules.require_no_use
+            check(request.peer, name, container)
             answer = allocator.release(name, booking)
         if isinstance(answer, NotAllocated):
             raise rules.refused(NOT_ALLOCATED, f"{name} holds no slot", answer.warnings)
@@ -339,11 +340,11 @@ class BookingService:
         }
 
     def _find_booked(self, wanted: ReleaseParameters) -> tuple[ContainerName, BookingId | None]:
-        """What is to be released: by its name, or by its ID and the name that this has now."""
-        if (wanted.container is None) == (wanted.id is None):
-            raise invalid_parameter("container" if wanted.id is None else "id")
+        """What is to be released: by its name, or its ID and the name it has now, or both."""
         if wanted.container is not None:
-            return ContainerName(wanted.container), None
+            return ContainerName(wanted.container), wanted.id
+        if wanted.id is None:
+            raise invalid_parameter("container")
         booking = parse_booking_id(wanted.id)
         name = None
         if booking is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from ds01d.model.allocation import Allocated
+from ds01d.model.primitives import BookingId
 from ds01d.service.varlink import Parameters
 
 _Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
@@ -30,7 +31,8 @@ class AllocateParameters(Parameters, frozen=True):
 
 class ReleaseParameters(Parameters, frozen=True):
     container: str | None = None
-    id: str | None = None
+    id: Annotated[BookingId, msgspec.Meta(max_length=256)] | None = None
+    if_gone: bool | None = None
 
 
 class ContainerParameters(Parameters, frozen=True):

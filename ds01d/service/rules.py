@@ -134,6 +134,14 @@ def require_own(
         raise not_yours(owner)
 
 
+def require_gone(_: Peer, name: ContainerName, container: Container | NotFound | Unknown) -> None:
+    """Refuse unless Docker has no container of that name. Raises `VarlinkError`."""
+    if isinstance(container, Unknown):
+        raise unavailable(f"cannot see whether {name} exists: {container.reason}")
+    if isinstance(container, Container):
+        raise refused(NOT_POSSIBLE, f"a container with the name {name} exists")
+
+
 def require_no_use(
     peer: Peer, name: ContainerName, container: Container | NotFound | Unknown
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig
+from ds01d.decide.booking_record import identify_booking
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.books import AllocatorState, Attempt, Record
 from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
@@ -19,7 +20,7 @@ from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.undo import Undoer
-from tests.support.build import LIMITS, Life, config
+from tests.support.build import LIMITS, NAME, Life, config, record
 from tests.support.repairs import history, rebooted
 
 ALICE, BOB = UserName("alice"), UserName("bob")
@@ -145,6 +146,15 @@ def test_whoever_gives_name_and_id_releases_only_what_both_name() -> None:
     mine, theirs = reserve(life), reserve(life, BOB)
     assert isinstance(allocator(life).release(mine.container, theirs.id), NotAllocated)
     assert len(bookings(life)) == 2
+
+
+def test_a_booking_without_an_id_is_the_one_of_its_name_and_time() -> None:
+    life = host().book("0.0")
+    booking = identify_booking(NAME, life.host.records[NAME])
+    life.host.records[NAME] = record(gpu_id="0.0", allocated_at=Wall(life.host.wall))
+    assert isinstance(allocator(life).release(NAME, booking), NotAllocated)
+    booking = identify_booking(NAME, life.host.records[NAME])
+    assert isinstance(allocator(life).release(NAME, booking), Released)
 
 
 @pytest.mark.parametrize("is_named", [True, False])

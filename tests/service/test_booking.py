@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from ds01d.model.books import Record
+from ds01d.model.containers import State
 from ds01d.model.primitives import ContainerName, Source, Unknown, Wall
 from ds01d.model.reservation import ProcessState, ReservingProcess
 from ds01d.reconcile.docker_books import with_current_books
@@ -24,6 +25,7 @@ from tests.service.test_status_calls import status
 from tests.support.build import Life
 
 ALICE = Peer(uid=1001, login="alice", pid=7, is_operator=False)
+OLGA = Peer(uid=1009, login="olga", pid=8, is_operator=True)
 FIRST = ReservingProcess(pid=10, started=1, boot_id="boot-1", command="docker")
 SECOND = ReservingProcess(pid=20, started=2, boot_id="boot-1", command="docker")
 NAME = ContainerName("train._.1001")
@@ -38,19 +40,27 @@ def life() -> Life:
     return life
 
 
-def allocate(life: Life, **parameters: object) -> Json:
-    """What the service answers to alice."""
+def call(life: Life, peer: Peer, method: str, parameters: Json) -> Json:
+    """What the service answers."""
     world = with_current_books(life.host.world(), life.config)
     service = BookingService(life.config, world, lambda: status(1), WaitingQueue())
     replies: list[bytes] = []
-    call = MethodCall(
-        method=f"{INTERFACE}.Allocate", parameters=msgspec.Raw(json.dumps(parameters).encode())
+    message = MethodCall(
+        method=f"{INTERFACE}.{method}", parameters=msgspec.Raw(json.dumps(parameters).encode())
     )
-    request = PendingCall(ALICE, call, lambda data, _: replies.append(data))
+    request = PendingCall(peer, message, lambda data, _: replies.append(data))
     assert request.take()
     serve_call(request, service.handlers)
     reply: Json = json.loads(replies[-1].rstrip(b"\0"))
     return reply
+
+
+def allocate(life: Life, **parameters: object) -> Json:
+    return call(life, ALICE, "Allocate", parameters)
+
+
+def release(life: Life, peer: Peer = ALICE, **parameters: object) -> Json:
+    return call(life, peer, "Release", parameters)
 
 
 def test_it_is_whom_the_kernel_shows(life: Life) -> None:
@@ -106,3 +116,35 @@ def test_what_a_container_has_stays_its_own(life: Life) -> None:
     life.host.asker = SECOND
     again = allocate(life, container=NAME, process=True)["parameters"]["booking"]
     assert (again["already"], again["slot"], again["until"]) == (True, "0", None)
+
+
+@pytest.mark.parametrize("peer", [ALICE, OLGA])
+def test_a_release_by_name_and_id_leaves_the_next_booking_of_that_name(
+    life: Life, peer: Peer
+) -> None:
+    first = allocate(life, container=NAME)["parameters"]["booking"]
+    assert "error" not in release(life, container=NAME)
+    second = allocate(life, container=NAME)["parameters"]["booking"]
+    for booking in (first["id"], "r-ffffffffffff", "../x", ""):
+        refused = release(life, peer, container=NAME, id=booking)
+        assert refused["parameters"]["code"] == "NOT_ALLOCATED"
+    assert life.host.bookings() == {(NAME, second["slot"])}
+    assert "error" not in release(life, peer, container=NAME, id=second["id"])
+    assert life.host.bookings() == set()
+
+
+@pytest.mark.parametrize("peer", [ALICE, OLGA])
+@pytest.mark.parametrize("state", [State.CREATED, State.RUNNING, State.EXITED])
+def test_a_release_for_a_container_that_is_gone_is_refused_while_one_has_the_name(
+    life: Life, state: State, peer: Peer
+) -> None:
+    booking = allocate(life, container=NAME)["parameters"]["booking"]
+    life.run(name=NAME, state=state, created_ago=0)
+    refused = release(life, peer, container=NAME, id=booking["id"], if_gone=True)
+    assert refused["parameters"]["code"] == "NOT_POSSIBLE"
+    life.fail(Source.DOCKER)
+    refused = release(life, peer, container=NAME, id=booking["id"], if_gone=True)
+    assert refused["error"] == f"{INTERFACE}.Unavailable"
+    life.mend().remove()
+    assert "error" not in release(life, peer, container=NAME, id=booking["id"], if_gone=True)
+    assert life.host.bookings() == set()

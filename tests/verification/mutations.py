@@ -1632,9 +1632,9 @@ MUTATIONS = (
     Mutation(
         invariant=19,
         name="an ID is enough to release what somebody else has",
-        file="ds01d/reconcile/allocator.py",
-        old="            if name is None or container not in (None, name):\n",
-        new="            if name is None:\n",
+        file="ds01d/decide/booking_record.py",
+        old="name if identify_booking(name, records.get(name)) == booking else None\n",
+        new="name\n",
         tests=(f"{RESERVATIONS}::test_whoever_gives_name_and_id_releases_only_what_both_name",),
     ),
     Mutation(
@@ -2323,7 +2323,7 @@ MUTATIONS = (
         invariant=2,
         name="what an ended process left is given to the next one",
         file="ds01d/service/booking.py",
-        old="            allocator.release(name)\n",
+        old="            allocator.release(name, identify_booking(name, record))\n",
         new="            pass\n",
         tests=("tests/service/test_booking.py::test_what_an_ended_process_left_is_nobodys",),
     ),
