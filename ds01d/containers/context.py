@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ds01d.containers.ports import ContainerEngine, SessionEngine
-from ds01d.errors import Ds01Error, Interrupted, WriteFailed
+from ds01d.errors import Ds01Error, Interrupted, Refused, WriteFailed
+from ds01d.model.allocation import NotAllocated, Released
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.creation import Progress
-from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.model.primitives import BookingId, ContainerName, SlotId
 from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.ports import World
 from ds01d.service.allocator_client import SlotAllocator, Waiting
@@ -68,6 +69,22 @@ class CommandContext:
         if not isinstance(state, AllocatorState):
             raise Ds01Error(f"cannot read the books: {state.reason}")
         return frozenset(state.find_slots(name))
+
+    def release_gone(
+        self, name: ContainerName, booking: BookingId | None
+    ) -> Released | NotAllocated:
+        """Release one booking of a container that is gone. Raises `Ds01Error` where it stays."""
+        # Decision 373: somebody else may have got the booking of that name, or made another one.
+        if booking is None:
+            raise Refused("its ID is unknown")
+        if self.engine.find_container(name) is not None:
+            raise Refused(f"a container with the name {name} exists")
+        return self.allocator.release(name, booking, if_gone=True)
+
+    def describe_booked_again(self, name: ContainerName) -> str:
+        """What is booked for a name whose booking was not found any more; "" if nothing is."""
+        slots = ", ".join(sorted(self.booked_slots(name)))
+        return f"GPU {slots} stays booked for {name}: it was booked again meanwhile" * bool(slots)
 
     def log_operation(
         self,

@@ -203,16 +203,20 @@ class Creation:
         return "; ".join(filter(None, (f"{name} may still exist ({reason})", remaining)))
 
     def _release_slots(self) -> str:
+        context, name = self._context, self._order.name
         try:
-            answer = self._context.allocator.release(self._order.name)
+            # The last: a record that was lost meanwhile has the ID of what was booked after that.
+            answer = context.release_gone(name, self._booked[-1].id)
+            again = context.describe_booked_again(name) * isinstance(answer, NotAllocated)
         except Ds01Error as error:
             booked = ", ".join(booking.slot for booking in self._booked)
-            return f"its booking of GPU {booked} stays until ds01d repairs it: {error}"
+            until = "" if isinstance(error, Refused) else " until ds01d repairs it"
+            return f"its booking of GPU {booked} stays{until}: {error}"
         for warning in answer.warnings:
-            self._context.warn(warning)
-        if isinstance(answer, NotAllocated):
-            self._context.warn("its booking was already released")
-        return ""
+            context.warn(warning)
+        if isinstance(answer, NotAllocated) and not again:
+            context.warn("its booking was already released")
+        return again
 
     def _log_step(self, operation: str, status: str, details: str) -> None:
         self._context.log_operation(

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from ds01d.containers.context import CommandContext
 from ds01d.containers.names import check_owner
 from ds01d.containers.rebooking import Rebooking
-from ds01d.errors import Ds01Error, EngineFailed, Refused
-from ds01d.model.allocation import Allocated
+from ds01d.decide.booking_record import identify_booking
+from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Refused
+from ds01d.model.allocation import Allocated, NotAllocated
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
 from ds01d.model.limits import Limits
@@ -57,7 +58,13 @@ class ContainerLifecycle:
             self.context.engine.start_container(container.id)
         except Ds01Error as error:
             self._log_operation("start", container, "failed", str(error))
-            raise Ds01Error(f"{error}{self._release_after_failure(container, booked)}") from error
+            # Decision 373: without an answer Docker may be starting it.
+            if isinstance(error, EngineFailed) and not isinstance(error, EngineRefused):
+                remaining = _describe_unanswered(booked)
+            else:
+                # Docker may report a failed start of a container that runs: then it stays, too.
+                remaining = self.rebooking.release_new(container, booked)
+            raise Ds01Error(f"{error}{remaining}") from error
         # The hold may have ended between the check and the start; ds01d then released the slot.
         if (
             not booked
@@ -76,22 +83,6 @@ class ContainerLifecycle:
         except Refused:
             self.context.engine.stop_container(container.id, 0)
             raise
-
-    def _release_after_failure(self, container: Container, booked: Sequence[Allocated]) -> str:
-        """Release what a failed start has booked; "" or what is left of it."""
-        if not booked:
-            return ""
-        slots = ", ".join(booking.slot for booking in booked)
-        remaining = f"; GPU {slots} stays booked until ds01d repairs it"
-        try:
-            current = self.context.engine.find_container(container.id)
-            # Docker may report a failed start of a container that runs: keep its booking.
-            if current is not None and (current.state.alive or current.state is State.REMOVING):
-                return remaining
-            self.rebooking.release_new(container.name, booked)
-        except Ds01Error:
-            return remaining
-        return ""
 
     def _forget_stop(self, name: ContainerName) -> None:
         """Clear the stop time, which would end the next hold at once; ds01d would repair it too."""
@@ -156,6 +147,8 @@ class ContainerLifecycle:
             raise Refused(f"{name} is {container.state}: container-stop it first, or use --force")
         if container.state.alive:
             self._stop_running(container)
+        # Before the removal: what is booked for that name afterwards may be somebody else's.
+        booking = identify_booking(name, self.rebooking.read_record(name))
         try:
             self._remove_confirmed(container, force=force)
         except Ds01Error as error:
@@ -164,13 +157,13 @@ class ContainerLifecycle:
         # Before the release: ds01d logs by then what it has seen of a container and nobody logged.
         self._log_operation("remove", container, "success", "")
         try:
-            answer = self.context.allocator.release(name)
+            answer = self.context.release_gone(name, booking)
+            again = self.context.describe_booked_again(name) * isinstance(answer, NotAllocated)
         except Ds01Error as error:
             self._log_operation("remove", container, "failed", f"not released: {error}")
-            raise Ds01Error(
-                f"{name} is removed, but its booking stays until ds01d repairs it: {error}"
-            ) from error
-        for warning in answer.warnings:
+            until = "" if isinstance(error, Refused) else " until ds01d repairs it"
+            raise Ds01Error(f"{name} is removed, but its booking stays{until}: {error}") from error
+        for warning in filter(None, (*answer.warnings, again)):
             self.context.warn(warning)
         return getattr(answer, "slots", ())
 
@@ -237,3 +230,9 @@ class ContainerLifecycle:
             slots=slots,
             details=words,
         )
+
+
+def _describe_unanswered(booked: Sequence[Allocated]) -> str:
+    """What stays booked after a start that Docker did not answer; "" if nothing was booked."""
+    slots = ", ".join(booking.slot for booking in booked)
+    return f"; GPU {slots} stays booked, since Docker may still start it" if booked else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ds01d.containers.context import CommandContext
@@ -12,9 +13,9 @@ from ds01d.decide.device_resolution import find_candidates, index_devices
 from ds01d.decide.short_names import split_name
 from ds01d.decide.slot_table import slot_id_at
 from ds01d.errors import Ds01Error, Refused
-from ds01d.model.allocation import Allocated, Rejected
+from ds01d.model.allocation import Allocated, Rejected, Released
 from ds01d.model.books import AllocatorState, Record, Slot
-from ds01d.model.containers import Container, DeviceRef, GpuRequestKind, RefKind
+from ds01d.model.containers import Container, DeviceRef, GpuRequestKind, RefKind, State
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import ContainerName, SlotId, Unknown, UserName
 
@@ -43,11 +44,11 @@ class Rebooking:
             for warning in answer.warnings:
                 self.context.warn(warning)
             if isinstance(answer, Rejected):
-                self.release_new(container.name, booked)
+                remaining = self.release_new(container, booked)
                 raise Refused(
                     f"{container.name} lost GPU {slot} at the end of its hold, and it cannot be"
                     f" booked again: {answer.reason}; wait, or get another one:"
-                    f" {self._recreate_commands(container)}"
+                    f" {self._recreate_commands(container)}{remaining}"
                 )
             if answer.shared_with:
                 self.context.warn(f"GPU {slot} is shared with {', '.join(answer.shared_with)}")
@@ -66,11 +67,27 @@ class Rebooking:
                     f" it: {self._recreate_commands(container)}"
                 )
 
-    def release_new(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
-        """Release what was booked just now; an older booking stays."""
-        # It releases all that a container has, so an older slot would go with the new ones.
-        if booked and not any(booking.already for booking in booked):
-            self.context.allocator.release(name)
+    def release_new(self, container: Container, booked: Sequence[Allocated]) -> str:
+        """Release what was booked just now for a container that does not run; "" or what stays."""
+        if not booked:
+            return ""
+        with suppress(Ds01Error):
+            if self._is_releasable(container, booked):
+                answer = self.context.allocator.release(container.name, booked[-1].id)
+                if isinstance(answer, Released):
+                    return ""
+        slots = ", ".join(booking.slot for booking in booked)
+        return f"; GPU {slots} stays booked until ds01d repairs it"
+
+    def _is_releasable(self, container: Container, booked: Sequence[Allocated]) -> bool:
+        """Whether all that is booked for it is new, and it is stopped. Raises `Ds01Error`."""
+        # A release takes all that a container has, so an older slot would go with the new ones.
+        slots = {booking.slot for booking in booked if not booking.already}
+        if booked[-1].id is None or self.context.booked_slots(container.name) != slots:
+            return False
+        # Decision 373: it may run by now, or have another name, or another one may have its name.
+        answers = map(self.context.engine.find_container, (container.id, container.name))
+        return all(current is None or _is_stopped(current, container) for current in answers)
 
     def requests_slots(self, container: Container) -> bool:
         """Whether its GPU request names slots. Raises `Refused` if it cannot be booked."""
@@ -144,6 +161,11 @@ class Rebooking:
         records = self.context.world.metadata.read(frozenset((name,)))
         record = None if isinstance(records, Unknown) else records.get(name)
         return record if isinstance(record, Record) else None
+
+
+def _is_stopped(current: Container, container: Container) -> bool:
+    is_same = (current.id, current.name) == (container.id, container.name)
+    return is_same and not current.state.alive and current.state is not State.REMOVING
 
 
 def _is_slot_of(slot: Slot, device: DeviceRef) -> bool:

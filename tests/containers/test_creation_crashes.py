@@ -21,7 +21,15 @@ from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.confinement import Confinement
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller, Order, Person, Plan
-from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, UserName, Wall
+from ds01d.model.primitives import (
+    BookingId,
+    ContainerId,
+    ContainerName,
+    Digest,
+    SlotId,
+    UserName,
+    Wall,
+)
 
 NAME = ContainerName("train._.2001")
 AMY = Person(uid=2001, name="amy", gid=2001)
@@ -112,10 +120,18 @@ class Ground:
         with self.step():
             self.booked.add(container)
         return Allocated(
-            container=container, user=user, slot=SlotId("1.0"), docker_id="MIG-1", priority=1
+            container=container,
+            user=user,
+            slot=SlotId("1.0"),
+            docker_id="MIG-1",
+            priority=1,
+            id=BookingId("r-000000000001"),
         )
 
-    def release(self, container: ContainerName) -> Released:
+    def release(
+        self, container: ContainerName, _: BookingId | None = None, *, if_gone: bool = False
+    ) -> Released:
+        assert if_gone
         with self.step():
             self.booked.discard(container)
         return Released(container=container, user=None, slots=())
