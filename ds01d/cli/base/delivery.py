@@ -35,8 +35,11 @@ def release_if_undelivered(
 
 def _take_back(allocator: SlotAllocator, answer: Allocated) -> str:
     booking = f"the booking of {answer.slot} for {answer.container}"
+    # Decision 373: who asked for that name meanwhile got the same booking, for a container.
+    if answer.id is None:
+        return f"{booking} stays: its ID is unknown"
     try:
-        allocator.release(answer.container)
+        allocator.release(answer.container, answer.id, if_gone=True)
     except Ds01Error as error:
         return f"{booking} stays: {error}"
     return f"{booking} is taken back"
