@@ -11,14 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ds01d.config import Config
-from ds01d.decide.booking_record import find_booking, identify_booking
+from ds01d.decide.booking_record import find_booking
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, NotFound
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown, UserName
-from ds01d.model.reservation import ProcessState, ReservingProcess, parse_booking_id
+from ds01d.model.reservation import ReservingProcess, parse_booking_id
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.booking_ids import reserve_name
@@ -28,6 +28,7 @@ from ds01d.reconcile.slot_pool import PoolBuilder
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.status import Status
 from ds01d.service import rules
+from ds01d.service.abandoned import release_abandoned
 from ds01d.service.booking_messages import (
     AllocateParameters,
     ContainerParameters,
@@ -227,7 +228,7 @@ class BookingService:
         kind = Allocator if self._fleet is None else self._fleet.choose_allocator(permit)
         with self._open_allocator(peer, waiter.container, kind) as (allocator, container):
             if isinstance(container, NotFound):
-                self._release_abandoned(allocator, waiter.container)
+                release_abandoned(waiter.container, allocator, self._world, self._config)
             answer = allocator.allocate(
                 waiter.user,
                 waiter.container,
@@ -307,15 +308,6 @@ class BookingService:
         """End the calls that are being reserved; those of the queue keep their places."""
         if self._fleet is not None:
             self._fleet.fail_all(unavailable(reason))
-
-    def _release_abandoned(self, allocator: Allocator, name: ContainerName) -> None:
-        """Release what is reserved for processes that have ended."""
-        record = self._transactions.read_records(frozenset({name})).get(name)
-        processes = record.processes if isinstance(record, Record) else ()
-        states = self._world.reserving.find_states(processes).values()
-        # Decision 231: or their end would take away what this caller is given.
-        if processes and all(state is ProcessState.ENDED for state in states):
-            allocator.release(name, identify_booking(name, record))
 
     def _find_next_hold_end(self) -> float | None:
         """When the next hold after stop ends, in seconds since the epoch."""

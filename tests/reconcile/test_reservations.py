@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig
@@ -221,6 +221,7 @@ def test_a_lost_record_has_the_id_of_its_name_again() -> None:
     assert other.booking is None
 
 
+USERS = {"a._.1001": ALICE, "b._.1002": BOB}
 ACTS = st.one_of(
     st.tuples(st.just("reserve"), st.sampled_from([ALICE, BOB]), st.integers(1, 3)),
     st.tuples(st.just("release"), st.integers(0, 9)),
@@ -233,9 +234,13 @@ ACTS = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ACTS, max_size=14))
+@example([("reserve", BOB, 1), ("claim", 0, "a._.1001"), ("pass", 70.0), ("remove", "a._.1001")])
 def test_never_two_on_one_slot_and_never_a_slot_of_somebody_alive(acts: list[Any]) -> None:
     life = host()
     made: list[Allocated] = []
+    # What they use is not theirs: they run beside whoever had reserved that slot, and are booked
+    # beside them until the pass after their end.
+    intruders = {"c"}
     for what, *details in acts:
         match what, details:
             case "reserve", [user, count]:
@@ -246,6 +251,8 @@ def test_never_two_on_one_slot_and_never_a_slot_of_somebody_alive(acts: list[Any
             case "claim", [number, name] if number < len(made):
                 if made[number].container in {name for name, _ in bookings(life)}:
                     run_labelled(life, made[number], name)
+                    if made[number].user != USERS.get(name):
+                        intruders.add(name)
             case "remove", [name]:
                 life.remove(name) if name in running(life) else None
             case "pass", [seconds]:
@@ -254,8 +261,7 @@ def test_never_two_on_one_slot_and_never_a_slot_of_somebody_alive(acts: list[Any
                 life.set_wall(forward)
             case _:
                 pass
-        # What "c" used is nobody's: it ran beside whoever had reserved that slot.
-        waiting = {name for name, _ in bookings(life)} - {*running(life), "c"}
+        waiting = {name for name, _ in bookings(life)} - {*running(life), *intruders}
         reserved = [slot for name, slot in bookings(life) if name in waiting]
         assert max(Counter(reserved).values(), default=0) <= 1
     life.after(3 * GRACE_S)

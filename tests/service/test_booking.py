@@ -11,7 +11,7 @@ import pytest
 from ds01d.model.books import Record
 from ds01d.model.containers import State
 from ds01d.model.primitives import ContainerName, Source, Unknown, Wall
-from ds01d.model.reservation import ProcessState, ReservingProcess
+from ds01d.model.reservation import BOOKING_LABEL, ProcessState, ReservingProcess
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
@@ -22,7 +22,7 @@ from ds01d.service.varlink import MethodCall
 from ds01d.service.waiting import WaitingQueue
 from tests.reconcile.test_docker_books import fresh_life
 from tests.service.test_status_calls import status
-from tests.support.build import Life
+from tests.support.build import Life, books, config, slot, whole
 
 ALICE = Peer(uid=1001, login="alice", pid=7, is_operator=False)
 OLGA = Peer(uid=1009, login="olga", pid=8, is_operator=True)
@@ -116,6 +116,37 @@ def test_what_a_container_has_stays_its_own(life: Life) -> None:
     life.host.asker = SECOND
     again = allocate(life, container=NAME, process=True)["parameters"]["booking"]
     assert (again["already"], again["slot"], again["until"]) == (True, "0", None)
+
+
+@pytest.mark.parametrize("is_bound", [False, True], ids=["no pass since", "a pass has bound it"])
+@pytest.mark.parametrize("has_label", [False, True], ids=["by its device", "by the label"])
+@pytest.mark.parametrize("state", [State.CREATED, State.RUNNING])
+def test_what_an_ended_process_left_to_a_container_is_given_to_nobody_else(
+    state: State, *, has_label: bool, is_bound: bool
+) -> None:
+    slots = [slot(str(number), uuid=f"GPU-{number}") for number in range(3)]
+    settings = config(whole_gpus="always")
+    life = Life(settings, gpu=whole(3), state=books(*slots), passwd={1001: "alice"}).after(60)
+    life.host.asker = FIRST
+    life.host.processes = {FIRST: ProcessState.RUNS, SECOND: ProcessState.RUNS}
+    first = allocate(life, container=NAME, process=True)["parameters"]["booking"]
+    life.sweep()
+    life.host.pass_time(1.0)
+    now = Wall(life.host.wall)
+    labels = {"aime.mlc.USER": "alice"} | ({BOOKING_LABEL: first["id"]} if has_label else {})
+    started = now if state is State.RUNNING else None
+    other = "project"
+    life.run("GPU-0", name=other, labels=labels, created=now, state=state, started=started)
+    life.host.processes[FIRST] = ProcessState.ENDED
+    life.host.asker = SECOND
+    life.host.pass_time(1.0)
+    if is_bound:
+        life.sweep()
+    reply = allocate(life, container=NAME, process=True)
+    assert reply["error"] == f"{INTERFACE}.Unavailable"
+    assert "reserved by a process that has ended: " in reply["parameters"]["reason"]
+    life.after(60)
+    assert life.host.bookings() == {(other, "0")}
 
 
 @pytest.mark.parametrize("peer", [ALICE, OLGA])
