@@ -195,9 +195,7 @@ def _find_holdings(
     lost = {
         id_: holding
         for id_, holding in memory.items()
-        if id_ not in engine.containers
-        and id_ not in destroyed
-        and holding.name not in engine.by_name
+        if id_ not in engine.containers and id_ not in destroyed
     }
     return holdings | lost
 

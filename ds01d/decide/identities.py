@@ -49,7 +49,9 @@ def is_running_elsewhere(
 
 def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotId]:
     added = (slot for booked_name, slot in state.merge if booked_name == name)
-    return frozenset((*state.find_slots(name), *added))
+    # Decision 375: what follows from requests is under the present name already.
+    stored = (slot for slot in state.find_slots(name) if (name, slot) not in state.derived)
+    return frozenset((*stored, *added))
 
 
 _MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them

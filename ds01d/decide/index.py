@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ds01d.config import Config, Policy
 from ds01d.decide.owner_guess import identify_owner, refine_owner
 from ds01d.decide.ownership import find_owner, has_user, parse_uid
-from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
+from ds01d.decide.renames import NO_RENAMES, Renames, find_derived_names, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState, BadRecord, Record
@@ -192,7 +192,8 @@ def build_index(
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     renames = NO_RENAMES
     if isinstance(snapshot.docker, Engine):
-        renames = find_renames(checkpoint, snapshot.docker, booked_slots, records)
+        derived = find_derived_names(snapshot)
+        renames = find_renames(checkpoint, snapshot.docker, booked_slots, records, derived)
     return BooksIndex(
         snapshot=snapshot,
         checkpoint=checkpoint,

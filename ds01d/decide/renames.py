@@ -9,13 +9,16 @@ the books, and moves with them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TypeVar
 
+from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint, Identity
 from ds01d.model.containers import Container, Engine
-from ds01d.model.primitives import ContainerId, ContainerName
+from ds01d.model.primitives import ContainerId, ContainerName, Unknown
+from ds01d.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +72,23 @@ def find_renames(
     engine: Engine,
     booked: Collection[ContainerName],
     recorded: Collection[ContainerName],
+    derived: AbstractSet[ContainerName] = frozenset(),
 ) -> Renames:
     """The renames that concern a name in the books, those of the names it was swapped with too.
 
-    `booked`: the names that slots list; `recorded`: those that have metadata.
+    `booked`: the names that slots list; `recorded`: those that have metadata; `derived`: of both,
+    the names of which nothing is stored.
     """
+    if derived:
+        # Decision 375: what follows from requests has the present names already. It is nothing to
+        # be moved, nor does it keep the name for the container that had it before.
+        booked, recorded = {*booked} - derived, {*recorded} - derived
+        stored = {
+            name: identity
+            for name, identity in checkpoint.identities.items()
+            if name not in derived
+        }
+        checkpoint = replace(checkpoint, identities=stored)
     # By ID: Docker keeps it through `docker rename`, and nothing else links the two names. Every
     # pass looks at all that are remembered, so without a call of Python for each.
     ids = map(attrgetter("id"), checkpoint.identities.values())
@@ -107,6 +122,21 @@ def find_renames(
             and (bound := checkpoint.identities.get(name)) is not None
             and bound.id not in engine.containers
         ),
+    )
+
+
+def find_derived_names(snapshot: Snapshot) -> frozenset[ContainerName]:
+    """With Docker as the books: the names that have something, of which nothing is stored."""
+    state = snapshot.state
+    if not isinstance(state, AllocatorState) or not state.derived:
+        return frozenset()
+    stored = (state.list_bookings() - state.derived) | state.doubled | state.merge
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
+    return frozenset(
+        {name for name, _ in state.derived}
+        - {name for name, _ in stored}
+        # Without a digest it is derived, too.
+        - {name for name, record in records.items() if record.digest}
     )
 
 

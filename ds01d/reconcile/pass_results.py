@@ -13,7 +13,7 @@ from ds01d.decide.pace import count_releases
 from ds01d.decide.renames import follow_renames
 from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, DeviceUuid, SlotId
@@ -83,13 +83,24 @@ def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpo
     """With Docker as the books: what was released is not theirs any more."""
     # Decision 203: their requests still name it, so the end has to be remembered.
     state, docker = decision.snapshot.state, decision.snapshot.docker
-    derived = state.derived if isinstance(state, AllocatorState) else frozenset()
-    ended = {name for drift in done for name, _ in drift.taken & derived}
+    if not isinstance(state, AllocatorState) or not state.derived:
+        return checkpoint
+    # Decision 375: by its device, since a name may be that of several, one after the other.
+    ended = {
+        (name, state.slots[slot].uuid)
+        for drift in done
+        if drift.renamed_to is None
+        for name, slot in drift.taken & state.derived
+    }
     listed = docker.containers if isinstance(docker, Engine) else {}
+
+    def is_over(holding: Holding) -> bool:
+        return any((holding.name, device) in ended for device in holding.devices or ())
+
     holdings = {
-        id_: replace(holding, devices=None) if holding.name in ended else holding
+        id_: replace(holding, devices=None) if is_over(holding) else holding
         for id_, holding in checkpoint.holdings.items()
-        if holding.name not in ended or id_ in listed
+        if id_ in listed or not is_over(holding)
     }
     return replace(checkpoint, holdings=holdings) if ended else checkpoint
 

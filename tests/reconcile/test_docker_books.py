@@ -22,6 +22,7 @@ from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine, EngineIdentity, GpuRequestKind, NotFound
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import (
     Boot,
     ContainerName,
@@ -63,7 +64,7 @@ from tests.support.reality import Reality, realities
 from tests.support.world import Died
 
 pytestmark = pytest.mark.timeout(600)  # many hosts, perhaps on a slow machine
-ALICE = UserName("alice")
+ALICE, BOB = UserName("alice"), UserName("bob")
 EXAMPLES = settings.get_profile("deciding").max_examples
 NOTHING = Unreadable(reason="no such file", digest=MISSING)
 
@@ -144,6 +145,79 @@ def test_one_that_docker_lost_keeps_its_slot_until_its_absence_is_proven() -> No
     assert booked(life.after(1200).sweep()) == {NAME: {"0"}}
     life.host.living = {}
     assert booked(life.after(200).sweep()) == {}
+
+
+HELD_FOR_EVER = replace(LIMITS, unknown_user=HoldRule(seconds=None, source="never"), holds={})
+OLD = "old._.1001"
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["in one pass", "a pass for each"])
+@pytest.mark.parametrize("told", [True, False], ids=["destroy", "no event"])
+def test_a_stopped_one_keeps_its_slot_when_it_makes_room_for_another(
+    *, told: bool, each: bool
+) -> None:
+    """`docker rm old; docker rename train old; docker run --name train`."""
+    life = fresh_life(limits=HELD_FOR_EVER).run("GPU-2", name=OLD).run("GPU-0").after(60)
+    life.stop(OLD).stop().after(60)
+
+    def look_at(*names: str) -> None:
+        if each:
+            passed = Reconciler(life.host.world(), life.config)
+            passed.run(frozenset(map(ContainerName, names)))
+        life.host.pass_time(1.0)
+
+    life.remove(OLD, told=told)
+    look_at(OLD)
+    life.rename(NAME, OLD)
+    look_at(NAME, OLD)
+    life.start_now("GPU-1")
+    look_at(NAME)
+    for _ in range(4):
+        life.after(6)
+    report = life.after(180).sweep()
+    # Without an event the lost one keeps GPU-2 until the end of who has its name (decision 203).
+    assert booked(report) == {OLD: {"0"} if told else {"0", "2"}, NAME: {"1"}}
+    life.remove(OLD)
+    assert booked(life.after(1200).sweep()) == {NAME: {"1"}}
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_swapped_names_take_no_slot_from_who_remains(*, stopped: bool) -> None:
+    life = fresh_life(limits=HELD_FOR_EVER).run("GPU-0").run("GPU-1", name=OLD).after(60)
+    if stopped:
+        life.stop().stop(OLD).after(60)
+    swap_names(life, NAME, OLD)
+    assert booked(life.sweep()) == {OLD: {"0"}, NAME: {"1"}}
+    assert booked(life.after(60).sweep()) == {OLD: {"0"}, NAME: {"1"}}
+    life.remove()
+    report = life.after(60).sweep()
+    assert (booked(report), report.drifts) == ({OLD: {"0"}}, ())
+
+
+def swap_names(life: Life, one: str, other: str) -> None:
+    found = life.host.containers
+    swapped = {one: ContainerName(other), other: ContainerName(one)}
+    life.host.containers = {
+        id_: replace(container, name=swapped.get(container.name, container.name))
+        for id_, container in found.items()
+    }
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_one_that_docker_lost_keeps_its_slot_though_another_one_has_its_name(
+    *, lives: bool
+) -> None:
+    life = fresh_life().run("GPU-0").after(600)
+    (lost,) = life.host.containers
+    life.host.living = {lost: 4711} if lives else {}
+    life.remove(told=False).after(30)
+    life.start_now("GPU-1")
+    life.sweep()
+    answer = allocator(life).allocate(BOB, ContainerName("x._.1002"), slot=SlotId("0"))
+    assert isinstance(answer, Rejected)
+    for _ in range(20):
+        life.after(60)
+    assert booked(life.sweep()) == {NAME: {"0", "1"} if lives else {"1"}}
 
 
 def test_renumbered_gpus_change_nothing_for_those_who_run() -> None:
