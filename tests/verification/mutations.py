@@ -2049,8 +2049,8 @@ MUTATIONS = (
         invariant=11,
         name="the end of a hold is forgotten",
         file="ds01d/reconcile/pass_results.py",
-        old="replace(holding, devices=None) if holding.name in ended",
-        new="holding if holding.name in ended",
+        old="replace(holding, devices=None) if is_over(holding)",
+        new="holding if is_over(holding)",
         tests=(
             "tests/reconcile/test_docker_books.py::test_a_stopped_one_keeps_it_until_its_hold_is_over_and_has_it_again_when_it_starts",
         ),
@@ -2322,10 +2322,30 @@ MUTATIONS = (
     Mutation(
         invariant=2,
         name="what an ended process left is given to the next one",
-        file="ds01d/service/booking.py",
-        old="            allocator.release(name, identify_booking(name, record))\n",
-        new="            pass\n",
+        file="ds01d/service/abandoned.py",
+        old="    allocator.release(name, identify_booking(name, record))\n",
+        new="    pass\n",
         tests=("tests/service/test_booking.py::test_what_an_ended_process_left_is_nobodys",),
+    ),
+    Mutation(
+        invariant=2,
+        name="what an ended process left is given away though a container claimed it",
+        file="ds01d/service/abandoned.py",
+        old="    if reason := _find_doubt(name, world, config):\n",
+        new="    if reason := _find_doubt(name, world, config) and False:\n",
+        tests=(
+            "tests/service/test_booking.py::test_what_an_ended_process_left_to_a_container_is_given_to_nobody_else",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="what Docker lost is free once its name is used again",
+        file="ds01d/decide/docker_books.py",
+        old="        if id_ not in engine.containers and id_ not in destroyed\n",
+        new="        if not (id_ in engine.containers or holding.name in engine.by_name)\n",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_one_that_docker_lost_keeps_its_slot_though_another_one_has_its_name",
+        ),
     ),
 )
 
