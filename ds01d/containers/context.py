@@ -81,10 +81,11 @@ class CommandContext:
             raise Refused(f"a container with the name {name} exists")
         return self.allocator.release(name, booking, if_gone=True)
 
-    def describe_booked_again(self, name: ContainerName) -> str:
-        """What is booked for a name whose booking was not found any more; "" if nothing is."""
-        slots = ", ".join(sorted(self.booked_slots(name)))
-        return f"GPU {slots} stays booked for {name}: it was booked again meanwhile" * bool(slots)
+    def describe_booked_again(self, name: ContainerName, answer: Released | NotAllocated) -> str:
+        """What is booked for a name whose own booking was not found any more; "" if nothing is."""
+        slots = self.booked_slots(name) if isinstance(answer, NotAllocated) else ()
+        gpus = ", ".join(sorted(slots))
+        return f"GPU {gpus} stays booked for {name}: it was booked again meanwhile" if gpus else ""
 
     def log_operation(
         self,

@@ -207,7 +207,7 @@ class Creation:
         try:
             # The last: a record that was lost meanwhile has the ID of what was booked after that.
             answer = context.release_gone(name, self._booked[-1].id)
-            again = context.describe_booked_again(name) * isinstance(answer, NotAllocated)
+            again = context.describe_booked_again(name, answer)
         except Ds01Error as error:
             booked = ", ".join(booking.slot for booking in self._booked)
             until = "" if isinstance(error, Refused) else " until ds01d repairs it"

@@ -15,7 +15,7 @@ from ds01d.containers.names import check_owner
 from ds01d.containers.rebooking import Rebooking
 from ds01d.decide.booking_record import identify_booking
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Refused
-from ds01d.model.allocation import Allocated, NotAllocated
+from ds01d.model.allocation import Allocated
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
 from ds01d.model.limits import Limits
@@ -158,7 +158,7 @@ class ContainerLifecycle:
         self._log_operation("remove", container, "success", "")
         try:
             answer = self.context.release_gone(name, booking)
-            again = self.context.describe_booked_again(name) * isinstance(answer, NotAllocated)
+            again = self.context.describe_booked_again(name, answer)
         except Ds01Error as error:
             self._log_operation("remove", container, "failed", f"not released: {error}")
             until = "" if isinstance(error, Refused) else " until ds01d repairs it"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ds01d.config import Config, Policy
 from ds01d.decide.owner_guess import identify_owner, refine_owner
 from ds01d.decide.ownership import find_owner, has_user, parse_uid
-from ds01d.decide.renames import NO_RENAMES, Renames, find_derived_names, find_renames
+from ds01d.decide.renames import Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState, BadRecord, Record
@@ -190,10 +190,6 @@ def build_index(
         if (slot_id := table.moved.get(old_id, old_id)) in table.slots:
             slots_to_merge.setdefault(name, set()).add(slot_id)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
-    renames = NO_RENAMES
-    if isinstance(snapshot.docker, Engine):
-        derived = find_derived_names(snapshot)
-        renames = find_renames(checkpoint, snapshot.docker, booked_slots, records, derived)
     return BooksIndex(
         snapshot=snapshot,
         checkpoint=checkpoint,
@@ -203,7 +199,7 @@ def build_index(
         records=records,
         booked_slots=booked_slots,
         slots_to_merge={name: frozenset(slots) for name, slots in slots_to_merge.items()},
-        renames=renames,
+        renames=find_renames(checkpoint, snapshot, booked_slots),
         processes=index_processes(snapshot.gpu, table),
         derived=snapshot.state.derived
         if isinstance(snapshot.state, AllocatorState)

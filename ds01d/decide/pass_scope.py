@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ds01d.decide.deadlines import start_keys
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import parse_uid
-from ds01d.decide.renames import NO_RENAMES, Renames, find_derived_names, find_renames
+from ds01d.decide.renames import Renames, find_renames
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
@@ -40,10 +40,7 @@ def find_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> PassScope:
     booked = _list_booked_slots(snapshot)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
-    renames = NO_RENAMES
-    if engine is not None:
-        derived = find_derived_names(snapshot)
-        renames = find_renames(checkpoint, engine, booked, records, derived)
+    renames = find_renames(checkpoint, snapshot, booked)
     after = frozenset(renames.previous_names)
     containers = engine.by_name if engine is not None else {}
     if snapshot.names is None:

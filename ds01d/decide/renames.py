@@ -9,7 +9,6 @@ the books, and moves with them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TypeVar
@@ -68,27 +67,15 @@ V = TypeVar("V")
 
 
 def find_renames(
-    checkpoint: Checkpoint,
-    engine: Engine,
-    booked: Collection[ContainerName],
-    recorded: Collection[ContainerName],
-    derived: AbstractSet[ContainerName] = frozenset(),
+    checkpoint: Checkpoint, snapshot: Snapshot, booked: Collection[ContainerName]
 ) -> Renames:
     """The renames that concern a name in the books, those of the names it was swapped with too.
 
-    `booked`: the names that slots list; `recorded`: those that have metadata; `derived`: of both,
-    the names of which nothing is stored.
+    `booked`: the names that slots list. None while Docker does not answer.
     """
-    if derived:
-        # Decision 375: what follows from requests has the present names already. It is nothing to
-        # be moved, nor does it keep the name for the container that had it before.
-        booked, recorded = {*booked} - derived, {*recorded} - derived
-        stored = {
-            name: identity
-            for name, identity in checkpoint.identities.items()
-            if name not in derived
-        }
-        checkpoint = replace(checkpoint, identities=stored)
+    engine = snapshot.docker
+    if isinstance(engine, Unknown):
+        return NO_RENAMES
     # By ID: Docker keeps it through `docker rename`, and nothing else links the two names. Every
     # pass looks at all that are remembered, so without a call of Python for each.
     ids = map(attrgetter("id"), checkpoint.identities.values())
@@ -101,6 +88,11 @@ def find_renames(
     # Nearly always nothing was renamed; a sweep over hundreds of names stops here.
     if not current_name:
         return NO_RENAMES
+    # Decision 375: what follows from requests has the present names already. It is nothing to be
+    # moved, nor does it keep the name for the container that had it before.
+    derived = _list_derived_names(snapshot)
+    current_name = {name: new for name, new in current_name.items() if name not in derived}
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     previous_names: dict[ContainerName, tuple[ContainerName, ...]] = {}
     for name, new_name in current_name.items():
         previous_names[new_name] = (*previous_names.get(new_name, ()), name)
@@ -108,7 +100,7 @@ def find_renames(
     # A swap or a rotation is one change, so names that are not in the books themselves come along
     # if a rename connects them.
     wanted = all_renames.connect_names(
-        name for name in current_name if name in booked or name in recorded
+        name for name in current_name if name in booked or name in records
     )
     return Renames(
         current_name={name: new_name for name, new_name in current_name.items() if name in wanted},
@@ -119,13 +111,14 @@ def find_renames(
             name
             for name in previous_names.keys() & wanted
             if name in booked
+            and name not in derived
             and (bound := checkpoint.identities.get(name)) is not None
             and bound.id not in engine.containers
         ),
     )
 
 
-def find_derived_names(snapshot: Snapshot) -> frozenset[ContainerName]:
+def _list_derived_names(snapshot: Snapshot) -> frozenset[ContainerName]:
     """With Docker as the books: the names that have something, of which nothing is stored."""
     state = snapshot.state
     if not isinstance(state, AllocatorState) or not state.derived:

@@ -83,7 +83,7 @@ def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpo
     """With Docker as the books: what was released is not theirs any more."""
     # Decision 203: their requests still name it, so the end has to be remembered.
     state, docker = decision.snapshot.state, decision.snapshot.docker
-    if not isinstance(state, AllocatorState) or not state.derived:
+    if not isinstance(state, AllocatorState):
         return checkpoint
     # Decision 375: by its device, since a name may be that of several, one after the other.
     ended = {
@@ -92,6 +92,8 @@ def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpo
         if drift.renamed_to is None
         for name, slot in drift.taken & state.derived
     }
+    if not ended:
+        return checkpoint
     listed = docker.containers if isinstance(docker, Engine) else {}
 
     def is_over(holding: Holding) -> bool:
@@ -102,7 +104,7 @@ def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpo
         for id_, holding in checkpoint.holdings.items()
         if id_ in listed or not is_over(holding)
     }
-    return replace(checkpoint, holdings=holdings) if ended else checkpoint
+    return replace(checkpoint, holdings=holdings)
 
 
 def _find_written_table(decision: Decision, done: set[DriftKey]) -> SlotTable | None:

@@ -49,9 +49,7 @@ class PoolBuilder:
     def observe_use(self, asked: Now) -> ObservedUse:
         """Ask Docker and NVML; the sample of the GPUs is not older than `asked`."""
         # Decision 75: a device that a living container requests is taken, booked or not.
-        world = self._world
-        published = None if world.published is None else world.published.read_use()
-        running = None if world.running is None else world.running.read(known_requests(published))
+        published, running = self._read_running()
         # Decision 202: a container may be younger than the derived books, and nobody booked it.
         doubt = running.reason if isinstance(running, Unknown) else running and running.problem
         if doubt and self._config.books.kind == "docker":
@@ -60,14 +58,19 @@ class PoolBuilder:
 
     def require_none_alive(self, name: ContainerName) -> None:
         """Raise `Refused` if a container of that name lives, or Docker does not say so."""
-        world = self._world
-        published = None if world.published is None else world.published.read_use()
-        running = None if world.running is None else world.running.read(known_requests(published))
+        _, running = self._read_running()
         # Where no Docker listens, nobody can have made a container since the booking.
         if isinstance(running, Unknown) and not running.missing:
             raise Refused(f"cannot see whether {name} exists: {running.reason}")
         if isinstance(running, Running) and name in running.names.values():
             raise Refused(f"a container with the name {name} exists")
+
+    def _read_running(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
+        """What ds01d published, and what Docker says now of the containers that live."""
+        world = self._world
+        published = None if world.published is None else world.published.read_use()
+        running = None if world.running is None else world.running.read(known_requests(published))
+        return published, running
 
     def build_pool(
         self, books: Bookings, observed: ObservedUse, limits: Limits | Unknown

@@ -44,6 +44,7 @@ from ds01d.reconcile.ports import EnginePort
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
 from ds01d.reconcile.undo import Undoer
+from tests.decide.test_renames import permute
 from tests.reconcile.test_properties import FAULTS, strike
 from tests.support.build import (
     ALL,
@@ -186,21 +187,13 @@ def test_swapped_names_take_no_slot_from_who_remains(*, stopped: bool) -> None:
     life = fresh_life(limits=HELD_FOR_EVER).run("GPU-0").run("GPU-1", name=OLD).after(60)
     if stopped:
         life.stop().stop(OLD).after(60)
-    swap_names(life, NAME, OLD)
+    one, other = life.host.containers
+    permute(life, {one: ContainerName(OLD), other: ContainerName(NAME)})
     assert booked(life.sweep()) == {OLD: {"0"}, NAME: {"1"}}
     assert booked(life.after(60).sweep()) == {OLD: {"0"}, NAME: {"1"}}
     life.remove()
     report = life.after(60).sweep()
     assert (booked(report), report.drifts) == ({OLD: {"0"}}, ())
-
-
-def swap_names(life: Life, one: str, other: str) -> None:
-    found = life.host.containers
-    swapped = {one: ContainerName(other), other: ContainerName(one)}
-    life.host.containers = {
-        id_: replace(container, name=swapped.get(container.name, container.name))
-        for id_, container in found.items()
-    }
 
 
 @pytest.mark.parametrize("lives", [False, True])
